@@ -1,0 +1,15 @@
+//! Everything that is decided: lag, rules, alerts, what notifiers must still be told. Pure: no clock, no I/O, no async.
+
+pub mod alert;
+pub mod fleet;
+pub mod lag;
+pub mod ledger;
+pub mod observation;
+pub mod rule;
+pub mod signal;
+pub mod snapshot;
+pub mod statements;
+pub mod time;
+pub mod topology;
+pub mod wal;
+pub mod wal_clock;

@@ -1,0 +1,371 @@
+//! What one poll of one server said, raw: NULL stays `None`, and nothing is derived.
+//!
+//! Two beats bring facts. The fast one ([`Observation`]) brings [`Positions`]: where the WAL stands, a handful of
+//! function calls. The slow one ([`Survey`]) brings what costs the server more: sessions, slots, statements.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::time::{MonoTime, ServerTime};
+use super::topology::{Role, TargetId};
+use super::wal::{Lsn, Timeline};
+
+/// The answer of one target to one fast poll, or why there is none.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub target: TargetId,
+    /// The cluster's beat this poll belongs to; equal beats were asked within one interval, the primary first.
+    pub beat: u64,
+    /// When the question left. The answer is true for some instant between this and `answered_at`.
+    pub asked_at: MonoTime,
+    /// When the answer (or the failure) was in hand.
+    pub answered_at: MonoTime,
+    pub outcome: Result<Positions, PollFailure>,
+}
+
+/// What stays true while a session lives: asked once after connecting, and again when the session turns out to be a
+/// different server process (a pooler in between).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// `server_version_num`, for example 150018.
+    pub version_num: u32,
+    /// `server_version`, for example `15.18`.
+    pub version: String,
+    pub flavor: Flavor,
+    /// `pg_control_system().system_identifier`. `None` where the function is refused.
+    pub system_identifier: Option<u64>,
+    /// `pg_postmaster_start_time()`.
+    pub started_at: ServerTime,
+    /// `cluster_name`, by which a standby presents itself to its upstream unless told otherwise. Empty when not set.
+    pub cluster_name: String,
+    /// `current_user`.
+    pub user: String,
+    /// Whether the role reads other sessions' statistics (`pg_read_all_stats`, part of `pg_monitor`).
+    pub reads_all_stats: bool,
+    pub statements: StatementsAccess,
+    /// The session is encrypted, by the client's own knowledge.
+    pub tls: bool,
+    /// The session goes through a connection pooler.
+    pub pooled: bool,
+}
+
+/// Who runs the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavor {
+    PostgreSql,
+    Rds,
+    Aurora,
+}
+
+impl Flavor {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PostgreSql => "postgresql",
+            Self::Rds => "rds",
+            Self::Aurora => "aurora",
+        }
+    }
+}
+
+/// Whether `pg_stat_statements` can be read in the database connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StatementsAccess {
+    /// The extension is not created in this database.
+    NotCreated,
+    /// Created, but its library is not in `shared_preload_libraries`.
+    NotLoaded,
+    /// Readable. `version` is the extension's, which decides the columns.
+    Readable { schema: String, version: String },
+}
+
+/// Where the WAL stands on one server. Fields come from functions that need no grant, unless said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Positions {
+    pub identity: Arc<Identity>,
+    /// `clock_timestamp()`: the server's own clock.
+    pub clock: ServerTime,
+    pub state: ServerState,
+    /// The standbys connected here (`pg_stat_get_wal_senders()`), on a primary or a cascading standby.
+    pub senders: Vec<WalSender>,
+}
+
+impl Positions {
+    pub fn role(&self) -> Role {
+        match self.state {
+            ServerState::Primary(_) => Role::Primary,
+            ServerState::Standby(_) => Role::Replica,
+        }
+    }
+
+    pub fn primary(&self) -> Option<&PrimaryState> {
+        match &self.state {
+            ServerState::Primary(state) => Some(state),
+            ServerState::Standby(_) => None,
+        }
+    }
+
+    pub fn standby(&self) -> Option<&StandbyState> {
+        match &self.state {
+            ServerState::Primary(_) => None,
+            ServerState::Standby(state) => Some(state),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServerState {
+    Primary(PrimaryState),
+    Standby(StandbyState),
+}
+
+/// `pg_is_in_recovery()` is false.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PrimaryState {
+    /// `pg_current_wal_flush_lsn()`.
+    pub flush_lsn: Lsn,
+    /// First eight digits of `pg_walfile_name(pg_current_wal_insert_lsn())`: the control file's is stale after a promotion.
+    pub timeline: Timeline,
+    /// `pg_control_checkpoint()`, read at the first poll of a session: where the old WAL ended after a restart.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Checkpoint {
+    pub redo_lsn: Lsn,
+    pub taken_at: ServerTime,
+}
+
+/// `pg_is_in_recovery()` is true.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StandbyState {
+    /// `pg_last_wal_replay_lsn()`. `None` before the first record was replayed.
+    pub replay_lsn: Option<Lsn>,
+    /// `pg_last_wal_receive_lsn()`. `None` without streaming since start; begins at a segment's start after a restart.
+    pub receive_lsn: Option<Lsn>,
+    /// `pg_last_xact_replay_timestamp()`, by the primary's clock. `None` when no commit was replayed since start.
+    pub last_commit_replayed_at: Option<ServerTime>,
+    /// `pg_control_checkpoint().timeline_id`.
+    pub control_timeline: Option<Timeline>,
+    pub pause: ReplayPause,
+    pub receiver: Receiver,
+}
+
+/// `pg_get_wal_replay_pause_state()` (14+); before that `pg_is_wal_replay_paused()`, which says only "requested".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayPause {
+    NotPaused,
+    Requested,
+    Paused,
+}
+
+/// `pg_stat_get_wal_receiver()`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Receiver {
+    /// No WAL receiver runs.
+    Absent,
+    /// One runs, but the role may not see more (no `pg_monitor`).
+    Hidden,
+    Running(WalReceiver),
+}
+
+impl Receiver {
+    pub fn running(&self) -> Option<&WalReceiver> {
+        match self {
+            Self::Running(receiver) => Some(receiver),
+            Self::Absent | Self::Hidden => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalReceiver {
+    /// `streaming`, `starting`, `waiting`, ...
+    pub status: String,
+    /// `received_tli`.
+    pub timeline: Option<Timeline>,
+    /// `flushed_lsn`: received and on this standby's disk.
+    pub flushed_lsn: Option<Lsn>,
+    /// `latest_end_lsn`: the sender's last word on its own end of WAL.
+    pub latest_end_lsn: Option<Lsn>,
+    /// `last_msg_send_time`, by the sender's clock.
+    pub last_msg_sent_at: Option<ServerTime>,
+    /// `last_msg_receipt_time`, by this standby's clock.
+    pub last_msg_received_at: Option<ServerTime>,
+    /// `sender_host`, `sender_port`: the upstream.
+    pub sender_host: Option<String>,
+    pub sender_port: Option<u16>,
+    pub slot_name: Option<String>,
+}
+
+/// One row of `pg_stat_replication`. Without `pg_monitor` all but the pid and the name are `None`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WalSender {
+    pub pid: i32,
+    /// `application_name`; `None` until learned for this pid.
+    pub application_name: Option<Arc<str>>,
+    pub state: Option<SenderState>,
+    pub sent_lsn: Option<Lsn>,
+    pub write_lsn: Option<Lsn>,
+    pub flush_lsn: Option<Lsn>,
+    pub replay_lsn: Option<Lsn>,
+    /// PostgreSQL's own measurements, in seconds. `None` when caught up and idle, or not permitted.
+    pub write_lag: Option<f64>,
+    pub flush_lag: Option<f64>,
+    pub replay_lag: Option<f64>,
+    /// `reply_time`, by the standby's clock.
+    pub reply_time: Option<ServerTime>,
+    /// `sync_state`: `async`, `potential`, `sync`, `quorum`.
+    pub sync_state: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderState {
+    Startup,
+    Catchup,
+    Streaming,
+    Backup,
+    Stopping,
+}
+
+/// The answer of one target to one slow poll, or why there is none.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub target: TargetId,
+    pub asked_at: MonoTime,
+    pub answered_at: MonoTime,
+    pub outcome: Result<SurveyFacts, PollFailure>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SurveyFacts {
+    pub sessions: Sessions,
+    /// `pg_replication_slots`; empty when there are none.
+    pub slots: Vec<Slot>,
+    /// `None` when `pg_stat_statements` is not readable ([`Identity::statements`] says why).
+    pub statements: Option<Statements>,
+    /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
+    pub apply_delay_seconds: f64,
+}
+
+/// Client sessions (`pg_stat_activity`, `backend_type = 'client backend'`; without the grant `pg_stat_database.numbackends`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sessions {
+    /// Count per state (`active`, `idle`, `idle in transaction`, ...). A session whose state is NULL counts as `unknown`:
+    /// it is there, and without `pg_monitor` no more can be said.
+    pub by_state: Vec<(String, u64)>,
+    /// All client sessions, with known state or not.
+    pub total: u64,
+    /// `max_connections`.
+    pub max_connections: u64,
+    /// `superuser_reserved_connections` plus `reserved_connections` (16+).
+    pub reserved_connections: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    pub name: String,
+    /// `physical` or `logical`.
+    pub slot_type: String,
+    pub active: bool,
+    pub restart_lsn: Option<Lsn>,
+    pub confirmed_flush_lsn: Option<Lsn>,
+    /// `reserved`, `extended`, `unreserved`, `lost`. `None` when the slot keeps no WAL yet.
+    pub wal_status: Option<String>,
+    /// `safe_wal_size`. `None` when there is no limit.
+    pub safe_wal_size: Option<i64>,
+    /// WAL kept for the slot: this server's end of WAL (flushed, or replayed on a standby) less `restart_lsn`.
+    pub retained_bytes: Option<u64>,
+}
+
+/// `pg_stat_statements(false)` and `pg_stat_statements_info`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statements {
+    pub rows: Vec<StatementRow>,
+    /// `pg_stat_statements_info.dealloc`: entries evicted since the last reset (extension 1.9+).
+    pub evicted: Option<u64>,
+    /// `pg_stat_statements_info.stats_reset` (extension 1.9+).
+    pub reset_at: Option<ServerTime>,
+}
+
+/// One entry, its counters since `stats_since`. `datname` rather than `dbid`: the name is what people know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatementRow {
+    pub key: StatementKey,
+    pub datname: Arc<str>,
+    pub calls: u64,
+    /// `total_exec_time`, in milliseconds as the view has it.
+    pub exec_ms: f64,
+    pub rows: u64,
+    pub shared_blks_hit: u64,
+    pub shared_blks_read: u64,
+    pub shared_blks_dirtied: u64,
+    pub shared_blks_written: u64,
+    pub temp_blks_read: u64,
+    pub temp_blks_written: u64,
+    /// `stats_since` (extension 1.11+).
+    pub since: Option<ServerTime>,
+}
+
+/// The key of an entry. Not permitted to see other users' statements means no queryid: such rows have `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StatementKey {
+    pub userid: u32,
+    pub dbid: u32,
+    pub queryid: Option<i64>,
+    pub toplevel: bool,
+}
+
+/// Why a poll gave no facts. Messages name no password, no query text and no client address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PollFailure {
+    #[error("no answer within {limit_ms} ms while {doing}")]
+    Timeout { doing: String, limit_ms: u64 },
+    #[error("name lookup: {reason}")]
+    Lookup { reason: String },
+    #[error("connection refused")]
+    Refused,
+    #[error("{reason}")]
+    Connect { reason: String },
+    #[error("TLS: {reason}")]
+    Tls { reason: String },
+    #[error("authentication: {reason}")]
+    Authentication { reason: String },
+    /// SQLSTATE 57P03: starting up, shutting down, or in recovery without hot standby.
+    #[error("{reason}")]
+    NotAccepting { reason: String },
+    /// SQLSTATE 53300.
+    #[error("{reason}")]
+    TooManyConnections { reason: String },
+    #[error("SQLSTATE {sqlstate}: {reason}")]
+    Sql { sqlstate: String, reason: String },
+    #[error("cannot read {column} of {view}: {reason}")]
+    Decode { view: String, column: String, reason: String },
+    #[error("connection lost: {reason}")]
+    Lost { reason: String },
+}
+
+impl PollFailure {
+    /// A short word for a metric label: closed, without any text of the server's.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "timeout",
+            Self::Lookup { .. } => "lookup",
+            Self::Refused => "refused",
+            Self::Connect { .. } => "connect",
+            Self::Tls { .. } => "tls",
+            Self::Authentication { .. } => "authentication",
+            Self::NotAccepting { .. } => "not_accepting",
+            Self::TooManyConnections { .. } => "too_many_connections",
+            Self::Sql { .. } => "sql",
+            Self::Decode { .. } => "decode",
+            Self::Lost { .. } => "lost",
+        }
+    }
+
+    /// Whether the server is proven not to serve (refused, or starting up), as opposed to merely silent.
+    pub const fn proves_down(&self) -> bool {
+        matches!(self, Self::Refused | Self::NotAccepting { .. })
+    }
+}

@@ -1,0 +1,92 @@
+//! THE vocabulary. Every number pgvigil can state is one row of [`SIGNALS`]: its name, unit, meaning, when it is absent,
+//! where it comes from, and how it is read off a view. `/metrics`, rules, the README's table and dashboards all use it.
+//!
+//! A number that is not known is *absent*: [`Signal::read`] then states nothing. It says by its [`Coverage`] whether a
+//! subject that it did not state has gone, or is merely unknown: the first resolves an alert, the second does not.
+
+use super::snapshot::{ClusterView, TargetView};
+use super::time::MonoTime;
+
+/// One number that pgvigil can state.
+#[derive(Debug)]
+pub struct Signal {
+    /// Without the `pgvigil_` prefix that the series has.
+    pub name: &'static str,
+    pub unit: Unit,
+    pub kind: Kind,
+    /// What it is. One sentence; the series' HELP text.
+    pub help: &'static str,
+    /// When no value is stated.
+    pub absent: &'static str,
+    /// The view or function it comes from.
+    pub source: &'static str,
+    /// Names of the labels after `cluster` and `target`.
+    pub labels: &'static [&'static str],
+    pub read: Read,
+}
+
+/// How a signal is read off the views.
+#[derive(Clone, Copy, Debug)]
+pub enum Read {
+    /// Stated per cluster.
+    Cluster(fn(&ClusterView, MonoTime, Emit<'_>) -> Coverage),
+    /// Stated per target.
+    Target(fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage),
+}
+
+/// Takes the values of the labels, in the order of [`Signal::labels`], and the value.
+pub type Emit<'a> = &'a mut dyn FnMut(&[&str], Value);
+
+/// What the silence of a signal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// All there is was stated: a subject that was stated before and is not now has gone (or the signal does not apply).
+    Complete,
+    /// The source could not be read: a subject that was not stated is unknown.
+    Unknown,
+}
+
+/// A value with what is proven of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Value {
+    pub value: f64,
+    /// Proven: it is at least this.
+    pub lower: f64,
+    /// Proven: it is at most this.
+    pub upper: f64,
+}
+
+impl Value {
+    /// A value without doubt.
+    pub const fn exact(value: f64) -> Self {
+        Self { value, lower: value, upper: value }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Gauge,
+    Counter,
+}
+
+/// What a signal counts, which decides how a threshold is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Written `5s`, `1m 30s`.
+    Seconds,
+    /// Written `64MiB`, `10GB`.
+    Bytes,
+    /// Written `80%` or `0.8`.
+    Ratio,
+    /// A plain number.
+    Count,
+    /// 0 or 1.
+    Bool,
+}
+
+impl Signal {
+    /// The series' name in `/metrics`.
+    pub fn series(&self) -> String {
+        format!("pgvigil_{}", self.name)
+    }
+}

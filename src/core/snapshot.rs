@@ -1,0 +1,200 @@
+//! What readers get: an immutable view of everything watched. Readers look things up here and never ask the engine.
+//!
+//! Views are shared (`Arc`) between snapshots: publishing costs what changed, not what is watched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::alert::AlertView;
+use super::lag::LagEstimate;
+use super::observation::{PollFailure, Positions, SurveyFacts};
+use super::statements::StatementCounters;
+use super::time::MonoTime;
+use super::topology::{Name, Role, TargetId};
+use super::wal::{Lsn, Timeline, WalBytes};
+
+/// Everything that is known at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was published.
+    pub published_at: MonoTime,
+    /// The wall clock at `published_at`: every displayed time of day is computed from this pair.
+    pub wall: SystemTime,
+    pub clusters: Vec<Arc<ClusterView>>,
+    /// Where a cluster's name stands in `clusters`.
+    pub index: Arc<HashMap<Name, usize>>,
+}
+
+impl Snapshot {
+    pub fn cluster(&self, name: &str) -> Option<&Arc<ClusterView>> {
+        self.clusters.get(*self.index.get(name)?)
+    }
+
+    /// The time of day of an instant.
+    pub fn wall_time(&self, at: MonoTime) -> SystemTime {
+        let offset = at.seconds_since(self.published_at);
+        let distance = Duration::from_secs_f64(offset.abs());
+        if offset < 0.0 { self.wall.checked_sub(distance) } else { self.wall.checked_add(distance) }
+            .unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// One cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    pub name: Name,
+    /// The server that the lag of this cluster is measured against. `None` while no primary has answered.
+    pub primary: Option<Name>,
+    pub targets: Vec<Arc<TargetView>>,
+    /// Where a target's name stands in `targets`.
+    pub index: Arc<HashMap<Name, usize>>,
+    /// Pending and firing alerts, and those resolved of late.
+    pub alerts: Arc<[AlertView]>,
+}
+
+impl ClusterView {
+    pub fn target(&self, name: &str) -> Option<&Arc<TargetView>> {
+        self.targets.get(*self.index.get(name)?)
+    }
+
+    /// The primary's view, whether or not it still answers.
+    pub fn primary_target(&self) -> Option<&Arc<TargetView>> {
+        self.target(self.primary.as_ref()?.as_str())
+    }
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct TargetView {
+    pub id: TargetId,
+    /// The last answer to the fast poll, kept when later polls fail. `None` before the first.
+    pub answer: Option<Answer>,
+    /// Why the last poll failed. `None` while polls succeed, and before the first.
+    pub failing: Option<Failing>,
+    /// The last slow facts, kept when later surveys fail.
+    pub survey: Option<SurveyView>,
+    /// Why the last survey failed although positions are answered.
+    pub survey_failing: Option<Failing>,
+    /// `None` on a primary and before anything can be said.
+    pub lag: Option<LagEstimate>,
+    /// How much WAL is between this replica and the primary. `None` on a primary.
+    pub stages: Option<Stages>,
+    /// Counters of `pg_stat_statements` since this daemon began to watch.
+    pub statements: Option<Arc<StatementCounters>>,
+    /// A sample older than this is unknown (`poll.stale_after`).
+    pub stale_after: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub asked_at: MonoTime,
+    pub answered_at: MonoTime,
+    pub positions: Arc<Positions>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// When the first of the failures in a row was in hand.
+    pub since: MonoTime,
+    pub last_at: MonoTime,
+    pub failure: PollFailure,
+    /// Failures in a row.
+    pub count: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct SurveyView {
+    pub answered_at: MonoTime,
+    pub facts: Arc<SurveyFacts>,
+    /// A survey older than this is unknown (three slow beats).
+    pub stale_after: Duration,
+}
+
+/// WAL in bytes that each stage of replication to one replica still has before it.
+/// A stage is `None` when its position, or the primary's, is unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// The primary's last known flush position less what its sender has sent (`pg_stat_replication.sent_lsn`).
+    pub unsent: Option<WalBytes>,
+    /// ... less what the replica has written (`write_lsn`, else the receive position).
+    pub unreceived: Option<WalBytes>,
+    /// ... less what the replica has flushed (`flush_lsn`).
+    pub unflushed: Option<WalBytes>,
+    /// ... less what it has replayed.
+    pub unreplayed: Option<WalBytes>,
+    /// PostgreSQL's own `write_lag`, `flush_lag`, `replay_lag` in seconds, as its upstream measured them.
+    pub own_lag: OwnLag,
+}
+
+/// `pg_stat_replication.{write,flush,replay}_lag`, in units of one microsecond so that the view compares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnLag {
+    pub write_us: Option<i64>,
+    pub flush_us: Option<i64>,
+    pub replay_us: Option<i64>,
+}
+
+impl TargetView {
+    /// A target that nothing is known of yet.
+    pub fn new(id: TargetId, stale_after: Duration) -> Self {
+        Self {
+            id,
+            answer: None,
+            failing: None,
+            survey: None,
+            survey_failing: None,
+            lag: None,
+            stages: None,
+            statements: None,
+            stale_after,
+        }
+    }
+
+    /// Whether it has been tried at all: an answer or a failure is in hand.
+    pub fn tried(&self) -> bool {
+        self.answer.is_some() || self.failing.is_some()
+    }
+
+    /// The last poll succeeded.
+    pub fn is_up(&self) -> bool {
+        self.answer.is_some() && self.failing.is_none()
+    }
+
+    /// The last answer, if it is young enough to be told as true at `now`.
+    pub fn fresh(&self, now: MonoTime) -> Option<&Answer> {
+        self.answer.as_ref().filter(|answer| now.duration_since(answer.answered_at) <= self.stale_after)
+    }
+
+    /// The last answer's role, even when stale.
+    pub fn last_role(&self) -> Option<Role> {
+        self.answer.as_ref().map(|answer| answer.positions.role())
+    }
+
+    /// Slow facts young enough to be told as true at `now`.
+    pub fn fresh_survey(&self, now: MonoTime) -> Option<&SurveyFacts> {
+        let survey = self.survey.as_ref()?;
+        (now.duration_since(survey.answered_at) <= survey.stale_after).then_some(&*survey.facts)
+    }
+
+    pub fn timeline(&self) -> Option<Timeline> {
+        let positions = &self.answer.as_ref()?.positions;
+        match (positions.primary(), positions.standby()) {
+            (Some(primary), _) => Some(primary.timeline),
+            (_, Some(standby)) => standby
+                .control_timeline
+                .max(standby.receiver.running().and_then(|receiver| receiver.timeline)),
+            _ => None,
+        }
+    }
+
+    /// Flushed on a primary, replayed on a standby.
+    pub fn lsn(&self) -> Option<Lsn> {
+        let positions = &self.answer.as_ref()?.positions;
+        match (positions.primary(), positions.standby()) {
+            (Some(primary), _) => Some(primary.flush_lsn),
+            (_, Some(standby)) => standby.replay_lsn,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! When the primary's WAL reached each position. (To be written.)

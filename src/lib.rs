@@ -1,0 +1,3 @@
+//! pgvigil: replication health for PostgreSQL.
+pub mod clock;
+pub mod core;
