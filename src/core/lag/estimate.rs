@@ -304,7 +304,7 @@ impl LagTracker {
 
     /// Whether `server` streams from the primary itself, and not through another standby whose clock would count.
     fn streams_from(&self, primary: &Primary, server: &Server) -> bool {
-        let Some(name) = server.cluster_name() else { return false };
+        let Some(name) = server.application_name() else { return false };
         let standbys = self.standbys_named(name);
         let rows_of = |upstream: &Server| upstream.senders.named(name).count();
         let rows: usize = self.servers.get(&primary.name).map_or(0, rows_of);
@@ -327,7 +327,7 @@ impl LagTracker {
 
     /// The one row that can only be `server`'s.
     fn only_row<'a>(&'a self, upstream: &'a Server, server: &'a Server) -> Option<&'a Row> {
-        let name = server.cluster_name()?;
+        let name = server.application_name()?;
         if self.shared_names.contains(name) || self.standbys_named(name) != 1 {
             return None;
         }
@@ -338,7 +338,7 @@ impl LagTracker {
     fn standbys_named(&self, name: &str) -> usize {
         self.servers
             .values()
-            .filter(|server| server.standing().is_some() && server.cluster_name() == Some(name))
+            .filter(|server| server.standing().is_some() && server.application_name() == Some(name))
             .count()
     }
 
