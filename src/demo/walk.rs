@@ -90,6 +90,7 @@ async fn show(screen: &mut Screen) -> Result<(), DemoError> {
         view: View::default(),
         curves: HashMap::new(),
         next_reading: clock::now(),
+        told: 0,
     };
     tokio::select! {
         outcome = walk.all(servers.node(VICTIM)) => outcome,
@@ -108,6 +109,8 @@ struct Walk<'a> {
     curves: HashMap<String, VecDeque<Option<f64>>>,
     /// When the curves get their next reading.
     next_reading: MonoTime,
+    /// Readings since they were last told in words.
+    told: u32,
 }
 
 impl Walk<'_> {
@@ -214,6 +217,7 @@ impl Walk<'_> {
             if now >= self.next_reading {
                 self.next_reading = now.plus(Duration::from_secs(1));
                 self.keep_readings();
+                self.tell_readings();
             }
             let picture = self.picture();
             self.screen.draw(&picture);
@@ -230,6 +234,18 @@ impl Walk<'_> {
                 curve.pop_front();
             }
         }
+    }
+
+    /// Where no picture is drawn, the lag of the replicas in words, every three seconds.
+    fn tell_readings(&mut self) {
+        self.told = (self.told + 1) % 3;
+        if self.screen.is_terminal() || self.told != 0 {
+            return;
+        }
+        let lags = REPLICAS.map(|replica| {
+            format!("{replica} lags {}", self.view.lag(replica).map_or_else(|| "unknown".to_owned(), seconds))
+        });
+        self.event(&format!("  {}", lags.join(", ")));
     }
 
     /// The table that is drawn anew: a line a server, and the alert.
