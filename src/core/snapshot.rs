@@ -62,6 +62,11 @@ impl ClusterView {
     pub fn primary_target(&self) -> Option<&Arc<TargetView>> {
         self.target(self.primary.as_ref()?.as_str())
     }
+
+    /// Whether the primary answers now. Without it a lag is only known from below.
+    pub fn hears_primary(&self, now: MonoTime) -> bool {
+        self.primary_target().is_some_and(|primary| primary.is_up() && primary.fresh(now).is_some())
+    }
 }
 
 /// One server.
@@ -181,9 +186,9 @@ impl TargetView {
         let positions = &self.answer.as_ref()?.positions;
         match (positions.primary(), positions.standby()) {
             (Some(primary), _) => Some(primary.timeline),
-            (_, Some(standby)) => standby
-                .control_timeline
-                .max(standby.receiver.running().and_then(|receiver| receiver.timeline)),
+            (_, Some(standby)) => {
+                standby.control_timeline.max(standby.receiver.running().and_then(|receiver| receiver.timeline))
+            }
             _ => None,
         }
     }
