@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
 
 use crate::core::ledger::SendFailure;
 use crate::core::observation::PollFailure;
@@ -239,10 +239,7 @@ mod tests {
     #[test]
     fn the_table_names_the_families_that_are_rendered() {
         let text = rendered(&SelfMetrics::new(&["pager"]));
-        let mut found: Vec<&str> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE pgvigil_"))
-            .collect();
+        let mut found: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE pgvigil_")).collect();
         found.sort_unstable();
         let mut listed: Vec<String> =
             FAMILIES.iter().map(|f| format!("{} {}", f.name.trim_start_matches("pgvigil_"), f.kind)).collect();

@@ -1,6 +1,8 @@
 //! Everything that is decided: lag, rules, alerts, what notifiers must still be told. Pure: no clock, no I/O, no async.
 
 pub mod alert;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;

@@ -24,15 +24,19 @@ const BYTES_PER_TARGET: usize = 12 * 1024;
 
 /// The whole page.
 pub fn render(snapshot: &Snapshot, now: MonoTime, metrics: &SelfMetrics) -> String {
-    let prefixes: Vec<Prefixes> = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
     let n_targets: usize = snapshot.clusters.iter().map(|cluster| cluster.targets.len()).sum();
     let mut out = String::with_capacity((n_targets + 1) * BYTES_PER_TARGET);
-    for signal in SIGNALS {
-        render_signal(&mut out, signal, snapshot, &prefixes, now);
-    }
-    render_alerts(&mut out, snapshot, &prefixes);
+    render_views(&mut out, snapshot, now);
     metrics.render(&mut out);
     out
+}
+
+fn render_views(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
+    let prefixes: Vec<Prefixes> = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
+    for signal in SIGNALS {
+        render_signal(out, signal, snapshot, &prefixes, now);
+    }
+    render_alerts(out, snapshot, &prefixes);
 }
 
 /// `{cluster="...",target="..."`, escaped once a page instead of once a series.
@@ -220,4 +224,138 @@ pub fn metrics_table() -> String {
 
 fn quoted<'a>(labels: impl Iterator<Item = &'a &'a str>) -> String {
     labels.map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::core::alert::Severity;
+    use crate::core::fixture;
+    use crate::core::lag::{Certainty, Evidence};
+    use crate::core::observation::{PollFailure, SenderState};
+    use crate::core::snapshot::TargetView;
+
+    fn views(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> String {
+        let mut out = String::new();
+        let cluster = fixture::cluster("orders", targets, alerts);
+        render_views(&mut out, &fixture::snapshot(vec![cluster]), fixture::NOW);
+        out
+    }
+
+    /// A cluster with everything: a primary with slots and statements, a replica, one that is silent, alerts.
+    fn eventful() -> String {
+        let mut silent = fixture::replica("orders", "replica-2");
+        fixture::fail(&mut silent, PollFailure::Refused);
+        silent.lag = Some(fixture::lag(10.25, 10.0, f64::INFINITY, Certainty::AtLeast, Evidence::LowerBound));
+        let alerts = vec![
+            fixture::alert("ReplicaLagging", Severity::Warning, Phase::Firing, &[]),
+            fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Pending, &[("slot", "debezium")]),
+            fixture::alert("TargetDown", Severity::Critical, Phase::Resolved, &[]),
+        ];
+        views(vec![fixture::primary("orders", "primary"), fixture::replica("orders", "replica-1"), silent], alerts)
+    }
+
+    /// Every series is there once, and each family stands together under one header.
+    fn assert_well_formed(text: &str) {
+        let (mut series, mut families, mut current) = (HashSet::new(), HashSet::new(), "");
+        for line in text.lines() {
+            if let Some(header) = line.strip_prefix("# HELP ") {
+                current = header.split(' ').next().unwrap_or_default();
+                assert!(families.insert(current), "family {current} twice");
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').expect("a value");
+                assert!(name.starts_with(&format!("{current}{{")), "{line} under {current}");
+                assert!(series.insert(name), "{name} twice");
+                assert!(value.parse::<f64>().is_ok_and(|value| !value.is_nan()), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_as_it_was() {
+        insta::assert_snapshot!(eventful());
+    }
+
+    #[test]
+    fn promtool_finds_nothing() {
+        let mut text = eventful();
+        SelfMetrics::new(&["log"]).render(&mut text);
+        let started = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = started else {
+            assert!(std::env::var_os("CI").is_none(), "promtool is not installed");
+            return;
+        };
+        promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
+        let output = promtool.wait_with_output().expect("promtool ends");
+        let findings = [output.stdout, output.stderr].concat();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&findings).as_ref()), (Some(0), ""));
+    }
+
+    #[test]
+    fn hostile_names_are_escaped_and_nothing_comes_twice() {
+        let hostile = "a\"} 1\nb\\{é😀";
+        let mut primary = fixture::primary("orders", hostile);
+        fixture::change_survey(&mut primary, |survey| {
+            survey.slots = vec![fixture::slot(hostile, true), fixture::slot(hostile, false), fixture::slot("", true)];
+            survey.sessions.by_state = vec![("idle".to_owned(), 1), (hostile.to_owned(), 1), ("odd".to_owned(), 1)];
+        });
+        fixture::change_positions(&mut primary, |positions| {
+            positions.senders = vec![fixture::sender("same", Some(SenderState::Streaming)); 3];
+        });
+        let twice = fixture::alert("R", Severity::Warning, Phase::Firing, &[("slot", hostile)]);
+        let text = views(vec![primary], vec![twice.clone(), twice]);
+        assert_well_formed(&text);
+        let escaped = r#"a\"} 1\nb\\{é😀"#;
+        let slot = format!("pgvigil_slot_active{{cluster=\"orders\",target=\"{escaped}\",slot=\"{escaped}\"}} 1\n");
+        assert!(text.contains(&slot), "{slot}\nin\n{text}");
+        assert_well_formed(&eventful());
+    }
+
+    #[test]
+    fn a_label_of_the_signal_gives_way_to_the_alerts_own() {
+        let alert = fixture::alert("Sessions", Severity::Info, Phase::Firing, &[("state", "active"), ("slot", "s")]);
+        let text = views(Vec::new(), vec![alert]);
+        let series = "pgvigil_alert{cluster=\"orders\",target=\"replica-1\",rule=\"Sessions\",severity=\"info\",\
+                      state=\"firing\",exported_state=\"active\",slot=\"s\"} 1";
+        assert!(text.lines().any(|line| line == series), "{text}");
+    }
+
+    #[test]
+    fn series_end_with_what_they_are_about() {
+        let mut primary = fixture::primary("orders", "primary");
+        let before = views(vec![primary.clone(), fixture::replica("orders", "replica-1")], Vec::new());
+        assert!(before.contains("slot=\"debezium\"") && before.contains("target=\"replica-1\""));
+        fixture::change_survey(&mut primary, |survey| survey.slots.retain(|slot| slot.name != "debezium"));
+        let after = views(vec![primary], Vec::new());
+        assert!(!after.contains("debezium") && !after.contains("replica-1"), "{after}");
+        assert!(after.contains("pgvigil_slot_active{") && !after.contains("pgvigil_replay_lag_seconds"), "{after}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_scrapers_read_them() {
+        for (value, expect) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-5.0, "-5"),
+            (0.12, "0.12"),
+            (9_007_199_254_740_993.0, "9007199254740992"),
+            (1e300, &format!("{}", 1e300)),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            let mut out = String::new();
+            write_number(&mut out, value);
+            assert_eq!(out, expect);
+        }
+    }
 }
