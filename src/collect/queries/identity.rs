@@ -87,7 +87,8 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     let mut server = Fields::new("server", server);
     let mut identity = Identity {
         version_num: server.required("server_version_num", number)?,
-        version: server.required("server_version", |text| Some(text.to_owned()))?,
+        // Packagers add their own version behind a space.
+        version: server.required("server_version", |text| text.split(' ').next().map(str::to_owned))?,
         started_at: server.required("pg_postmaster_start_time", timestamp)?,
         cluster_name: server.required("cluster_name", |text| Some(text.to_owned()))?,
         user: server.required("current_user", |text| Some(text.to_owned()))?,
@@ -166,7 +167,7 @@ pub(crate) mod tests {
     fn server() -> Rows<'static> {
         vec![vec![
             Some("160014"),
-            Some("16.14"),
+            Some("16.14 (Debian 16.14-1.pgdg12+1)"),
             Some("2026-11-20 10:11:12.123456+00"),
             Some("r1"),
             Some("mon"),
