@@ -28,8 +28,7 @@ struct Cost {
 
 pub(crate) async fn measure(rig: &Rig, table: &mut Table) -> Outcome<()> {
     let sessions = rig.sessions().await?;
-    let theirs = exporter(rig, &sessions).await?;
-    eprintln!("{:?} {:?} {:?}", theirs.own, theirs.server, theirs.statements);
+    let theirs = exporters(rig, &sessions).await?;
     let quiet = daemon(rig, &sessions, false).await?;
     let scraped = daemon(rig, &sessions, true).await?;
 
@@ -50,40 +49,49 @@ pub(crate) async fn measure(rig: &Rig, table: &mut Table) -> Outcome<()> {
     Ok(())
 }
 
-async fn exporter(rig: &Rig, sessions: &[Client; 2]) -> Outcome<Cost> {
-    let port = rig::free_port()?;
-    let mut process = Measured::start(Path::new(PROGRAM), |command| {
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
-        command.env("DATA_SOURCE_NAME", rig.dsns(EXPORTER).join(",")).stderr(Stdio::null());
-    })?;
-    let (url, agent) = (format!("http://127.0.0.1:{port}/metrics"), ureq::agent());
-    let scrape = || agent.get(&url).call().is_ok_and(|mut answer| answer.body_mut().read_to_vec().is_ok());
+/// One exporter for each server: this version cannot serve several without the same series twice.
+async fn exporters(rig: &Rig, sessions: &[Client; 2]) -> Outcome<Cost> {
+    let (agent, mut processes, mut urls) = (ureq::agent(), Vec::new(), Vec::new());
+    for dsn in rig.dsns(EXPORTER) {
+        let port = rig::free_port()?;
+        let process = Measured::start(Path::new(PROGRAM), |command| {
+            command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+            command.env("DATA_SOURCE_NAME", dsn).stderr(Stdio::null());
+        })?;
+        processes.push(process);
+        urls.push(format!("http://127.0.0.1:{port}/metrics"));
+    }
+    let scrape = || -> Outcome<()> {
+        for url in &urls {
+            agent.get(url).call()?.body_mut().read_to_vec()?;
+        }
+        Ok(())
+    };
     for _ in 0..100 {
-        if scrape() {
+        if scrape().is_ok() {
             break;
         }
-        process.check()?;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    window(rig, sessions, &process, EXPORTER, || scrape().then_some(()).ok_or_else(|| "a scrape failed".into())).await
+    window(rig, sessions, &processes, EXPORTER, scrape).await
 }
 
 async fn daemon(rig: &Rig, sessions: &[Client; 2], is_scraped: bool) -> Outcome<Cost> {
     let daemon = rig.daemon(2, "").await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let scrape = || if is_scraped { daemon.get("/metrics").map(|_| ()) } else { Ok(()) };
-    window(rig, sessions, &daemon.process, OURS, scrape).await
+    window(rig, sessions, std::slice::from_ref(&daemon.process), OURS, scrape).await
 }
 
 /// Costs of one sample of one server, over one window with `each_second` in it.
 async fn window(
     rig: &Rig,
     sessions: &[Client; 2],
-    process: &Measured,
+    processes: &[Measured],
     role: &str,
     each_second: impl Fn() -> Outcome<()>,
 ) -> Outcome<Cost> {
-    let before = cost(rig, sessions, process, role).await?;
+    let before = cost(rig, sessions, processes, role).await?;
     let began = clock::now();
     let mut every = tokio::time::interval(Duration::from_secs(1));
     let mut n_samples = 0.0;
@@ -92,7 +100,7 @@ async fn window(
         each_second()?;
         n_samples += N_TARGETS;
     }
-    let after = cost(rig, sessions, process, role).await?;
+    let after = cost(rig, sessions, processes, role).await?;
     Ok(Cost {
         own: (after.own - before.own).div_f64(n_samples),
         server: after.server.saturating_sub(before.server).div_f64(n_samples),
@@ -100,10 +108,13 @@ async fn window(
     })
 }
 
-async fn cost(rig: &Rig, sessions: &[Client; 2], process: &Measured, role: &str) -> Outcome<Cost> {
-    let mut cost = Cost { own: process.cpu()?, server: Duration::ZERO, statements: 0.0 };
+async fn cost(rig: &Rig, sessions: &[Client; 2], processes: &[Measured], role: &str) -> Outcome<Cost> {
+    let mut cost = Cost { own: Duration::ZERO, server: Duration::ZERO, statements: 0.0 };
+    for process in processes {
+        cost.own += process.cpu()?;
+    }
     for (session, server) in sessions.iter().zip(&rig.servers.nodes) {
-        // Sessions that have ended are counted by the postmaster. Within a window only the measured process has such.
+        // Sessions that have ended are counted by the postmaster. Within a window only what is measured has such.
         let lock = std::fs::read_to_string(server.data.join("postmaster.pid"))?;
         cost.server += process::of_ended_children(lock.lines().next().unwrap_or_default().trim().parse()?)?;
         for row in session.query("SELECT pid FROM pg_stat_activity WHERE usename = $1::text::name", &[&role]).await? {
