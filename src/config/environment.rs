@@ -8,7 +8,7 @@
 //!
 //! They make one cluster `default` with targets `primary`, `replica-1`, ...
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use figment::value::{Dict, Value};
 
@@ -28,16 +28,19 @@ const OPTIONS: [&str; 2] = ["PGVIGIL_CONFIG", "PGVIGIL_LOG_FORMAT"];
 
 /// The environment of this process. A variable that is not UTF-8 is left out: it cannot be one of ours.
 pub fn of_process() -> Environment {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
-/// Settings in `PGVIGIL_*`, nested keys by `__`.
-pub(super) fn own(environment: &Environment) -> Result<Option<Layer>, ConfigError> {
+/// Settings in `PGVIGIL_*`, nested keys by `__`. One that a file refers to as `${PGVIGIL_...}` is the file's own and no setting.
+pub(super) fn own(environment: &Environment, references: &BTreeSet<String>) -> Result<Option<Layer>, ConfigError> {
     let mut dict = Dict::new();
     let mut names = Vec::new();
     for (name, text) in environment {
         let Some(key) = name.strip_prefix(PREFIX) else { continue };
-        if OPTIONS.contains(&name.as_str()) || text.is_empty() || is_service_link(key, text) {
+        let is_other = OPTIONS.contains(&name.as_str()) || references.contains(name) || is_service_link(key, text);
+        if is_other || text.is_empty() {
             continue;
         }
         let (path, value) = if name == SNS_TOPIC_ARN {
@@ -63,7 +66,8 @@ pub(super) fn own(environment: &Environment) -> Result<Option<Layer>, ConfigErro
 }
 
 fn sns(topic_arn: &str) -> Value {
-    let notifier = Dict::from([("type".to_owned(), Value::from("sns")), ("topic_arn".to_owned(), Value::from(topic_arn))]);
+    let notifier =
+        Dict::from([("type".to_owned(), Value::from("sns")), ("topic_arn".to_owned(), Value::from(topic_arn))]);
     Value::from(vec![Value::from(notifier)])
 }
 
@@ -174,7 +178,8 @@ fn split_urls(text: &str) -> Vec<&str> {
 
 fn hosts(environment: &Environment) -> Option<Family> {
     let number = |name: &String| name.strip_prefix("DB_REPLICA_")?.strip_suffix("_HOST")?.parse::<u32>().ok();
-    let mut numbers: Vec<u32> = environment.keys().filter(|name| value(environment, name).is_some()).filter_map(number).collect();
+    let mut numbers: Vec<u32> =
+        environment.keys().filter(|name| value(environment, name).is_some()).filter_map(number).collect();
     numbers.sort_unstable();
     numbers.dedup();
     let server = |prefix: &str| {
@@ -185,8 +190,7 @@ fn hosts(environment: &Environment) -> Option<Family> {
             [("dbname", "DB_NAME"), ("user", "DB_USERNAME"), ("password", "DB_PASSWORD")]
                 .map(|(key, name)| (key, value(environment, name))),
         );
-        let dsn: Vec<String> =
-            settings.filter_map(|(key, text)| Some(format!("{key}='{}'", escaped(text?)))).collect();
+        let dsn: Vec<String> = settings.filter_map(|(key, text)| Some(format!("{key}='{}'", escaped(text?)))).collect();
         Some(Server { variable, dsn: dsn.join(" ") })
     };
     let primary = server("DB_PRIMARY");

@@ -5,10 +5,10 @@ use std::fmt;
 use figment::error::{Actual, Kind as FigmentKind};
 use figment::value::{Dict, Value};
 
+use super::Config;
 use super::expand::Expansion;
 use super::layers::{KeyPath, Kind, Layer, find};
 use super::validate::Finding;
-use super::Config;
 
 /// Why there is no configuration to run with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +17,9 @@ pub enum ConfigError {
     #[error("{HOW_TO_START}")]
     NothingToWatch,
     /// Two ways of naming the databases are set, and nothing says which is meant.
-    #[error("the environment names the databases twice: {first}, and {second}; unset one of them, or name a file with --config")]
+    #[error(
+        "the environment names the databases twice: {first}, and {second}; unset one of them, or name a file with --config"
+    )]
     Families { first: String, second: String },
     /// What is written is wrong. One line each.
     #[error("{}", lines(.0))]
@@ -92,7 +94,8 @@ impl Located<'_> {
     /// What a part found wrong in its own section.
     pub(super) fn explain(&self, error: figment::Error) -> Problem {
         let mut path = error.path;
-        let written = self.expansions.iter().find(|expansion| expansion.path == path).map(|expansion| &expansion.written);
+        let written =
+            self.expansions.iter().find(|expansion| expansion.path == path).map(|expansion| &expansion.written);
         let found = |actual: &Actual| written.map_or_else(|| describe(actual), |text| format!("{text:?}"));
         let reason = match error.kind {
             FigmentKind::UnknownField(key, known) => {
@@ -104,6 +107,11 @@ impl Located<'_> {
             FigmentKind::UnknownVariant(text, known) => {
                 let text = written.unwrap_or(&text);
                 format!("{text:?} is not one of {}{}", quoted(known), did_you_mean(text, known))
+            }
+            FigmentKind::InvalidType(Actual::Map, expected) if expected == "a sequence" => {
+                let table =
+                    path.iter().filter(|step| step.parse::<usize>().is_err()).cloned().collect::<Vec<_>>().join(".");
+                format!("a table where a list of tables is needed; write [[{table}]]")
             }
             FigmentKind::InvalidType(actual, expected) | FigmentKind::InvalidValue(actual, expected) => {
                 format!("{} where {} is needed", found(&actual), expectation(&expected))
@@ -140,7 +148,10 @@ impl Located<'_> {
     /// A finding with the place where its key was written.
     pub(super) fn locate(&self, finding: Finding) -> Problem {
         let Finding { path, reason } = finding;
-        let reason = self.expansions.iter().filter(|expansion| related(&expansion.path, &path) && !expansion.value.is_empty())
+        let reason = self
+            .expansions
+            .iter()
+            .filter(|expansion| related(&expansion.path, &path) && !expansion.value.is_empty())
             .fold(reason, |reason, expansion| reason.replace(&expansion.value, &expansion.written));
         let is_the_key = self.layer(&path).is_some_and(Layer::source_is_the_key);
         let key = if is_the_key { String::new() } else { key_of(self.root, &path) };
@@ -254,6 +265,7 @@ fn describe(actual: &Actual) -> String {
 fn expectation(expected: &str) -> String {
     match expected {
         "a sequence" => "a list".to_owned(),
+        "a string" => "a string in quotes".to_owned(),
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number".to_owned(),
         "f64" => "a number".to_owned(),
         "a boolean" => "true or false".to_owned(),

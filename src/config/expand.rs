@@ -1,5 +1,6 @@
 //! Secrets kept out of the file: `${VAR}` anywhere in a string, and `file:PATH` for a whole one.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use figment::value::{Dict, Value};
@@ -37,6 +38,16 @@ pub(super) fn expand(root: &mut Dict, layers: &[Layer], environment: &Environmen
     Ok(expansions)
 }
 
+/// The variables that strings of `dict` refer to.
+pub(super) fn references(dict: &Dict) -> BTreeSet<String> {
+    let mut found = Vec::new();
+    strings(dict, &mut Vec::new(), &mut found);
+    let names = |text: &String| -> Vec<String> {
+        text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0.to_owned())).collect()
+    };
+    found.iter().flat_map(|(_, text)| names(text)).collect()
+}
+
 /// The directory that a relative `file:PATH` starts from: the configuration file's, or else the working directory.
 fn directory(layer: &Layer) -> PathBuf {
     match &layer.kind {
@@ -63,7 +74,9 @@ fn substitute(written: &str, environment: &Environment) -> Result<String, String
             text.push_str("${");
             rest = after;
         } else if let Some(after) = rest.strip_prefix("${") {
-            let (name, after) = after.split_once('}').ok_or("\"${\" is not closed by \"}\"; write \"$${\" for the characters themselves")?;
+            let (name, after) = after
+                .split_once('}')
+                .ok_or("\"${\" is not closed by \"}\"; write \"$${\" for the characters themselves")?;
             if !is_variable_name(name) {
                 return Err("\"${...}\" must hold the name of an environment variable; write \"$${\" for the characters themselves".to_owned());
             }

@@ -6,8 +6,8 @@ use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
 
-use super::error::{ConfigError, Problem};
 use super::Overrides;
+use super::error::{ConfigError, Problem};
 
 /// The keys and list positions that lead to a value: `["cluster", "0", "target", "1", "dsn"]`.
 pub(super) type KeyPath = Vec<String>;
@@ -41,7 +41,9 @@ impl Layer {
         };
         match &self.kind {
             Kind::File(path) => Some(path.clone()),
-            Kind::Variables(names) | Kind::Foreign(names) => named(names).map(|name| format!("environment variable {name}")),
+            Kind::Variables(names) | Kind::Foreign(names) => {
+                named(names).map(|name| format!("environment variable {name}"))
+            }
             Kind::Options(names) => named(names),
         }
     }

@@ -111,7 +111,8 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     } else if let Some(layer) = conventional? {
         layers.push(layer);
     }
-    layers.extend(environment::own(inputs.environment)?);
+    let references = layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect();
+    layers.extend(environment::own(inputs.environment, &references)?);
     layers.extend(layers::overrides(inputs.overrides));
     if inputs.file.is_none() && !layers.iter().any(|layer| layer.dict.contains_key("cluster")) {
         return Err(ConfigError::NothingToWatch);
@@ -123,7 +124,8 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let config: Config = figment::value::Value::from(root.clone())
         .deserialize()
         .map_err(|error| ConfigError::one(located.explain(error)))?;
-    let problems: Vec<Problem> = validate::problems(&config).into_iter().map(|finding| located.locate(finding)).collect();
+    let problems: Vec<Problem> =
+        validate::problems(&config).into_iter().map(|finding| located.locate(finding)).collect();
     if problems.is_empty() {
         let sources = layers.iter().flat_map(Layer::sources).collect();
         Ok(Loaded { config, sources, ignored })

@@ -44,13 +44,23 @@ pub(super) fn problems(config: &Config) -> Vec<Finding> {
             finding(&["rule", &position, key], reason);
         }
         let clusters: Vec<&str> = config.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-        if let Some(wanted) = &rule.cluster && !clusters.contains(&wanted.as_str()) {
-            finding(&["rule", &position, "cluster"], format!("there is no cluster {wanted:?}{}", did_you_mean(wanted, &clusters)));
+        if let Some(wanted) = &rule.cluster
+            && !clusters.contains(&wanted.as_str())
+        {
+            finding(
+                &["rule", &position, "cluster"],
+                format!("there is no cluster {wanted:?}{}", did_you_mean(wanted, &clusters)),
+            );
         }
         let targets: Vec<&str> =
             config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| target.name.as_str()).collect();
-        if let Some(wanted) = &rule.target && !targets.contains(&wanted.as_str()) {
-            finding(&["rule", &position, "target"], format!("there is no target {wanted:?}{}", did_you_mean(wanted, &targets)));
+        if let Some(wanted) = &rule.target
+            && !targets.contains(&wanted.as_str())
+        {
+            finding(
+                &["rule", &position, "target"],
+                format!("there is no target {wanted:?}{}", did_you_mean(wanted, &targets)),
+            );
         }
     }
     parts::check_poll(&config.poll, &mut finding);
@@ -77,7 +87,12 @@ fn names<'a>(list: &[&str], names: impl Iterator<Item = &'a str>, finding: &mut 
         let position = position.to_string();
         let path: Vec<&str> = list.iter().copied().chain([position.as_str(), "name"]).collect();
         if !is_name(name) {
-            finding(&path, format!("{name:?} cannot be a name; use letters, digits, \"-\", \"_\" and \".\", beginning with a letter or digit, at most {LONGEST_NAME}"));
+            finding(
+                &path,
+                format!(
+                    "{name:?} cannot be a name; use letters, digits, \"-\", \"_\" and \".\", beginning with a letter or digit, at most {LONGEST_NAME}"
+                ),
+            );
         } else if !seen.insert(name) {
             finding(&path, format!("{name:?} is taken by another {}; give each its own", list.last().unwrap_or(&"")));
         }
