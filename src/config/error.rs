@@ -5,7 +5,7 @@ use std::fmt;
 use figment::error::{Actual, Kind as FigmentKind};
 use figment::value::{Dict, Value};
 
-use super::Config;
+use super::Written;
 use super::expand::Expansion;
 use super::layers::{KeyPath, Kind, Layer, find};
 use super::validate::Finding;
@@ -223,7 +223,7 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 
 /// A key of another section that has this name, or nearly so.
 fn elsewhere(key: &str) -> Option<(&'static str, &'static str)> {
-    let sections = known_keys::<Config>("").iter().map(|section| (*section, known_keys::<Config>(section)));
+    let sections = known_keys::<Written>("").iter().map(|section| (*section, known_keys::<Written>(section)));
     let found: Vec<_> = sections.filter_map(|(section, keys)| Some((section, nearest(key, keys)?))).collect();
     found.iter().find(|(_, near)| *near == key).or(found.first()).copied()
 }

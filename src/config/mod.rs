@@ -9,70 +9,130 @@ pub mod environment;
 mod error;
 mod expand;
 mod layers;
-mod parts;
 mod validate;
 
-use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use figment::Figment;
-use figment::value::Dict;
+use figment::value::{Dict, Value};
+use serde::de::{Deserializer, Error};
 use serde::Deserialize;
 
+use crate::collect::conninfo::Conninfo;
+use crate::collect::PollConfig;
+use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::rule::{Rule, RuleConfig};
+use crate::core::topology::{Name, TargetId};
+use crate::http::{HealthConfig, ServerConfig};
+use crate::notify::NotifierConfig;
 use environment::Environment;
 pub use error::ConfigError;
 use error::{Located, Problem};
 use layers::Layer;
-pub use parts::{HealthConfig, NotifierConfig, PollConfig, RuleConfig, ServerConfig, StatementsConfig};
 
-/// What the daemon watches, and how.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What the daemon watches, and how: read, checked and ready to use.
+#[derive(Clone, Debug)]
 pub struct Config {
     pub server: ServerConfig,
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
-    #[serde(rename = "cluster")]
-    pub clusters: Vec<ClusterConfig>,
-    #[serde(rename = "rule")]
-    pub rules: Vec<RuleConfig>,
-    pub notify: Vec<NotifierConfig>,
+    pub clusters: Vec<Cluster>,
+    /// The written ones, or the built-in ones when none are written.
+    pub rules: Vec<Rule>,
+    /// The written ones, or the log when none are written.
+    pub notifiers: Vec<NotifierConfig>,
 }
 
 /// Servers that replicate one another.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClusterConfig {
-    pub name: String,
-    #[serde(rename = "target", default)]
-    pub targets: Vec<TargetConfig>,
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub name: Name,
+    pub targets: Vec<Target>,
 }
 
 /// One server.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub id: TargetId,
+    pub conninfo: Arc<Conninfo>,
+}
+
+/// `[statements]`: what is told of `pg_stat_statements`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatementsConfig {
+    /// Whether it is read at all.
+    pub enabled: bool,
+    /// How many statements of each target are told one by one; the others are in their database's totals.
+    pub top: usize,
+}
+
+impl Default for StatementsConfig {
+    fn default() -> Self {
+        Self { enabled: true, top: 20 }
+    }
+}
+
+impl Config {
+    /// What the core must know.
+    pub fn fleet_spec(&self) -> FleetSpec {
+        let cluster = |cluster: &Cluster| ClusterSpec {
+            name: cluster.name.clone(),
+            targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
+        };
+        FleetSpec {
+            clusters: self.clusters.iter().map(cluster).collect(),
+            poll_interval: self.poll.interval,
+            stale_after: self.poll.stale_after(),
+            survey_stale_after: self.poll.survey_stale_after(),
+            statements_top: self.statements.top,
+            rules: self.rules.clone(),
+            notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
+        }
+    }
+
+    /// How many servers are watched.
+    pub fn n_targets(&self) -> usize {
+        self.clusters.iter().map(|cluster| cluster.targets.len()).sum()
+    }
+}
+
+/// The sections as written: the sum of the parts' own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    server: ServerConfig,
+    poll: PollConfig,
+    statements: StatementsConfig,
+    health: HealthConfig,
+    cluster: Vec<WrittenCluster>,
+    rule: Vec<RuleConfig>,
+    notify: Vec<NotifierConfig>,
+}
+
+/// One `[[cluster]]`.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct TargetConfig {
-    pub name: String,
-    pub dsn: Dsn,
+struct WrittenCluster {
+    name: String,
+    #[serde(default)]
+    target: Vec<WrittenTarget>,
 }
 
-/// A connection string as written: a URL or `key=value` pairs. It may hold a password, so it is never shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Dsn(String);
-
-impl Dsn {
-    /// The string itself, for the one who connects.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
+/// One `[[cluster.target]]`. Its connection string is read here, once, so that no part of it can be shown later.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTarget {
+    name: String,
+    #[serde(deserialize_with = "conninfo")]
+    dsn: Conninfo,
 }
 
-impl fmt::Debug for Dsn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Dsn(hidden)")
-    }
+fn conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conninfo, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Conninfo::parse(&text).map_err(D::Error::custom)
 }
 
 /// What a start was given, apart from the defaults.
@@ -121,17 +181,14 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let mut root = merge(&layers)?;
     let expansions = expand::expand(&mut root, &layers, inputs.environment).map_err(ConfigError::one)?;
     let located = Located { layers: &layers, root: &root, expansions: &expansions };
-    let config: Config = figment::value::Value::from(root.clone())
+    let written: Written = Value::from(root.clone())
         .deserialize()
         .map_err(|error| ConfigError::one(located.explain(error)))?;
-    let problems: Vec<Problem> =
-        validate::problems(&config).into_iter().map(|finding| located.locate(finding)).collect();
-    if problems.is_empty() {
-        let sources = layers.iter().flat_map(Layer::sources).collect();
-        Ok(Loaded { config, sources, ignored })
-    } else {
-        Err(ConfigError::Invalid(problems))
-    }
+    let config = validate::checked(written).map_err(|findings| {
+        ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
+    })?;
+    let sources = layers.iter().flat_map(Layer::sources).collect();
+    Ok(Loaded { config, sources, ignored })
 }
 
 /// One table out of all layers: tables are merged key by key, anything else is replaced by the higher layer.
