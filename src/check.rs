@@ -1,18 +1,47 @@
 //! `pgvigil check`: what each server is, what it does not let us see, and the SQL that would change that.
 //!
-//! Everything here is decided from what the servers said; asking them is the collector's. The JSON form is for
-//! programs and keeps its names.
+//! The servers are asked by the collector; a [`Report`] is decided from what they said alone. Its JSON form is for programs
+//! and keeps its names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
+use futures_util::StreamExt;
 use serde::Serialize;
 
+use crate::collect::tls::Trust;
+use crate::collect::{Probe, probe};
+use crate::config::Config;
 use crate::core::observation::{
-    Flavor, Identity, PollFailure, Positions, Receiver, StandbyState, StatementsAccess, SurveyFacts,
+    Flavor, Identity, PollFailure, Positions, Receiver, StandbyState, StatementsAccess,
 };
 use crate::core::topology::{Name, Role};
 use crate::table::{Cell, Table, Tone, painted};
+
+/// Targets asked at once. Enough that a few which do not answer hold up nobody.
+const AT_ONCE: usize = 64;
+
+/// Connects to every target and asks it everything once.
+pub async fn run(config: &Config) -> Report {
+    let trust = Arc::new(Trust::default());
+    let mut clusters = Vec::with_capacity(config.clusters.len());
+    let probes = config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| {
+        let (id, conninfo) = (target.id.clone(), Arc::clone(&target.conninfo));
+        probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(&trust))
+    });
+    let mut outcomes = futures_util::stream::iter(probes).buffered(AT_ONCE);
+    for cluster in &config.clusters {
+        let mut targets = Vec::with_capacity(cluster.targets.len());
+        for target in &cluster.targets {
+            let Some(outcome) = outcomes.next().await else { break };
+            let dbname = target.conninfo.dbname().to_owned();
+            targets.push(Examined { target: target.id.target.clone(), dbname, outcome });
+        }
+        clusters.push((cluster.name.clone(), targets));
+    }
+    Report::new(&clusters, config.statements.enabled)
+}
 
 /// One target as configured, with what it said.
 #[derive(Debug)]
@@ -20,14 +49,7 @@ pub struct Examined {
     pub target: Name,
     /// The database that we connect to.
     pub dbname: String,
-    pub outcome: Result<Answers, PollFailure>,
-}
-
-/// What a reachable target said.
-#[derive(Debug)]
-pub struct Answers {
-    pub positions: Positions,
-    pub survey: Result<SurveyFacts, PollFailure>,
+    pub outcome: Result<Probe, PollFailure>,
 }
 
 /// What was found out about all clusters.
@@ -58,7 +80,8 @@ pub struct TargetReport {
 
 #[derive(Debug, PartialEq, Serialize)]
 pub struct ServerReport {
-    pub role: Role,
+    /// `None` when its positions could not be read.
+    pub role: Option<Role>,
     pub version: String,
     /// `postgresql`, `rds` or `aurora`.
     pub flavor: &'static str,
@@ -106,7 +129,7 @@ impl Report {
 }
 
 fn positions(target: &Examined) -> Option<&Positions> {
-    target.outcome.as_ref().ok().map(|answers| &answers.positions)
+    target.outcome.as_ref().ok()?.positions.as_ref().ok()
 }
 
 fn with_role(targets: &[Examined], role: Role) -> Vec<&Name> {
@@ -125,8 +148,8 @@ fn only_primary(targets: &[Examined]) -> Option<&Name> {
 }
 
 fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> TargetReport {
-    let answers = match &target.outcome {
-        Ok(answers) => answers,
+    let probe = match &target.outcome {
+        Ok(probe) => probe,
         Err(failure) => {
             return TargetReport {
                 name: target.target.clone(),
@@ -137,20 +160,18 @@ fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> 
             };
         }
     };
-    let identity = &answers.positions.identity;
+    let identity = &probe.identity;
+    let role = positions(target).map(Positions::role);
     let mut missing_grants = Vec::new();
     let mut missing_extensions = Vec::new();
     let mut to_fix = Vec::new();
     // What is granted and created comes to a standby from its primary, and cannot be changed on the standby itself.
-    let run_on = match answers.positions.role() {
-        Role::Primary => Some(&target.target),
-        Role::Replica => primary,
-    };
+    let run_on = if role == Some(Role::Primary) { Some(&target.target) } else { primary };
     if !identity.reads_all_stats {
         missing_grants.push("pg_monitor");
         to_fix.push(Fix {
             problem: format!("role {:?} does not have pg_monitor", identity.user),
-            not_measured: unseen(&answers.positions),
+            not_measured: unseen(positions(target)),
             sql: vec![format!("GRANT pg_monitor TO {};", quote_identifier(&identity.user))],
             run_on: run_on.cloned(),
         });
@@ -169,20 +190,25 @@ fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> 
     if wants_statements && !matches!(identity.statements, StatementsAccess::Readable { .. }) {
         missing_extensions.push("pg_stat_statements");
     }
-    if let Err(failure) = &answers.survey {
-        to_fix.push(Fix {
-            problem: format!("the slow facts cannot be read: {failure}"),
-            not_measured: "connections, slots, statements".to_owned(),
-            sql: Vec::new(),
-            run_on: None,
-        });
+    for (failure, what, not_measured) in [
+        (probe.positions.as_ref().err(), "positions", "lag, and everything else that depends on where the WAL stands"),
+        (probe.survey.as_ref().err(), "slow facts", "connections, slots, statements"),
+    ] {
+        if let Some(failure) = failure {
+            to_fix.push(Fix {
+                problem: format!("its {what} cannot be read: {failure}"),
+                not_measured: not_measured.to_owned(),
+                sql: Vec::new(),
+                run_on: None,
+            });
+        }
     }
     TargetReport {
         name: target.target.clone(),
         reachable: true,
         failure: None,
         server: Some(ServerReport {
-            role: answers.positions.role(),
+            role,
             version: identity.version.clone(),
             flavor: identity.flavor.as_str(),
             pooled: identity.pooled,
@@ -190,19 +216,19 @@ fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> 
             user: identity.user.clone(),
             missing_grants,
             missing_extensions,
-            slots: answers.survey.as_ref().ok().map(|facts| facts.slots.len()),
+            slots: probe.survey.as_ref().ok().map(|facts| facts.slots.len()),
         }),
         to_fix,
     }
 }
 
 /// What a role without `pg_monitor` does not see.
-fn unseen(positions: &Positions) -> String {
+fn unseen(positions: Option<&Positions>) -> String {
     let mut unseen = vec!["sessions by state", "statements of other roles"];
-    if positions.role() == Role::Primary || !positions.senders.is_empty() {
+    if positions.is_some_and(|positions| positions.role() == Role::Primary || !positions.senders.is_empty()) {
         unseen.insert(0, "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags");
     }
-    if positions.standby().is_some_and(|standby| standby.receiver == Receiver::Hidden) {
+    if positions.and_then(Positions::standby).is_some_and(|standby| standby.receiver == Receiver::Hidden) {
         unseen.insert(0, "the WAL receiver's state, upstream and last message");
     }
     unseen.join("; ")
@@ -333,7 +359,7 @@ fn row(cluster: &ClusterReport, target: &TargetReport) -> Vec<Cell> {
             names => Cell::new(&format!("no {}", names.join(", ")), Tone::Doubtful),
         };
         row.extend([
-            server.role.as_str().into(),
+            server.role.map_or("?", |role| role.as_str()).into(),
             server.version.as_str().into(),
             format!("{flavor}{}", if server.pooled { ", pooler" } else { "" }).into(),
             if server.tls { "yes" } else { "no" }.into(),

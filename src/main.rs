@@ -10,7 +10,7 @@ use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use cli::{Command, LogFormat, Request};
+use cli::{CheckArgs, Command, LogFormat, PollArgs, Request};
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, Inputs, Loaded, Overrides};
 
@@ -33,15 +33,11 @@ fn main() -> ExitCode {
     let file = request.config.as_deref();
     match request.command {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
-        Command::Check(args) => match load(file, &environment, Overrides::default()) {
-            Ok(loaded) if args.offline => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::FAILURE,
-            Err(exit) => exit,
-        },
-        Command::Poll(_) => ExitCode::FAILURE,
+        Command::Check(args) => check(file, &environment, &args),
+        Command::Poll(args) => poll(file, &environment, &args),
         Command::Demo => ExitCode::FAILURE,
-        Command::Completions { shell } => print(&cli::completions(shell)),
-        Command::Man => cli::manual().map_or(ExitCode::FAILURE, |page| print(&page)),
+        Command::Completions { shell } => print(&cli::completions(shell), true),
+        Command::Man => cli::manual().map_or(ExitCode::FAILURE, |page| print(&page, true)),
     }
 }
 
@@ -54,11 +50,56 @@ fn run(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> 
         version = env!("CARGO_PKG_VERSION"),
         listen = %loaded.config.server.listen,
         clusters = loaded.config.clusters.len(),
-        targets = loaded.config.clusters.iter().map(|cluster| cluster.targets.len()).sum::<usize>(),
+        targets = loaded.config.n_targets(),
         source = loaded.sources.join(", "),
         "starting"
     );
     ExitCode::SUCCESS
+}
+
+fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if args.offline {
+        let text = if args.json { lines(&loaded.summary_json()) } else { format!("{}\n", loaded.summary()) };
+        return print(text.as_bytes(), true);
+    }
+    let Some(report) = wait_for(pgvigil::check::run(&loaded.config)) else { return ExitCode::FAILURE };
+    let text = if args.json { lines(&report) } else { report.table(has_colour(&std::io::stdout(), environment)) };
+    print(text.as_bytes(), report.ok)
+}
+
+fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let Some(snapshot) = wait_for(pgvigil::poll::look(loaded.config)) else { return ExitCode::FAILURE };
+    let text = if args.json {
+        lines(&pgvigil::poll::json(&snapshot))
+    } else {
+        pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment))
+    };
+    print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
+}
+
+/// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
+fn wait_for<T>(work: impl Future<Output = T>) -> Option<T> {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => Some(runtime.block_on(work)),
+        Err(error) => {
+            error!(%error, "cannot start threads");
+            None
+        }
+    }
+}
+
+/// A value as indented JSON.
+fn lines(value: &impl serde::Serialize) -> String {
+    // Names and numbers always have a JSON form.
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
 }
 
 fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> Result<Loaded, ExitCode> {
@@ -96,14 +137,15 @@ fn refuse(reason: &str) -> ExitCode {
     ExitCode::from(BAD_USAGE)
 }
 
-/// Writes to standard output. A reader that has gone (`| head`) is no failure.
-fn print(text: &[u8]) -> ExitCode {
+/// Writes to standard output; the exit status then says whether all is well. A reader that has gone (`| head`) is no failure.
+fn print(text: &[u8], is_well: bool) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             error!(%error, "cannot write to standard output");
             ExitCode::FAILURE
         }
-        _ => ExitCode::SUCCESS,
+        _ if is_well => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }

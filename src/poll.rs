@@ -1,14 +1,122 @@
 //! `pgvigil poll`: one look at everything, for a shell or a script.
 //!
-//! It shows what a [`Snapshot`] says and adds nothing of its own.
+//! The servers are asked just as the daemon asks them, until there is enough to tell a lag. What is printed is what a
+//! [`Snapshot`] says, and nothing of its own.
 
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 
+use crate::clock;
+use crate::collect::tls::Trust;
+use crate::collect::{self, PollConfig, TargetSpec};
+use crate::config::Config;
 use crate::core::alert::{AlertView, Phase, Severity};
+use crate::core::fleet::{Event, Fleet};
 use crate::core::lag::{Certainty, LagEstimate};
 use crate::core::observation::{Receiver, ReplayPause};
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
+use crate::core::topology::TargetId;
 use crate::table::{Cell, Table, Tone, bytes, painted, seconds};
+
+/// A lag is the age of WAL whose writing was seen: one answer cannot tell it, a second one a while later can.
+const ANSWERS: u32 = 2;
+
+/// Nobody at a prompt wants to wait longer for the second answer.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks every target, and says what is then known.
+pub async fn look(mut config: Config) -> Arc<Snapshot> {
+    config.poll.interval = config.poll.interval.min(LONGEST_INTERVAL);
+    let (events, mut received) = tokio::sync::mpsc::channel(64);
+    let mut tasks = pollers(&config, &events);
+    let mut fleet = Fleet::new(config.fleet_spec());
+    let mut progress: HashMap<TargetId, Progress> = config
+        .clusters
+        .iter()
+        .flat_map(|cluster| &cluster.targets)
+        .map(|target| (target.id.clone(), Progress::default()))
+        .collect();
+    let deadline = tokio::time::sleep(patience(&config.poll));
+    tokio::pin!(deadline);
+    while !progress.values().all(Progress::is_done) {
+        let event = tokio::select! {
+            Some(event) = received.recv() => event,
+            Some(()) = tasks.next() => continue,
+            () = &mut deadline => break,
+        };
+        match &event {
+            Event::Polled(observation) => {
+                if let Some(target) = progress.get_mut(&observation.target) {
+                    target.polled(observation.outcome.is_ok());
+                }
+            }
+            Event::Surveyed(survey) => {
+                if let Some(target) = progress.get_mut(&survey.target) {
+                    target.is_surveyed = true;
+                }
+            }
+            Event::Delivered(_) | Event::Tick => {}
+        }
+        fleet.apply(event, clock::now(), clock::wall());
+    }
+    // The rules judge at a tick. Whom it would tell is not told: this is a look, not the watch.
+    fleet.apply(Event::Tick, clock::now(), clock::wall());
+    Arc::new(fleet.snapshot(clock::now(), clock::wall()))
+}
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The daemon's own pollers, to be driven by the one who waits for what they say.
+fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> FuturesUnordered<Task> {
+    let trust = Arc::new(Trust::default());
+    let never = tokio_util::sync::CancellationToken::new();
+    let tasks: FuturesUnordered<Task> = FuturesUnordered::new();
+    for (place, cluster) in config.clusters.iter().enumerate() {
+        let specs = cluster
+            .targets
+            .iter()
+            .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) });
+        let (beat, targets) =
+            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements.enabled, &trust);
+        tasks.push(Box::pin(beat.run(never.clone())));
+        for target in targets {
+            tasks.push(Box::pin(target.run(events.clone(), never.clone())));
+        }
+    }
+    tasks
+}
+
+/// How far one target has come.
+#[derive(Debug, Default)]
+struct Progress {
+    n_answers: u32,
+    has_failed: bool,
+    is_surveyed: bool,
+}
+
+impl Progress {
+    fn polled(&mut self, is_ok: bool) {
+        self.n_answers += u32::from(is_ok);
+        self.has_failed = !is_ok;
+    }
+
+    fn is_done(&self) -> bool {
+        self.has_failed || (self.n_answers >= ANSWERS && self.is_surveyed)
+    }
+}
+
+/// Time in which everything that can be known is known.
+fn patience(poll: &PollConfig) -> Duration {
+    (ANSWERS + 1) * poll.interval + 2 * poll.timeout
+}
 
 /// Whether every target answered and no critical rule breaches, fired or not: a single look cannot wait for `for`.
 pub fn is_well(snapshot: &Snapshot) -> bool {
@@ -38,7 +146,8 @@ pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
     for alert in alerts {
         let tone = if alert.severity == Severity::Critical { Tone::Bad } else { Tone::Doubtful };
         text.push_str(&painted(alert.severity.as_str(), tone, has_colour));
-        text.push_str(&format!("  {}: {}\n", alert.id, alert.condition));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {}: {}", alert.id, alert.condition);
     }
     text
 }

@@ -93,8 +93,8 @@ fn survey(n_slots: usize) -> SurveyFacts {
 }
 
 fn answered(name: &str, positions: Positions) -> Examined {
-    let answers = Answers { positions, survey: Ok(survey(1)) };
-    Examined { target: Name::new(name), dbname: "app".to_owned(), outcome: Ok(answers) }
+    let probe = Probe { identity: Arc::clone(&positions.identity), positions: Ok(positions), survey: Ok(survey(1)) };
+    Examined { target: Name::new(name), dbname: "app".to_owned(), outcome: Ok(probe) }
 }
 
 fn failed(name: &str) -> Examined {

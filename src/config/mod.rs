@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use figment::Figment;
 use figment::value::{Dict, Value};
-use serde::de::{Deserializer, Error};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 
-use crate::collect::conninfo::Conninfo;
 use crate::collect::PollConfig;
+use crate::collect::conninfo::Conninfo;
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::rule::{Rule, RuleConfig};
 use crate::core::topology::{Name, TargetId};
@@ -160,6 +160,37 @@ pub struct Loaded {
     pub ignored: Vec<String>,
 }
 
+impl Loaded {
+    /// One line for people: what would be watched.
+    pub fn summary(&self) -> String {
+        let config = &self.config;
+        let notifiers: Vec<String> =
+            config.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place).to_string()).collect();
+        format!(
+            "configuration ok ({}): {} clusters, {} targets, {} rules, notifiers: {}",
+            self.sources.join(", "),
+            config.clusters.len(),
+            config.n_targets(),
+            config.rules.len(),
+            notifiers.join(", ")
+        )
+    }
+
+    /// The same for programs.
+    pub fn summary_json(&self) -> serde_json::Value {
+        let clusters = self.config.clusters.iter().map(|cluster| {
+            let targets: Vec<_> = cluster.targets.iter().map(|target| target.id.target.as_str()).collect();
+            serde_json::json!({ "name": cluster.name, "targets": targets })
+        });
+        serde_json::json!({
+            "ok": true,
+            "sources": self.sources,
+            "clusters": clusters.collect::<Vec<_>>(),
+            "rules": self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+        })
+    }
+}
+
 /// Reads, merges and checks all layers.
 pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let mut layers = Vec::new();
@@ -181,9 +212,8 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let mut root = merge(&layers)?;
     let expansions = expand::expand(&mut root, &layers, inputs.environment).map_err(ConfigError::one)?;
     let located = Located { layers: &layers, root: &root, expansions: &expansions };
-    let written: Written = Value::from(root.clone())
-        .deserialize()
-        .map_err(|error| ConfigError::one(located.explain(error)))?;
+    let written: Written =
+        Value::from(root.clone()).deserialize().map_err(|error| ConfigError::one(located.explain(error)))?;
     let config = validate::checked(written).map_err(|findings| {
         ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
     })?;

@@ -74,7 +74,10 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
     for (position, cluster) in written.cluster.iter().enumerate() {
         let position = position.to_string();
         if cluster.target.is_empty() {
-            finding(&["cluster", &position], "has no targets; add a [[cluster.target]] with a name and a dsn".to_owned());
+            finding(
+                &["cluster", &position],
+                "has no targets; add a [[cluster.target]] with a name and a dsn".to_owned(),
+            );
         }
         let list = ["cluster", &position, "target"];
         names(&list, cluster.target.iter().map(|target| target.name.as_str()), finding);
@@ -100,7 +103,10 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
     for (position, config) in written.rule.iter().enumerate() {
         let position = position.to_string();
         if !seen.insert(config.name.as_str()) {
-            finding(&["rule", &position, "name"], format!("{:?} is taken by another rule; give each its own", config.name));
+            finding(
+                &["rule", &position, "name"],
+                format!("{:?} is taken by another rule; give each its own", config.name),
+            );
         }
         for (key, wanted, known) in [("cluster", &config.cluster, &clusters), ("target", &config.target, &targets)] {
             for name in wanted.0.iter().filter(|name| !known.contains(&name.as_str())) {
