@@ -19,12 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::clock;
+use crate::collect::TargetSpec;
+use crate::collect::tls::Trust;
 use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
 use crate::self_metrics::SelfMetrics;
-use crate::{collect, http, notify};
+use crate::notify::NotifierError;
+use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
 const GRACE: Duration = Duration::from_secs(8);
@@ -42,8 +45,8 @@ pub enum RunError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
-    #[error("cannot start notifier \"{name}\": {reason}")]
-    Notifier { name: String, reason: String },
+    #[error("cannot start {0}")]
+    Notifier(#[from] NotifierError),
     #[error("task `{0}` ended by itself")]
     TaskEnded(String),
     #[error("task `{0}` panicked")]
@@ -101,7 +104,13 @@ impl App {
         let fleet = Fleet::new(config.fleet_spec());
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
-        let notifier_names: Vec<&str> = config.notify.iter().map(|notifier| notifier.name.as_str()).collect();
+        let workers = config
+            .notifiers
+            .iter()
+            .enumerate()
+            .map(|(place, notifier)| notifier.clone().worker(place))
+            .collect::<Result<Vec<_>, _>>()?;
+        let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
         let metrics = Arc::new(SelfMetrics::new(&notifier_names));
         let mut app = Self {
             address,
@@ -112,13 +121,11 @@ impl App {
         };
 
         let mut notifiers = HashMap::new();
-        for notifier in &config.notify {
-            let worker = notify::Worker::new(notifier)
-                .await
-                .map_err(|reason| RunError::Notifier { name: notifier.name.to_string(), reason })?;
+        for worker in workers {
+            let name = worker.name().clone();
             let (queue, notices) = mpsc::channel(NOTICE_QUEUE);
-            notifiers.insert(notifier.name.clone(), queue);
-            app.spawn(format!("notify {}", notifier.name), worker.run(notices, events.clone(), app.cancel.clone()));
+            notifiers.insert(name.clone(), queue);
+            app.spawn(format!("notify {name}"), worker.run(notices, events.clone(), app.cancel.clone()));
         }
 
         let engine = Engine {
@@ -130,7 +137,7 @@ impl App {
             tick: config.poll.interval.min(Duration::from_secs(1)),
         };
         app.spawn("engine".to_owned(), engine.run());
-        app.spawn_pollers(&config, events);
+        app.spawn_pollers(&config, &events);
 
         let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
         let cancel = app.cancel.clone();
@@ -193,10 +200,17 @@ impl App {
         self.names.insert(id, name);
     }
 
-    fn spawn_pollers(&mut self, config: &Config, events: mpsc::Sender<Event>) {
-        let n_clusters = config.clusters.len();
-        for (position, cluster) in config.clusters.iter().enumerate() {
-            let (beat, targets) = collect::cluster(&config.poll_spec(cluster), position, n_clusters);
+    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
+        let trust = Arc::new(Trust::default());
+        for (place, cluster) in config.clusters.iter().enumerate() {
+            let targets = cluster
+                .targets
+                .iter()
+                .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
+                .collect();
+            let statements = config.statements.enabled;
+            let (beat, targets) =
+                collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
             self.spawn(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
             for target in targets {
                 self.spawn(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::alerting::{Alerting, NotifierSpec};
+use super::alerting::Alerting;
 use super::lag::LagTracker;
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, Survey, WalSender};
@@ -44,7 +44,7 @@ pub struct FleetSpec {
     /// How many statements of a target are told one by one.
     pub statements_top: usize,
     pub rules: Vec<Rule>,
-    pub notifiers: Vec<NotifierSpec>,
+    pub notifiers: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl Fleet {
                 self.alerting.judge(&views, now, wall);
                 drop(views);
                 for cluster in &mut self.clusters {
-                    let alerts = self.alerting.views(&cluster.view.name, now);
+                    let alerts = self.alerting.views(&cluster.view.name);
                     if *alerts != *cluster.view.alerts {
                         Arc::make_mut(&mut cluster.view).alerts = alerts;
                     }

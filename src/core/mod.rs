@@ -2,6 +2,8 @@
 
 pub mod alert;
 pub mod alerting;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;

@@ -3,6 +3,16 @@
 //!
 //! A number that is not known is *absent*: [`Signal::read`] then states nothing. It says by its [`Coverage`] whether a
 //! subject that it did not state has gone, or is merely unknown: the first resolves an alert, the second does not.
+//!
+//! What was read from a server is stated while the sample is fresh, counters too: a total that stopped moving because
+//! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
+//! of a silent replica is estimated anew while it is silent.
+
+mod read;
+mod table;
+
+pub use read::{lacking, used_ratio};
+pub use table::SIGNALS;
 
 use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
@@ -34,7 +44,8 @@ pub enum Read {
     Target(fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage),
 }
 
-/// Takes the values of the labels, in the order of [`Signal::labels`], and the value.
+/// Takes the values of the labels, in the order of [`Signal::labels`], and the value. Never called twice with the same
+/// values of labels in one reading.
 pub type Emit<'a> = &'a mut dyn FnMut(&[&str], Value);
 
 /// What the silence of a signal means.
@@ -69,6 +80,16 @@ pub enum Kind {
     Counter,
 }
 
+impl Kind {
+    /// The word of the text exposition's TYPE line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+        }
+    }
+}
+
 /// What a signal counts, which decides how a threshold is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -84,9 +105,29 @@ pub enum Unit {
     Bool,
 }
 
+impl Unit {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Seconds => "seconds",
+            Self::Bytes => "bytes",
+            Self::Ratio => "ratio",
+            Self::Count => "count",
+            Self::Bool => "0 or 1",
+        }
+    }
+}
+
 impl Signal {
     /// The series' name in `/metrics`.
     pub fn series(&self) -> String {
         format!("pgvigil_{}", self.name)
     }
+
+    /// The signal of this name, without the prefix of the series.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SIGNALS.iter().find(|signal| signal.name == name)
+    }
 }
+
+#[cfg(test)]
+mod tests;

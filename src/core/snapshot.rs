@@ -62,6 +62,11 @@ impl ClusterView {
     pub fn primary_target(&self) -> Option<&Arc<TargetView>> {
         self.target(self.primary.as_ref()?.as_str())
     }
+
+    /// Whether the primary answers now. Without it a lag is only known from below.
+    pub fn hears_primary(&self, now: MonoTime) -> bool {
+        self.primary_target().is_some_and(|primary| primary.is_up() && primary.fresh(now).is_some())
+    }
 }
 
 /// One server.

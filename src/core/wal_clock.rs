@@ -82,7 +82,9 @@ impl WalClock {
     /// The primary said `lsn` for some instant between `asked_at` and `answered_at`. A position before the last one
     /// means that WAL was lost: what lay beyond is forgotten.
     pub fn observe(&mut self, lsn: Lsn, asked_at: MonoTime, answered_at: MonoTime) {
-        self.truncate(lsn);
+        if self.marks.last().is_some_and(|last| last.lsn > lsn) {
+            self.truncate(lsn);
+        }
         match self.marks.last_mut() {
             Some(last) if last.lsn == lsn => last.still_at = last.still_at.max(Some(asked_at)),
             _ => self.push(Mark { lsn, reached_by: answered_at, still_at: Some(asked_at) }),
@@ -173,6 +175,29 @@ impl WalClock {
     }
 }
 
+/// Dice for tests (splitmix64): the same throws in every run.
+#[cfg(test)]
+pub(in crate::core) struct Dice(pub(in crate::core) u64);
+
+#[cfg(test)]
+impl Dice {
+    pub(in crate::core) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit
+    }
+
+    pub(in crate::core) fn between(&mut self, least: f64, most: f64) -> f64 {
+        least + (most - least) * self.below(1 << 32) as f64 / f64::from(u32::MAX)
+    }
+
+    pub(in crate::core) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,43 +266,30 @@ mod tests {
         assert_eq!(history.marks(), [mark(100, 1.01, Some(1.0)), mark(120, 2.5, Some(9.0))]);
     }
 
-    /// Own generator (splitmix64): the same questions in every run.
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            (z ^ (z >> 31)) % limit
-        }
-    }
-
     #[test]
     fn a_week_is_a_few_hundred_entries_and_every_lag_stays_right_to_five_percent() {
         type Pattern = fn(u64, &mut Dice) -> u64;
-        let patterns: [(&str, Pattern); 4] = [
-            ("steady", |_, _| 1_000),
-            ("bursts", |second, dice| if second % 600 < 30 { 100_000 + dice.below(100_000) } else { 0 }),
-            ("one write a minute", |second, _| if second % 60 == 0 { 100 } else { 0 }),
-            ("any", |_, dice| if dice.below(3) == 0 { dice.below(1_000_000) } else { 0 }),
+        const DAY: u64 = 86_400;
+        let patterns: [(&str, u64, Pattern); 4] = [
+            ("steady", 7 * DAY, |_, _| 1_000),
+            ("bursts", 2 * DAY, |second, dice| if second % 600 < 30 { dice.below(100_000) } else { 0 }),
+            ("one write a minute", 2 * DAY, |second, _| if second % 60 == 0 { 100 } else { 0 }),
+            ("any", DAY, |_, dice| if dice.one_in(3) { dice.below(1_000_000) } else { 0 }),
         ];
-        const WEEK: u64 = 7 * 86_400;
-        for (name, pattern) in patterns {
+        for (name, seconds, pattern) in patterns {
             let mut dice = Dice(7);
             let mut history = clock(&[]);
             // went[s]: the position at second s; the write of second s happens at s + 0.5, between two polls.
             let mut went = vec![1_000_u64];
             let mut most = 0;
-            for second in 0..WEEK {
+            for second in 0..seconds {
                 let lsn = went[second as usize];
                 history.observe(Lsn::new(lsn), at(second as f64), at(second as f64 + 0.001));
                 most = most.max(history.marks().len());
                 went.push(lsn + pattern(second, &mut dice));
             }
             assert!(most <= 420, "{name}: {most} entries");
-            let now = (WEEK - 1) as f64;
+            let now = (seconds - 1) as f64;
             for _ in 0..3_000 {
                 // Ages spread over the orders of magnitude, as lags are.
                 let age = 2.0_f64.powf(dice.below(19_000) as f64 / 1_000.0);
@@ -285,7 +297,7 @@ mod tests {
                 let lsn = went[second];
                 let beyond = went.partition_point(|&position| position <= lsn);
                 let bracket = history.bracket(Lsn::new(lsn));
-                if beyond >= WEEK as usize {
+                if beyond >= seconds as usize {
                     assert_eq!(bracket.by, None, "{name}");
                     continue;
                 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::ServersError;
 use super::installation::{Installation, Unprivileged};
@@ -303,23 +304,23 @@ fn sweep(parent: &Path) {
         if !Path::new("/proc/self").exists() || Path::new("/proc").join(owner).exists() {
             continue;
         }
-        for node in std::fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-            end_orphan(&node.path());
-        }
+        end_orphans(&entry.path());
         std::fs::remove_dir_all(entry.path()).ok();
     }
 }
 
-/// Ends the server that runs on a data directory without an owner.
-fn end_orphan(data: &Path) {
-    let lock = std::fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-    let Some(pid) = lock.lines().next().and_then(|first| first.trim().parse().ok()) else { return };
-    let command_line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    // The process id may be another's by now.
-    if command_line.split('\0').any(|argument| Path::new(argument) == data)
-        && let Some(pid) = rustix::process::Pid::from_raw(pid)
-    {
-        rustix::process::kill_process(pid, rustix::process::Signal::QUIT).ok();
-        rustix::process::kill_process(pid, rustix::process::Signal::CONT).ok();
+/// Ends the processes that were started on files in `dir`: postmasters, and a demo's daemon.
+fn end_orphans(dir: &Path) {
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let command_line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+        if !command_line.split('\0').skip(1).any(|argument| Path::new(argument).starts_with(dir)) {
+            continue;
+        }
+        let name = entry.file_name();
+        if let Some(pid) = name.to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) {
+            // An immediate shutdown for a postmaster, which ends its children too; it may be frozen.
+            kill_process(pid, Signal::QUIT).ok();
+            kill_process(pid, Signal::CONT).ok();
+        }
     }
 }

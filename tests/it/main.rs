@@ -8,6 +8,8 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
+mod connect;
+mod demo;
 mod layers;
 mod rig;
 mod support;

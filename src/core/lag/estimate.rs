@@ -5,7 +5,7 @@ use super::server::{Row, Server, Standing, Stream};
 use super::{Certainty, Evidence, LagEstimate, LagTracker, Method, mono_seconds};
 use crate::core::time::MonoTime;
 use crate::core::topology::Name;
-use crate::core::wal::Lsn;
+use crate::core::wal::{Lsn, Timeline};
 
 /// A sender's measurement older than this is not believed: standbys reply at least every 10 s
 /// (`wal_receiver_status_interval`). Seconds.
@@ -78,12 +78,15 @@ impl LagTracker {
             return Some(self.told(Reading::unknown(Evidence::NoPosition), position));
         };
         position.lsn = replay_lsn;
+        let mut timeline = server.timeline;
         if !is_silent {
             (position.asked, position.answered) = (mono_seconds(standing.asked_at), mono_seconds(standing.answered_at));
-        } else if let Some((row_lsn, asked_at, answered_at)) = self.row_at_upstream(server) {
-            position.lsn = replay_lsn.max(row_lsn);
-            (position.asked, position.answered) = (mono_seconds(asked_at), mono_seconds(answered_at));
+        } else if let Some(row) = self.row_at_upstream(server) {
+            position.lsn = replay_lsn.max(row.replay_lsn);
+            (position.asked, position.answered) = (mono_seconds(row.asked_at), mono_seconds(row.answered_at));
             (position.last_known, position.upstream) = (false, true);
+            // It streams from there, so it has followed to there.
+            timeline = timeline.max(row.timeline);
         }
         let Some(primary) = &self.primary else {
             return Some(self.told(self.without_primary(standing, position), position));
@@ -91,7 +94,7 @@ impl LagTracker {
         // A receiver that may not be seen could be on any timeline: then the control file's word is not enough.
         let may_judge = !matches!(standing.receiver, Stream::Hidden);
         if may_judge
-            && let Some(fork) = server.timeline.and_then(|timeline| primary.fork_after(timeline))
+            && let Some(fork) = timeline.and_then(|timeline| primary.fork_after(timeline))
             && standing.receiver.timeline() != Some(primary.timeline)
         {
             position.lsn = position.lsn.min(fork);
@@ -301,7 +304,7 @@ impl LagTracker {
 
     /// Whether `server` streams from the primary itself, and not through another standby whose clock would count.
     fn streams_from(&self, primary: &Primary, server: &Server) -> bool {
-        let Some(name) = server.cluster_name() else { return false };
+        let Some(name) = server.application_name() else { return false };
         let standbys = self.standbys_named(name);
         let rows_of = |upstream: &Server| upstream.senders.named(name).count();
         let rows: usize = self.servers.get(&primary.name).map_or(0, rows_of);
@@ -310,23 +313,21 @@ impl LagTracker {
             && self.servers.iter().all(|(other, upstream)| *other == primary.name || rows_of(upstream) == 0)
     }
 
-    /// The position of a silent server by a row of this beat, and when that was polled.
-    fn row_at_upstream(&self, server: &Server) -> Option<(Lsn, MonoTime, MonoTime)> {
-        let mut found = None;
-        for upstream in self.servers.values().filter(|upstream| self.has_rows_of_this_beat(upstream)) {
-            if let (Some(row), Some(polled)) = (self.only_row(upstream, server), upstream.senders.polled)
-                && let Some(lsn) = row.replay_lsn
-                && found.is_none_or(|(best, _, _)| lsn > best)
-            {
-                found = Some((lsn, polled.asked_at, polled.answered_at));
-            }
-        }
-        found
+    /// What a row of this beat says of a silent server. Of several the furthest counts.
+    fn row_at_upstream(&self, server: &Server) -> Option<UpstreamRow> {
+        let upstreams = self.servers.values().filter(|upstream| self.has_rows_of_this_beat(upstream));
+        let rows = upstreams.filter_map(|upstream| {
+            let replay_lsn = self.only_row(upstream, server)?.replay_lsn?;
+            let polled = upstream.senders.polled?;
+            let timeline = upstream.timeline;
+            Some(UpstreamRow { replay_lsn, timeline, asked_at: polled.asked_at, answered_at: polled.answered_at })
+        });
+        rows.max_by_key(|row| (row.replay_lsn, row.answered_at))
     }
 
     /// The one row that can only be `server`'s.
     fn only_row<'a>(&'a self, upstream: &'a Server, server: &'a Server) -> Option<&'a Row> {
-        let name = server.cluster_name()?;
+        let name = server.application_name()?;
         if self.shared_names.contains(name) || self.standbys_named(name) != 1 {
             return None;
         }
@@ -337,7 +338,7 @@ impl LagTracker {
     fn standbys_named(&self, name: &str) -> usize {
         self.servers
             .values()
-            .filter(|server| server.standing().is_some() && server.cluster_name() == Some(name))
+            .filter(|server| server.standing().is_some() && server.application_name() == Some(name))
             .count()
     }
 
@@ -349,6 +350,16 @@ impl LagTracker {
                 .polled
                 .is_some_and(|polled| polled.beat == self.beat || polled.beat.checked_add(1) == Some(self.beat))
     }
+}
+
+/// What an upstream says of a standby that is silent.
+#[derive(Clone, Copy)]
+struct UpstreamRow {
+    replay_lsn: Lsn,
+    /// The upstream's own.
+    timeline: Option<Timeline>,
+    asked_at: MonoTime,
+    answered_at: MonoTime,
 }
 
 /// The last message of a stream from the primary.

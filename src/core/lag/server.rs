@@ -131,10 +131,12 @@ impl Server {
         self.last_answer.as_ref()?.standing.as_ref()
     }
 
-    /// The name it presents itself with to its upstream, unless told otherwise. `None` when it has none of its own.
-    pub(super) fn cluster_name(&self) -> Option<&str> {
-        let name = self.last_answer.as_ref()?.identity.cluster_name.as_str();
-        (!name.is_empty()).then_some(name)
+    /// The name it presents itself with to its upstream, unless `primary_conninfo` sets another.
+    pub(super) fn application_name(&self) -> Option<&str> {
+        match self.last_answer.as_ref()?.identity.cluster_name.as_str() {
+            "" => Some("walreceiver"),
+            name => Some(name),
+        }
     }
 }
 

@@ -120,6 +120,14 @@ fn a_young_history_tells_what_each_witness_proves() {
             21.02,
             "walsender 21.025 [1.01, inf] at_least",
         ),
+        // The last message was sent when there was nothing beyond the position yet.
+        (
+            Some(sender("r", 900, 0.9)),
+            replica(1.02).streams(1, 900, -20.1),
+            1.03,
+            21.02,
+            "timestamp 21.13 [1.01, 21.185] at_most",
+        ),
         // A measurement may be too old, of another position, impossible, or by a sender that still catches up.
         (
             Some(measured(8.0, -12.0)),
@@ -318,6 +326,19 @@ fn a_silent_replica_is_judged_by_its_upstream() {
             polls(vec![upstream(10.0, "r", 1_800).into(), hangs("p", 11.0), hangs("r", 11.02)]),
             "lsn@last_known~primary_lost 5.075 [0, 8.6] at_least",
         ),
+        // Two rows: one is of a connection that died unnoticed, but which? The next beat tells.
+        (
+            polls(vec![upstream(10.0, "r", 1_800).with(sender("r", 1_400, -50.0)).into(), hangs("r", 10.02)]),
+            "lsn@last_known 5.575 [0, 8.6] at_most",
+        ),
+        (
+            polls(vec![
+                upstream(9.0, "r", 1_800).with(sender("r", 1_400, -50.0)).into(),
+                upstream(10.0, "r", 1_800).into(),
+                hangs("r", 10.02),
+            ]),
+            "lsn_plateau@upstream 1.5 [0.99, 2.01] exact",
+        ),
         // A name that two standbys share is anybody's.
         (
             polls(vec![upstream(10.0, "r", 1_800).into(), other(10.02), hangs("r", 10.02)]),
@@ -334,6 +355,14 @@ fn a_silent_replica_is_judged_by_its_upstream() {
     ] {
         check(polls, "r", 12.6, None, expected);
     }
+}
+
+#[test]
+fn a_standby_without_a_name_of_its_own_presents_itself_as_walreceiver() {
+    let nameless = |asked, lsn| Poll { cluster_name: String::new(), ..standby("r", asked, lsn) };
+    let row = primary("p", 10.0, 2_000).with(sender("walreceiver", 1_800, 9.9)).observation();
+    let polls = and(history(0..=10, writing), [nameless(9.02, 1_400).into(), row, hangs("r", 10.02)]);
+    check(polls, "r", 10.6, Some(10.0 - went_beyond(1_800)), "lsn_plateau@upstream 1.5 [0.99, 2.01] exact");
 }
 
 #[test]
@@ -425,6 +454,8 @@ fn nothing_was_written_before_a_promotion() {
         (promotion(severed()), follower(2_200), 0.0, "caught_up 0 [0, 0.03] exact"),
         (promotion(severed()), follower(2_100), 0.52, "lsn_plateau 1.02 [0.01, 2.03] at_most"),
         (promotion(severed()), follower(2_050), 20.52, "lsn 11.52 [2.01, 21.03] at_most"),
+        // The commit was stamped by the old primary: it says nothing by the new one's clock.
+        (promotion(severed()), follower(2_050).committed(10.2), 20.52, "lsn 11.52 [2.01, 21.03] at_most"),
         // Received but not replayed at that time counts as common; so does replayed but not received since a restart.
         (
             promotion(standby("n", 29.0, 2_000).received(2_100).no_receiver()),
@@ -479,6 +510,10 @@ fn a_server_on_the_timeline_that_was_left_shares_nothing_beyond_the_fork() {
     ] {
         check(and(after(), [poll.into()]), "r", 40.03, None, expected);
     }
+    // A silent one streams from the new primary: it has followed.
+    let row = primary("n", 40.0, 2_900).timeline(2).with(sender("r", 2_900, 39.9)).observation();
+    let polls = and(after(), [stuck(2_000).timeline(1).observation(), row, hangs("r", 40.5)]);
+    check(polls, "r", 41.0, None, "caught_up@upstream 0 [0, 0.01] exact");
     let followed = standby("r", 39.0, 2_300).streams(2, 2_300, 39.0);
     check(and(after(), [followed.into(), stuck(2_900).into()]), "r", 40.03, Some(0.0), "caught_up 0 [0, 0.03] exact");
     // Started after the promotion: where the timelines part nobody saw, only that they have.

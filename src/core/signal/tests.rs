@@ -1,0 +1,329 @@
+use std::collections::HashSet;
+
+use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
+use crate::core::fixture::*;
+use crate::core::lag::{Certainty, Evidence};
+use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
+use crate::core::snapshot::{ClusterView, TargetView};
+
+/// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
+fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>, Value)>, Coverage) {
+    let signal = Signal::named(name).unwrap_or_else(|| panic!("no signal {name}"));
+    let mut stated = Vec::new();
+    let mut emit = |labels: &[&str], value: Value| {
+        assert_eq!(labels.len(), signal.labels.len(), "{name}");
+        stated.push((labels.iter().map(|label| (*label).to_owned()).collect(), value));
+    };
+    let coverage = match signal.read {
+        Read::Cluster(read) => read(cluster, NOW, &mut emit),
+        Read::Target(read) => read(cluster, &cluster.targets[position], NOW, &mut emit),
+    };
+    (stated, coverage)
+}
+
+/// Checks what signals state of the second of two targets, a primary and the one given.
+fn check(target: TargetView, expect: &[(&str, &[(&[&str], f64)], Coverage)]) {
+    let cluster = cluster("orders", vec![primary("orders", "primary"), target], Vec::new());
+    for (name, stated, coverage) in expect {
+        let (found, found_coverage) = read(name, &cluster, 1);
+        let found: Vec<(Vec<&str>, f64)> =
+            found.iter().map(|(labels, value)| (labels.iter().map(String::as_str).collect(), value.value)).collect();
+        let stated: Vec<(Vec<&str>, f64)> = stated.iter().map(|(labels, value)| (labels.to_vec(), *value)).collect();
+        assert_eq!((found, found_coverage), (stated, *coverage), "{name}");
+    }
+}
+
+use Coverage::{Complete, Unknown};
+const NO: &[&str] = &[];
+
+#[test]
+fn names_are_unique_and_follow_the_conventions_of_prometheus() {
+    let mut names = HashSet::new();
+    for signal in SIGNALS {
+        let name = signal.name;
+        assert!(names.insert(name), "{name} twice");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+        assert_eq!(name.ends_with("_total"), signal.kind == Kind::Counter, "{name}");
+        let base = name.strip_suffix("_total").unwrap_or(name);
+        assert_eq!(base.ends_with("_seconds"), signal.unit == Unit::Seconds, "{name}");
+        assert_eq!(base.ends_with("_bytes"), signal.unit == Unit::Bytes, "{name}");
+        assert_eq!(base.ends_with("_ratio"), signal.unit == Unit::Ratio, "{name}");
+        for text in [signal.help, signal.absent] {
+            assert!(text.ends_with('.') && !text.contains('|'), "{name}: {text:?}");
+        }
+        assert!(!signal.source.is_empty() && !signal.source.contains('|'), "{name}");
+        assert!(!signal.labels.contains(&"cluster") && !signal.labels.contains(&"target"), "{name}");
+    }
+}
+
+#[test]
+fn a_healthy_replica_states_its_lag_with_bounds() {
+    check(
+        replica("orders", "replica-1"),
+        &[
+            ("target_up", &[(NO, 1.0)], Complete),
+            ("replay_lag_seconds", &[(NO, 0.12)], Complete),
+            ("replay_lag_lower_seconds", &[(NO, 0.1)], Complete),
+            ("replay_lag_upper_seconds", &[(NO, 0.15)], Complete),
+            ("replay_lag_info", &[(&["exact", "lsn+ts"], 1.0)], Complete),
+            ("replay_lag_bytes", &[(NO, 256.0)], Complete),
+            ("receive_lag_bytes", &[(NO, 0.0)], Complete),
+            ("sender_replay_lag_seconds", &[(NO, 0.12)], Complete),
+            ("receiver_running", &[(NO, 1.0)], Complete),
+            ("receiver_message_age_seconds", &[(NO, 2.0)], Complete),
+            ("replay_paused", &[(NO, 0.0)], Complete),
+            ("timeline", &[(NO, 3.0)], Complete),
+            ("observation_age_seconds", &[(NO, 0.5)], Complete),
+            ("target_info", &[(&["replica", "15.18", "postgresql", "true", "false"], 1.0)], Complete),
+            // Nothing was surveyed yet.
+            ("connections_max", &[], Unknown),
+            ("slot_active", &[], Unknown),
+            ("apply_delay_seconds", &[], Unknown),
+            ("statements_calls_total", &[], Unknown),
+        ],
+    );
+}
+
+#[test]
+fn a_primary_has_no_lag_and_that_is_known() {
+    check(
+        primary("orders", "other"),
+        &[
+            ("replay_lag_seconds", &[], Complete),
+            ("replay_lag_info", &[], Complete),
+            ("replay_lag_bytes", &[], Complete),
+            ("receiver_running", &[], Complete),
+            ("apply_delay_seconds", &[], Complete),
+            ("target_failure", &[], Complete),
+        ],
+    );
+}
+
+#[test]
+fn a_silent_replica_states_its_estimated_lag_and_nothing_it_once_said() {
+    let mut silent = replica("orders", "replica-1");
+    fail(&mut silent, PollFailure::Refused);
+    let mut estimate = lag(11.0, 0.0, 12.0, Certainty::AtMost, Evidence::Lsn);
+    estimate.method.last_known = true;
+    silent.lag = Some(estimate);
+    silent.survey = Some(survey());
+    age(&mut silent, 60.0);
+    check(
+        silent,
+        &[
+            ("target_up", &[(NO, 0.0)], Complete),
+            ("target_failure", &[(&["refused"], 1.0)], Complete),
+            ("observation_age_seconds", &[(NO, 60.0)], Complete),
+            ("replay_lag_seconds", &[(NO, 11.0)], Complete),
+            ("replay_lag_info", &[(&["at_most", "lsn@last_known"], 1.0)], Complete),
+            ("sender_replay_lag_seconds", &[], Unknown),
+            ("target_info", &[], Unknown),
+            ("receiver_running", &[], Unknown),
+            ("replay_paused", &[], Unknown),
+            ("timeline", &[], Unknown),
+            ("wal_senders", &[], Unknown),
+            ("connections", &[], Unknown),
+            ("slot_retained_bytes", &[], Unknown),
+            ("statements_calls_total", &[], Unknown),
+            ("missing", &[], Unknown),
+        ],
+    );
+}
+
+#[test]
+fn a_sample_that_went_stale_without_a_failure_states_no_lag() {
+    let mut stuck = replica("orders", "replica-1");
+    age(&mut stuck, 11.0);
+    check(
+        stuck,
+        &[
+            ("target_up", &[(NO, 0.0)], Complete),
+            ("replay_lag_seconds", &[], Unknown),
+            ("replay_lag_bytes", &[], Unknown),
+            ("replay_lag_info", &[], Unknown),
+        ],
+    );
+}
+
+#[test]
+fn a_lag_without_a_value_states_only_why() {
+    let mut warming = replica("orders", "replica-1");
+    warming.lag = Some(unknown_lag(Evidence::Warming));
+    check(
+        warming,
+        &[
+            ("replay_lag_seconds", &[], Unknown),
+            ("replay_lag_lower_seconds", &[], Unknown),
+            ("replay_lag_upper_seconds", &[], Unknown),
+            ("replay_lag_info", &[(&["unknown", "warming"], 1.0)], Complete),
+        ],
+    );
+}
+
+#[test]
+fn a_target_that_was_never_tried_states_nothing() {
+    let mut new = replica("orders", "replica-1");
+    new = TargetView::new(new.id, new.stale_after);
+    let cluster = cluster("orders", vec![primary("orders", "primary"), new], Vec::new());
+    for signal in SIGNALS.iter().filter(|signal| matches!(signal.read, Read::Target(_))) {
+        assert_eq!(read(signal.name, &cluster, 1), (Vec::new(), Unknown), "{}", signal.name);
+    }
+    assert_eq!(read("primaries", &cluster, 0), (Vec::new(), Unknown));
+}
+
+#[test]
+fn bytes_are_bounded_only_while_both_ends_are_heard() {
+    let bounds = |primary_fails, replica_fails| {
+        let (mut one, mut two) = (primary("orders", "primary"), replica("orders", "replica-1"));
+        if primary_fails {
+            fail(&mut one, PollFailure::Refused);
+        }
+        if replica_fails {
+            fail(&mut two, PollFailure::Refused);
+        }
+        let cluster = cluster("orders", vec![one, two], Vec::new());
+        let (stated, _) = read("replay_lag_bytes", &cluster, 1);
+        (stated[0].1.lower, stated[0].1.upper)
+    };
+    assert_eq!(bounds(false, false), (256.0, 256.0));
+    assert_eq!(bounds(true, false), (256.0, f64::INFINITY));
+    assert_eq!(bounds(false, true), (0.0, 256.0));
+    assert_eq!(bounds(true, true), (0.0, f64::INFINITY));
+}
+
+#[test]
+fn a_primary_that_fell_silent_may_still_be_one() {
+    let primaries = |failure: Option<PollFailure>| {
+        let mut second = primary("orders", "second");
+        if let Some(failure) = failure {
+            fail(&mut second, failure);
+        }
+        let cluster = cluster("orders", vec![primary("orders", "primary"), second], Vec::new());
+        read("primaries", &cluster, 0).0[0].1
+    };
+    assert_eq!(primaries(None), Value::exact(2.0));
+    assert_eq!(primaries(Some(PollFailure::Refused)), Value::exact(1.0));
+    let silent = PollFailure::Timeout { doing: "querying".to_owned(), limit_ms: 3000 };
+    assert_eq!(primaries(Some(silent)), Value { value: 1.0, lower: 1.0, upper: 2.0 });
+}
+
+#[test]
+fn what_may_not_be_seen_is_not_zero() {
+    let mut view = primary("orders", "blind");
+    change_identity(&mut view, |identity| {
+        identity.reads_all_stats = false;
+        identity.statements = StatementsAccess::NotCreated;
+        identity.system_identifier = None;
+    });
+    change_positions(&mut view, |positions| {
+        positions.senders = vec![sender("a", None), sender("b", None), sender("c", Some(SenderState::Streaming))];
+    });
+    view.statements = None;
+    check(
+        view,
+        &[
+            ("wal_senders", &[(&["streaming"], 1.0), (&["unknown"], 2.0)], Unknown),
+            (
+                "missing",
+                &[(&["pg_monitor"], 1.0), (&["pg_stat_statements_extension"], 1.0), (&["system_identifier"], 1.0)],
+                Complete,
+            ),
+            ("statements_calls_total", &[], Complete),
+        ],
+    );
+    check(
+        primary("orders", "sees"),
+        &[
+            (
+                "wal_senders",
+                &[
+                    (&["startup"], 0.0),
+                    (&["catchup"], 0.0),
+                    (&["streaming"], 1.0),
+                    (&["backup"], 0.0),
+                    (&["stopping"], 0.0),
+                ],
+                Complete,
+            ),
+            ("missing", &[], Complete),
+        ],
+    );
+}
+
+#[test]
+fn a_hidden_receiver_runs_and_an_absent_one_does_not() {
+    for (receiver, running) in [(Receiver::Hidden, 1.0), (Receiver::Absent, 0.0)] {
+        let mut view = replica("orders", "replica-1");
+        change_standby(&mut view, |standby| {
+            standby.receiver = receiver;
+            standby.pause = ReplayPause::Requested;
+        });
+        check(
+            view,
+            &[
+                ("receiver_running", &[(NO, running)], Complete),
+                ("receiver_message_age_seconds", &[], Unknown),
+                ("replay_paused", &[(NO, 1.0)], Complete),
+            ],
+        );
+    }
+}
+
+#[test]
+fn slots_and_sessions_are_told_once_each_with_bounded_labels() {
+    let mut view = primary("orders", "primary-2");
+    change_survey(&mut view, |survey| {
+        let mut lost = slot("lost", false);
+        lost.wal_status = Some("vanished".to_owned());
+        lost.retained_bytes = None;
+        lost.safe_wal_size = Some(-5);
+        survey.slots = vec![slot("a", true), slot("a", false), slot("b", false), lost];
+        let states = [("idle", 1), ("idle", 2), ("dancing", 4), ("singing", 1)];
+        survey.sessions.by_state = states.map(|(state, count)| (state.to_owned(), count)).to_vec();
+        survey.sessions.total = 8;
+        survey.sessions.max_connections = 24;
+    });
+    check(
+        view,
+        &[
+            ("slot_active", &[(&["a"], 1.0), (&["b"], 0.0), (&["lost"], 0.0)], Complete),
+            ("slot_retained_bytes", &[(&["a"], 16_777_216.0), (&["b"], 16_777_216.0)], Complete),
+            ("slot_inactive_retained_bytes", &[(&["b"], 16_777_216.0)], Complete),
+            ("slot_safe_wal_bytes", &[(&["lost"], -5.0)], Complete),
+            (
+                "slot_wal_status",
+                &[(&["a", "reserved"], 1.0), (&["b", "reserved"], 1.0), (&["lost", "other"], 1.0)],
+                Complete,
+            ),
+            ("connections", &[(&["idle"], 3.0), (&["other"], 5.0)], Complete),
+            ("connections_used_ratio", &[(NO, 0.5)], Complete),
+        ],
+    );
+}
+
+#[test]
+fn a_server_that_reserves_every_connection_has_no_ratio() {
+    let mut view = primary("orders", "primary-2");
+    change_survey(&mut view, |survey| survey.sessions.reserved_connections = 100);
+    check(view, &[("connections_used_ratio", &[], Unknown), ("connections_reserved", &[(NO, 100.0)], Complete)]);
+}
+
+#[test]
+fn statements_are_counted_by_database_and_one_by_one() {
+    let mut view = primary("orders", "primary-2");
+    let mut counters = statements();
+    counters.top.push(counters.top[0].clone());
+    counters.databases.push(counters.databases[0].clone());
+    view.statements = Some(std::sync::Arc::new(counters));
+    check(
+        view,
+        &[
+            ("statements_calls_total", &[(&["app"], 100.0), (&["postgres"], 1.0)], Complete),
+            ("statements_exec_seconds_total", &[(&["app"], 25.0), (&["postgres"], 0.25)], Complete),
+            ("statement_calls_total", &[(&["app", "-77"], 60.0), (&["app", "42"], 9.0)], Complete),
+            ("statement_shared_blocks_hit_total", &[(&["app", "-77"], 600.0), (&["app", "42"], 90.0)], Complete),
+            ("statements_evictions_total", &[(NO, 5.0)], Complete),
+            ("statements_resets_total", &[(NO, 1.0)], Complete),
+        ],
+    );
+}

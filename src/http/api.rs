@@ -1,0 +1,476 @@
+//! `/api/v1`: what is known, as JSON for people's own tools.
+//!
+//! Field names stay. A number that is not known is `null`; so is a bound that is infinite. Times of day are RFC 3339 in
+//! UTC. Identifiers of 64 bits (system identifier, queryid) are strings: many readers of JSON keep only 53.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::overall::{self, Overall};
+use crate::core::alert::AlertView;
+use crate::core::lag::LagEstimate;
+use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, Slot, SurveyFacts, WalSender};
+use crate::core::signal::{lacking, used_ratio};
+use crate::core::snapshot::{ClusterView, Snapshot, Stages, TargetView};
+use crate::core::statements::{StatementCounters, StatementTotals};
+use crate::core::time::{MonoTime, ServerTime};
+use crate::core::topology::Role;
+
+/// `/api/v1/clusters`.
+#[derive(Serialize)]
+pub struct Clusters<'a> {
+    /// When this was true.
+    at: Option<String>,
+    clusters: Vec<Cluster<'a>>,
+}
+
+/// `/api/v1/clusters/{cluster}`; without the targets' details also an element of `/api/v1/clusters`.
+#[derive(Serialize)]
+pub struct Cluster<'a> {
+    name: &'a str,
+    status: Overall,
+    reasons: Vec<String>,
+    /// The server that lag is measured against.
+    primary: Option<&'a str>,
+    targets: Vec<Target<'a>>,
+    alerts: Vec<Alert<'a>>,
+}
+
+/// `/api/v1/alerts`.
+#[derive(Serialize)]
+pub struct Alerts<'a> {
+    at: Option<String>,
+    alerts: Vec<Alert<'a>>,
+}
+
+#[derive(Serialize)]
+struct Target<'a> {
+    name: &'a str,
+    /// By its own last word.
+    role: Option<Role>,
+    /// The last poll succeeded. `null` before the first ended.
+    up: Option<bool>,
+    /// Why the last poll failed.
+    failure: Option<Failure>,
+    /// When the last answer was in hand.
+    sampled_at: Option<String>,
+    sample_age_ms: Option<u64>,
+    /// The sample is too old to be told as true; `server` and all below it are then `null`.
+    stale: bool,
+    lag: Option<Lag>,
+    #[serde(flatten)]
+    details: Option<Details<'a>>,
+}
+
+#[derive(Serialize)]
+struct Failure {
+    kind: &'static str,
+    message: String,
+    since: Option<String>,
+    in_a_row: u64,
+}
+
+#[derive(Serialize)]
+struct Lag {
+    seconds: Option<f64>,
+    lower_seconds: Option<f64>,
+    /// `null` also when there is no upper bound.
+    upper_seconds: Option<f64>,
+    certainty: &'static str,
+    method: Option<String>,
+    unsent_bytes: Option<u64>,
+    unreceived_bytes: Option<u64>,
+    unflushed_bytes: Option<u64>,
+    unreplayed_bytes: Option<u64>,
+    /// PostgreSQL's own measurements, as the replica's upstream has them.
+    sender_write_lag_seconds: Option<f64>,
+    sender_flush_lag_seconds: Option<f64>,
+    sender_replay_lag_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    server: Option<Server<'a>>,
+    timeline: Option<u32>,
+    /// Flushed on a primary, replayed on a replica.
+    lsn: Option<String>,
+    replay: Option<Replay<'a>>,
+    senders: Option<Vec<Sender<'a>>>,
+    /// Grants and extensions for want of which something is not measured.
+    missing: Option<Vec<&'static str>>,
+    surveyed_at: Option<String>,
+    connections: Option<Connections<'a>>,
+    slots: Option<Vec<SlotState<'a>>>,
+    statements: Option<Statements<'a>>,
+}
+
+#[derive(Serialize)]
+struct Server<'a> {
+    version: &'a str,
+    flavor: &'static str,
+    started_at: Option<String>,
+    system_identifier: Option<String>,
+    tls: bool,
+    pooled: bool,
+}
+
+#[derive(Serialize)]
+struct Replay<'a> {
+    /// `not paused`, `pause requested`, `paused`.
+    pause: &'static str,
+    /// `absent`, `hidden`, or the WAL receiver's status.
+    receiver: &'a str,
+    received_lsn: Option<String>,
+    apply_delay_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Sender<'a> {
+    application_name: Option<&'a str>,
+    state: Option<&'static str>,
+    sync_state: Option<&'a str>,
+    sent_lsn: Option<String>,
+    replay_lsn: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Connections<'a> {
+    by_state: BTreeMap<&'a str, u64>,
+    total: u64,
+    max: u64,
+    reserved: u64,
+    used_ratio: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct SlotState<'a> {
+    name: &'a str,
+    slot_type: &'a str,
+    active: bool,
+    wal_status: Option<&'a str>,
+    retained_bytes: Option<u64>,
+    safe_wal_bytes: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Statements<'a> {
+    databases: Vec<Database<'a>>,
+    top: Vec<TopStatement<'a>>,
+    evictions: Option<u64>,
+    resets: u64,
+}
+
+#[derive(Serialize)]
+struct Database<'a> {
+    datname: &'a str,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+#[derive(Serialize)]
+struct TopStatement<'a> {
+    datname: &'a str,
+    queryid: String,
+    recent_exec_seconds: f64,
+    #[serde(flatten)]
+    totals: Totals,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    calls: u64,
+    exec_seconds: f64,
+    rows: u64,
+    shared_blocks_hit: u64,
+    shared_blocks_read: u64,
+}
+
+#[derive(Serialize)]
+struct Alert<'a> {
+    rule: &'a str,
+    cluster: &'a str,
+    target: Option<&'a str>,
+    labels: BTreeMap<&'a str, &'a str>,
+    severity: &'static str,
+    /// `pending`, `firing`, `resolved`.
+    state: &'static str,
+    /// The rule's condition, for example `replay_lag_seconds > 5s`.
+    condition: &'a str,
+    /// The last reading that was known, in `unit`.
+    reading: Option<f64>,
+    unit: &'static str,
+    /// The reading is not known now, and the alert is held.
+    unknown: bool,
+    active_at: Option<String>,
+    fired_at: Option<String>,
+    resolved_at: Option<String>,
+}
+
+pub(super) fn clusters(snapshot: &Snapshot, now: MonoTime) -> Clusters<'_> {
+    Clusters {
+        at: time_of_day(snapshot.wall_time(now)),
+        clusters: snapshot.clusters.iter().map(|view| Cluster::new(snapshot, view, now, |_| None)).collect(),
+    }
+}
+
+pub(super) fn cluster<'a>(snapshot: &'a Snapshot, view: &'a ClusterView, now: MonoTime) -> Cluster<'a> {
+    Cluster::new(snapshot, view, now, |target| Some(Details::new(snapshot, target, now)))
+}
+
+pub(super) fn alerts(snapshot: &Snapshot, now: MonoTime) -> Alerts<'_> {
+    Alerts {
+        at: time_of_day(snapshot.wall_time(now)),
+        alerts: snapshot
+            .clusters
+            .iter()
+            .flat_map(|view| view.alerts.iter())
+            .map(|alert| Alert::new(snapshot, alert))
+            .collect(),
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond. `None` before 1970 and after 9999, where it cannot be written.
+fn time_of_day(time: SystemTime) -> Option<String> {
+    const YEAR_10000: u64 = 253_402_300_800;
+    let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
+    (since_epoch.as_secs() < YEAR_10000).then(|| humantime::format_rfc3339_millis(time).to_string())
+}
+
+fn server_time_of_day(time: ServerTime) -> Option<String> {
+    let micros = u64::try_from(time.unix_micros()).ok()?;
+    time_of_day(UNIX_EPOCH.checked_add(Duration::from_micros(micros))?)
+}
+
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+impl<'a> Cluster<'a> {
+    fn new(
+        snapshot: &'a Snapshot,
+        view: &'a ClusterView,
+        now: MonoTime,
+        details: impl Fn(&'a TargetView) -> Option<Details<'a>>,
+    ) -> Self {
+        let verdict = overall::of_cluster(snapshot, view, now);
+        Self {
+            name: view.name.as_str(),
+            status: verdict.status,
+            reasons: verdict.reasons,
+            primary: view.primary.as_ref().map(|name| name.as_str()),
+            targets: view.targets.iter().map(|target| Target::new(snapshot, target, now, details(target))).collect(),
+            alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
+        }
+    }
+}
+
+impl<'a> Target<'a> {
+    fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime, details: Option<Details<'a>>) -> Self {
+        let age = view.answer.as_ref().map(|answer| now.duration_since(answer.answered_at));
+        Self {
+            name: view.id.target.as_str(),
+            role: view.last_role(),
+            up: view.tried().then(|| view.is_up() && view.fresh(now).is_some()),
+            failure: view.failing.as_ref().map(|failing| Failure {
+                kind: failing.failure.kind(),
+                message: failing.failure.to_string(),
+                since: time_of_day(snapshot.wall_time(failing.since)),
+                in_a_row: failing.count,
+            }),
+            sampled_at: view.answer.as_ref().and_then(|answer| time_of_day(snapshot.wall_time(answer.answered_at))),
+            sample_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            stale: view.fresh(now).is_none(),
+            lag: Lag::new(view, now),
+            details,
+        }
+    }
+}
+
+impl Lag {
+    /// `None` on a primary, before anything can be said, and when nobody keeps the estimate up to date.
+    fn new(view: &TargetView, now: MonoTime) -> Option<Self> {
+        let is_attended = view.failing.is_some() || view.fresh(now).is_some();
+        if !is_attended || (view.lag.is_none() && view.stages.is_none()) {
+            return None;
+        }
+        let lag = view.lag.as_ref();
+        let known: Option<&LagEstimate> = lag.filter(|lag| lag.value.is_some());
+        let stages = view.stages.unwrap_or_default();
+        let seconds = |micros: Option<i64>| micros.map(|micros| micros as f64 / 1e6);
+        let Stages { unsent, unreceived, unflushed, unreplayed, own_lag } = stages;
+        Some(Self {
+            seconds: known.and_then(|lag| lag.value),
+            lower_seconds: known.and_then(|lag| finite(lag.lower)),
+            upper_seconds: known.and_then(|lag| finite(lag.upper)),
+            certainty: known.map_or("unknown", |lag| lag.certainty.as_str()),
+            method: lag.map(|lag| lag.method.to_string()),
+            unsent_bytes: unsent.map(|bytes| bytes.0),
+            unreceived_bytes: unreceived.map(|bytes| bytes.0),
+            unflushed_bytes: unflushed.map(|bytes| bytes.0),
+            unreplayed_bytes: unreplayed.map(|bytes| bytes.0),
+            sender_write_lag_seconds: seconds(own_lag.write_us),
+            sender_flush_lag_seconds: seconds(own_lag.flush_us),
+            sender_replay_lag_seconds: seconds(own_lag.replay_us),
+        })
+    }
+}
+
+impl<'a> Details<'a> {
+    fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime) -> Self {
+        let positions: Option<&Positions> = view.fresh(now).map(|answer| &*answer.positions);
+        let survey = view.fresh_survey(now);
+        Self {
+            server: positions.map(Server::new),
+            timeline: positions.and_then(|_| view.timeline()).map(|timeline| timeline.0),
+            lsn: positions.and_then(|_| view.lsn()).map(|lsn| lsn.to_string()),
+            replay: positions.and_then(|positions| Replay::new(positions, survey)),
+            senders: positions.map(|positions| positions.senders.iter().map(Sender::new).collect()),
+            missing: positions.map(|positions| lacking(positions).collect()),
+            surveyed_at: view.survey.as_ref().and_then(|survey| time_of_day(snapshot.wall_time(survey.answered_at))),
+            connections: survey.map(Connections::new),
+            slots: survey.map(|survey| survey.slots.iter().map(SlotState::new).collect()),
+            statements: survey.and(view.statements.as_deref()).map(Statements::new),
+        }
+    }
+}
+
+impl<'a> Server<'a> {
+    fn new(positions: &'a Positions) -> Self {
+        let identity = &positions.identity;
+        Self {
+            version: &identity.version,
+            flavor: identity.flavor.as_str(),
+            started_at: server_time_of_day(identity.started_at),
+            system_identifier: identity.system_identifier.map(|identifier| identifier.to_string()),
+            tls: identity.tls,
+            pooled: identity.pooled,
+        }
+    }
+}
+
+impl<'a> Replay<'a> {
+    fn new(positions: &'a Positions, survey: Option<&SurveyFacts>) -> Option<Self> {
+        let standby = positions.standby()?;
+        Some(Self {
+            pause: match standby.pause {
+                ReplayPause::NotPaused => "not paused",
+                ReplayPause::Requested => "pause requested",
+                ReplayPause::Paused => "paused",
+            },
+            receiver: match &standby.receiver {
+                Receiver::Absent => "absent",
+                Receiver::Hidden => "hidden",
+                Receiver::Running(receiver) => &receiver.status,
+            },
+            received_lsn: standby.receive_lsn.map(|lsn| lsn.to_string()),
+            apply_delay_seconds: survey.map(|survey| survey.apply_delay_seconds),
+        })
+    }
+}
+
+impl<'a> Sender<'a> {
+    fn new(sender: &'a WalSender) -> Self {
+        Self {
+            application_name: sender.application_name.as_deref(),
+            state: sender.state.map(|state| match state {
+                SenderState::Startup => "startup",
+                SenderState::Catchup => "catchup",
+                SenderState::Streaming => "streaming",
+                SenderState::Backup => "backup",
+                SenderState::Stopping => "stopping",
+            }),
+            sync_state: sender.sync_state.as_deref(),
+            sent_lsn: sender.sent_lsn.map(|lsn| lsn.to_string()),
+            replay_lsn: sender.replay_lsn.map(|lsn| lsn.to_string()),
+        }
+    }
+}
+
+impl<'a> Connections<'a> {
+    fn new(survey: &'a SurveyFacts) -> Self {
+        let sessions = &survey.sessions;
+        let mut by_state = BTreeMap::new();
+        for (state, count) in &sessions.by_state {
+            *by_state.entry(state.as_str()).or_insert(0) += count;
+        }
+        Self {
+            by_state,
+            total: sessions.total,
+            max: sessions.max_connections,
+            reserved: sessions.reserved_connections,
+            used_ratio: used_ratio(survey),
+        }
+    }
+}
+
+impl<'a> SlotState<'a> {
+    fn new(slot: &'a Slot) -> Self {
+        Self {
+            name: &slot.name,
+            slot_type: &slot.slot_type,
+            active: slot.active,
+            wal_status: slot.wal_status.as_deref(),
+            retained_bytes: slot.retained_bytes,
+            safe_wal_bytes: slot.safe_wal_size,
+        }
+    }
+}
+
+impl<'a> Statements<'a> {
+    fn new(counters: &'a StatementCounters) -> Self {
+        Self {
+            databases: counters
+                .databases
+                .iter()
+                .map(|(datname, totals)| Database { datname, totals: Totals::new(totals) })
+                .collect(),
+            top: counters
+                .top
+                .iter()
+                .map(|statement| TopStatement {
+                    datname: &statement.datname,
+                    queryid: statement.queryid.to_string(),
+                    recent_exec_seconds: statement.recent_exec_seconds,
+                    totals: Totals::new(&statement.totals),
+                })
+                .collect(),
+            evictions: counters.evictions,
+            resets: counters.resets,
+        }
+    }
+}
+
+impl Totals {
+    fn new(totals: &StatementTotals) -> Self {
+        Self {
+            calls: totals.calls,
+            exec_seconds: totals.exec_seconds,
+            rows: totals.rows,
+            shared_blocks_hit: totals.shared_blks_hit,
+            shared_blocks_read: totals.shared_blks_read,
+        }
+    }
+}
+
+impl<'a> Alert<'a> {
+    fn new(snapshot: &Snapshot, alert: &'a AlertView) -> Self {
+        let time = |at: MonoTime| time_of_day(snapshot.wall_time(at));
+        Self {
+            rule: alert.id.rule.as_str(),
+            cluster: alert.id.cluster.as_str(),
+            target: alert.id.target.as_ref().map(|name| name.as_str()),
+            labels: alert.id.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            severity: alert.severity.as_str(),
+            state: alert.phase.as_str(),
+            condition: &alert.condition,
+            reading: alert.reading.and_then(finite),
+            unit: alert.unit.as_str(),
+            unknown: alert.is_unknown,
+            active_at: time(alert.active_at),
+            fired_at: alert.fired_at.and_then(time),
+            resolved_at: alert.resolved_at.and_then(time),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! `/metrics`: the text exposition of everything known, written straight from the snapshot.
+//!
+//! Nothing is kept between scrapes, so the series of a slot or target that has gone end with it. Each family stands
+//! together under one HELP and one TYPE line; a value that is not known is not written.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+
+use crate::core::alert::{AlertView, Phase};
+use crate::core::signal::{Read, SIGNALS, Signal, Value};
+use crate::core::snapshot::{ClusterView, Snapshot};
+use crate::core::time::MonoTime;
+use crate::self_metrics::{FAMILIES, SelfMetrics};
+
+/// The format that every scraper reads.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const ALERT: &str = "pgvigil_alert";
+const ALERT_HELP: &str = "1 for each alert that is pending or firing.";
+const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
+
+/// Roughly what one target's series take, so that a large page is not copied again and again while it grows.
+const BYTES_PER_TARGET: usize = 12 * 1024;
+
+/// The whole page.
+pub fn render(snapshot: &Snapshot, now: MonoTime, metrics: &SelfMetrics) -> String {
+    let n_targets: usize = snapshot.clusters.iter().map(|cluster| cluster.targets.len()).sum();
+    let mut out = String::with_capacity((n_targets + 1) * BYTES_PER_TARGET);
+    render_views(&mut out, snapshot, now);
+    metrics.render(&mut out);
+    out
+}
+
+fn render_views(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
+    let prefixes: Vec<Prefixes> = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
+    for signal in SIGNALS {
+        render_signal(out, signal, snapshot, &prefixes, now);
+    }
+    render_alerts(out, snapshot, &prefixes);
+}
+
+/// `{cluster="...",target="..."`, escaped once a page instead of once a series.
+struct Prefixes {
+    cluster: String,
+    targets: Vec<String>,
+}
+
+impl Prefixes {
+    fn new(view: &ClusterView) -> Self {
+        let mut cluster = "{".to_owned();
+        write_label(&mut cluster, "cluster", view.name.as_str());
+        let targets = view
+            .targets
+            .iter()
+            .map(|target| {
+                let mut prefix = cluster.clone();
+                write_label(&mut prefix, "target", target.id.target.as_str());
+                prefix
+            })
+            .collect();
+        Self { cluster, targets }
+    }
+}
+
+fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixes: &[Prefixes], now: MonoTime) {
+    let start = out.len();
+    write_header(out, &["pgvigil_", signal.name], signal.help, signal.kind.as_str());
+    let header_end = out.len();
+    for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
+        match signal.read {
+            Read::Cluster(read) => {
+                read(cluster, now, &mut |labels, value| write_sample(out, signal, &prefixes.cluster, labels, value));
+            }
+            Read::Target(read) => {
+                for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
+                    read(cluster, target, now, &mut |labels, value| write_sample(out, signal, prefix, labels, value));
+                }
+            }
+        }
+    }
+    if out.len() == header_end {
+        out.truncate(start);
+    }
+}
+
+fn write_sample(out: &mut String, signal: &Signal, prefix: &str, labels: &[&str], value: Value) {
+    if value.value.is_nan() {
+        return;
+    }
+    out.push_str("pgvigil_");
+    out.push_str(signal.name);
+    out.push_str(prefix);
+    for (name, value) in signal.labels.iter().zip(labels) {
+        write_label(out, name, value);
+    }
+    out.push_str("} ");
+    write_number(out, value.value);
+    out.push('\n');
+}
+
+fn render_alerts(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
+    let mut seen: HashSet<String> = HashSet::new();
+    for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
+        for alert in cluster.alerts.iter().filter(|alert| alert.phase != Phase::Resolved) {
+            let series = alert_series(alert, &prefixes.cluster);
+            if seen.contains(&series) {
+                continue;
+            }
+            if seen.is_empty() {
+                write_header(out, &[ALERT], ALERT_HELP, "gauge");
+            }
+            out.push_str(&series);
+            out.push_str(" 1\n");
+            seen.insert(series);
+        }
+    }
+}
+
+fn alert_series(alert: &AlertView, cluster_prefix: &str) -> String {
+    let mut series = format!("{ALERT}{cluster_prefix}");
+    if let Some(target) = &alert.id.target {
+        write_label(&mut series, "target", target.as_str());
+    }
+    write_label(&mut series, "rule", alert.id.rule.as_str());
+    write_label(&mut series, "severity", alert.severity.as_str());
+    write_label(&mut series, "state", alert.phase.as_str());
+    for (name, value) in &alert.id.labels {
+        // A session's or a sender's `state` must not stand beside the alert's own: renamed as Prometheus renames a
+        // scraped label that collides with one of its own.
+        if ALERT_LABELS.contains(&name.as_str()) {
+            write_label(&mut series, &format!("exported_{name}"), value);
+        } else {
+            write_label(&mut series, name, value);
+        }
+    }
+    series.push('}');
+    series
+}
+
+fn write_header(out: &mut String, name: &[&str], help: &str, kind: &str) {
+    out.push_str("# HELP ");
+    name.iter().for_each(|part| out.push_str(part));
+    out.push(' ');
+    for character in help.chars() {
+        match character {
+            '\\' => out.push_str(r"\\"),
+            '\n' => out.push_str(r"\n"),
+            other => out.push(other),
+        }
+    }
+    out.push_str("\n# TYPE ");
+    name.iter().for_each(|part| out.push_str(part));
+    out.push(' ');
+    out.push_str(kind);
+    out.push('\n');
+}
+
+/// Writes `name="value"`, after a comma unless it is the first.
+fn write_label(out: &mut String, name: &str, value: &str) {
+    if !out.ends_with('{') {
+        out.push(',');
+    }
+    out.push_str(name);
+    out.push_str("=\"");
+    if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        for character in value.chars() {
+            match character {
+                '\\' => out.push_str(r"\\"),
+                '"' => out.push_str("\\\""),
+                '\n' => out.push_str(r"\n"),
+                other => out.push(other),
+            }
+        }
+    } else {
+        out.push_str(value);
+    }
+    out.push('"');
+}
+
+fn write_number(out: &mut String, value: f64) {
+    /// Whole numbers up to here are exact in a double.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let written = if value == f64::INFINITY {
+        out.push_str("+Inf");
+        Ok(())
+    } else if value == f64::NEG_INFINITY {
+        out.push_str("-Inf");
+        Ok(())
+    } else if value.fract() == 0.0 && value.abs() < EXACT {
+        write!(out, "{}", value as i64)
+    } else {
+        write!(out, "{value}")
+    };
+    written.expect("writing to a String cannot fail");
+}
+
+/// The README's table of every series: name, type, labels, unit, meaning, when absent, source.
+pub fn metrics_table() -> String {
+    let mut table = String::from(
+        "| series | type | labels | unit | meaning | absent | source |\n| --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    let mut row = |name: &str, kind: &str, labels: &str, unit: &str, help: &str, absent: &str, source: &str| {
+        let source = if source.is_empty() { "pgvigil" } else { source };
+        writeln!(table, "| `{name}` | {kind} | {labels} | {unit} | {help} | {absent} | {source} |")
+            .expect("writing to a String cannot fail");
+    };
+    for signal in SIGNALS {
+        let scope: &[&str] = match signal.read {
+            Read::Cluster(_) => &["cluster"],
+            Read::Target(_) => &["cluster", "target"],
+        };
+        let labels = quoted(scope.iter().chain(signal.labels));
+        let (unit, kind) = (signal.unit.as_str(), signal.kind.as_str());
+        row(&signal.series(), kind, &labels, unit, signal.help, signal.absent, signal.source);
+    }
+    let labels = format!("{}, and those of the rule's signal", quoted(ALERT_LABELS.iter()));
+    row(ALERT, "gauge", &labels, "0 or 1", ALERT_HELP, "Inactive or resolved.", "rules");
+    for family in FAMILIES {
+        let unit = if family.name.ends_with("_seconds") { "seconds" } else { "count" };
+        row(family.name, family.kind, &quoted(family.labels.iter()), unit, family.help, "Never.", "");
+    }
+    table
+}
+
+fn quoted<'a>(labels: impl Iterator<Item = &'a &'a str>) -> String {
+    labels.map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::core::alert::Severity;
+    use crate::core::fixture;
+    use crate::core::lag::{Certainty, Evidence};
+    use crate::core::observation::{PollFailure, SenderState};
+    use crate::core::snapshot::TargetView;
+
+    fn views(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> String {
+        let mut out = String::new();
+        let cluster = fixture::cluster("orders", targets, alerts);
+        render_views(&mut out, &fixture::snapshot(vec![cluster]), fixture::NOW);
+        out
+    }
+
+    /// A cluster with everything: a primary with slots and statements, a replica, one that is silent, alerts.
+    fn eventful() -> String {
+        let mut silent = fixture::replica("orders", "replica-2");
+        fixture::fail(&mut silent, PollFailure::Refused);
+        silent.lag = Some(fixture::lag(10.25, 10.0, f64::INFINITY, Certainty::AtLeast, Evidence::LowerBound));
+        let alerts = vec![
+            fixture::alert("ReplicaLagging", Severity::Warning, Phase::Firing, &[]),
+            fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Pending, &[("slot", "debezium")]),
+            fixture::alert("TargetDown", Severity::Critical, Phase::Resolved, &[]),
+        ];
+        views(vec![fixture::primary("orders", "primary"), fixture::replica("orders", "replica-1"), silent], alerts)
+    }
+
+    /// Every series is there once, and each family stands together under one header.
+    fn assert_well_formed(text: &str) {
+        let (mut series, mut families, mut current) = (HashSet::new(), HashSet::new(), "");
+        for line in text.lines() {
+            if let Some(header) = line.strip_prefix("# HELP ") {
+                current = header.split(' ').next().unwrap_or_default();
+                assert!(families.insert(current), "family {current} twice");
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').expect("a value");
+                assert!(name.starts_with(&format!("{current}{{")), "{line} under {current}");
+                assert!(series.insert(name), "{name} twice");
+                assert!(value.parse::<f64>().is_ok_and(|value| !value.is_nan()), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_is_as_it_was() {
+        insta::assert_snapshot!(eventful());
+    }
+
+    #[test]
+    fn promtool_finds_nothing() {
+        let mut text = eventful();
+        SelfMetrics::new(&["log"]).render(&mut text);
+        let started = Command::new("promtool")
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let Ok(mut promtool) = started else {
+            assert!(std::env::var_os("CI").is_none(), "promtool is not installed");
+            return;
+        };
+        promtool.stdin.take().expect("piped").write_all(text.as_bytes()).expect("promtool reads");
+        let output = promtool.wait_with_output().expect("promtool ends");
+        let findings = [output.stdout, output.stderr].concat();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&findings).as_ref()), (Some(0), ""));
+    }
+
+    #[test]
+    fn hostile_names_are_escaped_and_nothing_comes_twice() {
+        let hostile = "a\"} 1\nb\\{é😀";
+        let mut primary = fixture::primary("orders", hostile);
+        fixture::change_survey(&mut primary, |survey| {
+            survey.slots = vec![fixture::slot(hostile, true), fixture::slot(hostile, false), fixture::slot("", true)];
+            survey.sessions.by_state = vec![("idle".to_owned(), 1), (hostile.to_owned(), 1), ("odd".to_owned(), 1)];
+        });
+        fixture::change_positions(&mut primary, |positions| {
+            positions.senders = vec![fixture::sender("same", Some(SenderState::Streaming)); 3];
+        });
+        let twice = fixture::alert("R", Severity::Warning, Phase::Firing, &[("slot", hostile)]);
+        let text = views(vec![primary], vec![twice.clone(), twice]);
+        assert_well_formed(&text);
+        let escaped = r#"a\"} 1\nb\\{é😀"#;
+        let slot = format!("pgvigil_slot_active{{cluster=\"orders\",target=\"{escaped}\",slot=\"{escaped}\"}} 1\n");
+        assert!(text.contains(&slot), "{slot}\nin\n{text}");
+        assert_well_formed(&eventful());
+    }
+
+    #[test]
+    fn a_label_of_the_signal_gives_way_to_the_alerts_own() {
+        let alert = fixture::alert("Sessions", Severity::Info, Phase::Firing, &[("state", "active"), ("slot", "s")]);
+        let text = views(Vec::new(), vec![alert]);
+        let series = "pgvigil_alert{cluster=\"orders\",target=\"replica-1\",rule=\"Sessions\",severity=\"info\",\
+                      state=\"firing\",exported_state=\"active\",slot=\"s\"} 1";
+        assert!(text.lines().any(|line| line == series), "{text}");
+    }
+
+    #[test]
+    fn series_end_with_what_they_are_about() {
+        let mut primary = fixture::primary("orders", "primary");
+        let before = views(vec![primary.clone(), fixture::replica("orders", "replica-1")], Vec::new());
+        assert!(before.contains("slot=\"debezium\"") && before.contains("target=\"replica-1\""));
+        fixture::change_survey(&mut primary, |survey| survey.slots.retain(|slot| slot.name != "debezium"));
+        let after = views(vec![primary], Vec::new());
+        assert!(!after.contains("debezium") && !after.contains("replica-1"), "{after}");
+        assert!(after.contains("pgvigil_slot_active{") && !after.contains("pgvigil_replay_lag_seconds"), "{after}");
+    }
+
+    #[test]
+    fn numbers_are_written_as_scrapers_read_them() {
+        for (value, expect) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-5.0, "-5"),
+            (0.12, "0.12"),
+            (9_007_199_254_740_993.0, "9007199254740992"),
+            (1e300, &format!("{}", 1e300)),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            let mut out = String::new();
+            write_number(&mut out, value);
+            assert_eq!(out, expect);
+        }
+    }
+}

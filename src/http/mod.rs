@@ -1,0 +1,246 @@
+//! The HTTP side: every answer comes from the last published snapshot. No handler waits for a database, the engine or a
+//! lock held across work, so that load on the monitor never becomes load on what it watches.
+//!
+//! Pages are plain functions from an [`Ask`] to a [`Reply`]; what is common to all (HEAD, OPTIONS, lengths, headers) is done
+//! once. Clients are held to limits: see [`serve`].
+
+mod api;
+pub mod health;
+mod index;
+pub mod limits;
+pub mod metrics;
+pub mod overall;
+mod reply;
+mod serve;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::Response;
+use axum::routing::{MethodRouter, get};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub use self::health::HealthConfig;
+pub use self::serve::serve;
+
+use self::limits::{Limits, decode};
+use self::reply::Reply;
+use crate::clock;
+use crate::core::snapshot::Snapshot;
+use crate::core::time::MonoTime;
+use crate::self_metrics::SelfMetrics;
+
+/// `[server]`: where it listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port. Nothing asks who is there: listen on loopback or a trusted network.
+    pub listen: SocketAddr,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9732)) }
+    }
+}
+
+/// What pages are made from.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub metrics: Arc<SelfMetrics>,
+    pub health: HealthConfig,
+}
+
+/// The paths there are, and what each is for.
+pub const PATHS: [(&str, &str); 10] = [
+    ("/metrics", "everything known, for Prometheus"),
+    ("/livez", "200 while the daemon's own loops make progress"),
+    ("/readyz", "200 once every target has been tried once"),
+    ("/healthz", "the verdict over everything watched"),
+    ("/healthz/{cluster}", "the verdict over one cluster"),
+    ("/healthz/{cluster}/{target}", "may reads be sent there: ?max_lag=5s&max_lag_bytes=16MB&role=replica&max_age=10s"),
+    ("/api/v1/clusters", "topology, lags and alerts as JSON"),
+    ("/api/v1/clusters/{cluster}", "one cluster in detail"),
+    ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
+    ("/", "this page"),
+];
+
+/// One request, with all that an answer may depend on.
+struct Ask<'a> {
+    state: &'a AppState,
+    snapshot: Arc<Snapshot>,
+    now: MonoTime,
+    path: &'a str,
+    query: Option<&'a str>,
+    wants_text: bool,
+}
+
+type Page = fn(&Ask<'_>) -> Reply;
+
+/// The routes.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/metrics", page(metrics_page))
+        .route("/livez", page(livez))
+        .route("/readyz", page(readyz))
+        .route("/healthz", page(healthz))
+        .route("/healthz/{cluster}", page(healthz_cluster))
+        .route("/healthz/{cluster}/{target}", page(healthz_target))
+        .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
+        .route("/api/v1/clusters/{cluster}", page(api_cluster))
+        .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
+        .route("/", page(|ask| Reply::html(index::render(&ask.snapshot, ask.now))))
+        .fallback(no_such_path)
+        .with_state(Arc::new(state))
+}
+
+/// A page answers GET, and HEAD and OPTIONS with the same status and no body.
+fn page(page: Page) -> MethodRouter<Arc<AppState>> {
+    let run = move |State(state): State<Arc<AppState>>, request: Request| async move {
+        answer(&state, request.method(), request.uri(), request.headers(), page)
+    };
+    get(run).options(run).fallback(wrong_method)
+}
+
+fn answer(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap, page: Page) -> Response {
+    let ask = Ask {
+        state,
+        // One statement: the borrow holds a lock that the engine's next publication would wait for.
+        snapshot: Arc::clone(&state.snapshots.borrow()),
+        now: clock::now(),
+        path: uri.path(),
+        query: uri.query(),
+        wants_text: wants_text(headers),
+    };
+    page(&ask).into_response_to(method)
+}
+
+/// The path that load balancers ask many times a second, without the way through the router. Its answer is the router's.
+fn answer_at_once<B>(state: &AppState, request: &axum::http::Request<B>) -> Option<Response> {
+    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    (is_read && two_names(request.uri().path()).is_some())
+        .then(|| answer(state, request.method(), request.uri(), request.headers(), healthz_target))
+}
+
+fn wants_text(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("text/plain") && !accept.contains("application/json"))
+}
+
+async fn no_such_path(request: Request) -> Response {
+    let paths = PATHS.map(|(path, _)| path);
+    let body = serde_json::json!({ "status": "not_found", "reasons": ["no such path"], "paths": paths });
+    Reply::json(StatusCode::NOT_FOUND, &body).into_response_to(request.method())
+}
+
+async fn wrong_method() -> Response<Body> {
+    let body =
+        serde_json::json!({ "status": "wrong_method", "reasons": ["only GET, HEAD and OPTIONS are answered here"] });
+    Reply::json(StatusCode::METHOD_NOT_ALLOWED, &body).into_response_to(&Method::GET)
+}
+
+fn metrics_page(ask: &Ask<'_>) -> Reply {
+    let text = metrics::render(&ask.snapshot, ask.now, &ask.state.metrics);
+    Reply { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: text.into_bytes() }
+}
+
+fn livez(ask: &Ask<'_>) -> Reply {
+    ask.yes_or_no("ok", "stuck", overall::stuck(&ask.snapshot, ask.now))
+}
+
+fn readyz(ask: &Ask<'_>) -> Reply {
+    ask.yes_or_no("ready", "starting", overall::starting(&ask.snapshot))
+}
+
+fn healthz(ask: &Ask<'_>) -> Reply {
+    ask.without_parameters(|| ask.overall(&overall::of_all(&ask.snapshot, ask.now)))
+}
+
+fn healthz_cluster(ask: &Ask<'_>) -> Reply {
+    let Some(cluster) = name_after(ask.path, "/healthz/").and_then(|name| ask.snapshot.cluster(&name).cloned()) else {
+        return Reply::not_configured(ask.path);
+    };
+    ask.without_parameters(|| ask.overall(&overall::of_cluster(&ask.snapshot, &cluster, ask.now)))
+}
+
+fn healthz_target(ask: &Ask<'_>) -> Reply {
+    let limits = match Limits::parse(ask.query) {
+        Ok(limits) => limits,
+        Err(bad) => return Reply::bad_parameter(&bad, ask.wants_text),
+    };
+    let verdict = two_names(ask.path).and_then(|(cluster, target)| {
+        health::fitness(&ask.snapshot, ask.now, &decode(cluster)?, &decode(target)?, &limits, ask.state.health)
+    });
+    match verdict {
+        None => Reply::not_configured(ask.path),
+        Some(verdict) => {
+            let status = match verdict.status {
+                health::Status::Ok => StatusCode::OK,
+                health::Status::Unfit => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            if ask.wants_text { Reply::text(status, verdict.line()) } else { Reply::json(status, &verdict) }
+        }
+    }
+}
+
+fn api_cluster(ask: &Ask<'_>) -> Reply {
+    match name_after(ask.path, "/api/v1/clusters/").and_then(|name| ask.snapshot.cluster(&name).cloned()) {
+        Some(cluster) => Reply::json(StatusCode::OK, &api::cluster(&ask.snapshot, &cluster, ask.now)),
+        None => Reply::not_configured(ask.path),
+    }
+}
+
+impl Ask<'_> {
+    fn yes_or_no(&self, yes: &'static str, no: &'static str, trouble: Option<String>) -> Reply {
+        let (code, status) =
+            if trouble.is_none() { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) };
+        if self.wants_text {
+            let line = trouble.map_or_else(|| format!("{status}\n"), |trouble| format!("{status}: {trouble}\n"));
+            return Reply::text(code, line);
+        }
+        let reasons: Vec<String> = trouble.into_iter().collect();
+        Reply::json(code, &serde_json::json!({ "status": status, "reasons": reasons }))
+    }
+
+    fn overall(&self, verdict: &overall::Verdict) -> Reply {
+        let code = if verdict.status.passes() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        if self.wants_text { Reply::text(code, verdict.line()) } else { Reply::json(code, verdict) }
+    }
+
+    /// A limit given where none is known must not be believed to apply.
+    fn without_parameters(&self, reply: impl FnOnce() -> Reply) -> Reply {
+        let first = self.query.unwrap_or_default().split('&').find(|pair| !pair.is_empty());
+        match first {
+            None => reply(),
+            Some(pair) => Reply::bad_parameter(
+                &limits::BadParameter {
+                    parameter: pair.split('=').next().unwrap_or_default().escape_default().to_string(),
+                    reason: "this path takes no parameters; /healthz/{cluster}/{target} does".to_owned(),
+                },
+                self.wants_text,
+            ),
+        }
+    }
+}
+
+/// The one name after `prefix`, decoded. `None` when it cannot be.
+fn name_after(path: &str, prefix: &str) -> Option<String> {
+    decode(path.strip_prefix(prefix)?).map(std::borrow::Cow::into_owned)
+}
+
+/// Cluster and target of `/healthz/{cluster}/{target}`, not yet decoded.
+fn two_names(path: &str) -> Option<(&str, &str)> {
+    let (cluster, target) = path.strip_prefix("/healthz/")?.split_once('/')?;
+    (!cluster.is_empty() && !target.is_empty() && !target.contains('/')).then_some((cluster, target))
+}
+
+#[cfg(test)]
+mod tests;

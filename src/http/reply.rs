@@ -1,0 +1,78 @@
+//! What a page says, and how it is put into a response.
+
+use axum::body::Body;
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::limits::BadParameter;
+
+/// Status, type and body; the same for GET, HEAD and OPTIONS.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) content_type: &'static str,
+    pub(super) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(mut body) => {
+                body.push(b'\n');
+                Self { status, content_type: "application/json", body }
+            }
+            // Our own types do not fail to serialize; were one to, the status must not say that all is well.
+            Err(error) => Self::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+
+    pub(super) fn text(status: StatusCode, line: String) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: line.into_bytes() }
+    }
+
+    pub(super) fn html(page: String) -> Self {
+        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: page.into_bytes() }
+    }
+
+    pub(super) fn not_configured(path: &str) -> Self {
+        let reason = format!("no cluster or target of that name is configured: {path}");
+        Self::json(StatusCode::NOT_FOUND, &serde_json::json!({ "status": "not_found", "reasons": [reason] }))
+    }
+
+    pub(super) fn bad_parameter(bad: &BadParameter, wants_text: bool) -> Self {
+        if wants_text {
+            return Self::text(StatusCode::BAD_REQUEST, format!("bad request: {bad}\n"));
+        }
+        let body = serde_json::json!({
+            "status": "bad_request",
+            "parameter": bad.parameter,
+            "reasons": [bad.to_string()],
+        });
+        Self::json(StatusCode::BAD_REQUEST, &body)
+    }
+
+    pub(super) fn into_response_to(self, method: &Method) -> Response {
+        let length = self.body.len();
+        let (body, length) = match *method {
+            Method::HEAD => (Body::empty(), length),
+            Method::OPTIONS => (Body::empty(), 0),
+            _ => (Body::from(self.body), length),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if *method == Method::OPTIONS || self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        }
+        if self.content_type.starts_with("text/html") {
+            let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+        }
+        response
+    }
+}

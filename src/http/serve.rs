@@ -1,0 +1,171 @@
+//! Connections: who may hold one, for how long, and how they end.
+//!
+//! Each connection has a task of its own, kept in a set that ends with [`serve`]: the one place besides the wiring that
+//! spawns, because a slow client must not hold up another. A page that panics costs its own connection and no other.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{self, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{debug, error, warn};
+
+use super::reply::Reply;
+use super::{AppState, answer_at_once, router};
+
+/// Connections open at once. Beyond them clients wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 1024;
+
+/// Time for a request's head, counted from the connection or the last answer: so also the longest idle time.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Room for a request's head.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// No page reads a body; a client that sends more than this is told so instead of being read to the end.
+const MAX_BODY_BYTES: u64 = 8 * 1024;
+
+/// A connection is closed after its current answer once it is this old. So a client that does not read its answer
+/// cannot hold it for ever.
+const MAX_AGE: Duration = Duration::from_secs(300);
+
+/// Time to finish the answer that is being written when the connection must end.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+
+/// Pause after a failure to accept that the next attempt would only repeat (no file descriptors, no memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers requests until `cancel`, then lets open connections finish what they are answering.
+pub async fn serve(listener: TcpListener, state: AppState, cancel: CancellationToken) -> io::Result<()> {
+    let pages = Arc::new(Pages { router: router(state.clone()), state });
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut accepting = true;
+    loop {
+        let place = tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            place = Arc::clone(&places).acquire_owned() => place.map_err(io::Error::other)?,
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = cancel.cancelled() => break,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                accepting = true;
+                let (pages, cancel) = (Arc::clone(&pages), cancel.clone());
+                connections.spawn(async move {
+                    converse(stream, pages, cancel).await;
+                    drop(place);
+                });
+            }
+            // The client was gone before it was let in.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                if std::mem::replace(&mut accepting, false) {
+                    warn!(%error, "cannot accept HTTP connections; trying on");
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(ended);
+    }
+    Ok(())
+}
+
+fn report(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "an HTTP page panicked; its connection is closed");
+    }
+}
+
+struct Pages {
+    router: Router,
+    state: AppState,
+}
+
+async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToken) {
+    // Answers are small and written at once; waiting to fill a packet would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let service = service_fn(|request| {
+        let pages = Arc::clone(&pages);
+        async move { Ok::<_, Infallible>(pages.respond(request).await) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => Some(ended),
+        () = cancel.cancelled() => None,
+        () = tokio::time::sleep(MAX_AGE) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "HTTP connection ended");
+    }
+}
+
+impl Pages {
+    async fn respond(&self, request: axum::http::Request<Incoming>) -> Response {
+        if has_large_body(request.body()) {
+            return refuse_body();
+        }
+        if let Some(response) = answer_at_once(&self.state, &request) {
+            return response;
+        }
+        match self.router.clone().oneshot(request.map(Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+fn has_large_body(body: &Incoming) -> bool {
+    !body.is_end_stream() && body.size_hint().upper().is_none_or(|length| length > MAX_BODY_BYTES)
+}
+
+fn refuse_body() -> Response {
+    let body = serde_json::json!({ "status": "too_large", "reasons": ["no path here takes a body"] });
+    let mut response = Reply::json(StatusCode::PAYLOAD_TOO_LARGE, &body).into_response_to(&Method::GET);
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,411 @@
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::http::Request as HttpRequest;
+use serde_json::Value as Json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::*;
+use crate::core::alert::{Phase, Severity};
+use crate::core::fixture;
+use crate::core::observation::PollFailure;
+use crate::core::snapshot::TargetView;
+
+fn state_of(snapshot: Snapshot) -> AppState {
+    let snapshot = fixture::moved_to(snapshot, clock::now());
+    // The sender may go: readers keep the last value.
+    let (_, snapshots) = watch::channel(Arc::new(snapshot));
+    AppState { snapshots, metrics: Arc::new(SelfMetrics::new(&["log"])), health: HealthConfig::default() }
+}
+
+fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {
+    let mut targets = fixture::orders();
+    change(&mut targets);
+    fixture::snapshot(vec![fixture::cluster("orders", targets, Vec::new())])
+}
+
+struct Got {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Got {
+    fn json(&self) -> Json {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+}
+
+async fn ask(state: &AppState, method: &str, path: &str, accept: &str) -> Got {
+    let request = HttpRequest::builder().method(method).uri(path).header("accept", accept).body(Body::empty());
+    let response = router(state.clone()).oneshot(request.expect("a request")).await.expect("infallible");
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("a body");
+    Got {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: String::from_utf8(body.to_vec()).expect("UTF-8"),
+    }
+}
+
+async fn get_json(state: &AppState, path: &str) -> (u16, Json) {
+    let got = ask(state, "GET", path, "*/*").await;
+    (got.status, got.json())
+}
+
+#[tokio::test]
+async fn every_path_answers_each_method_with_the_same_status() {
+    let healthy = state_of(orders(|_| ()));
+    let sick = state_of(orders(|targets| {
+        fixture::fail(&mut targets[0], PollFailure::Refused);
+        fixture::fail(&mut targets[1], PollFailure::Refused);
+    }));
+    for (path, well, ill) in [
+        ("/", 200, 200),
+        ("/metrics", 200, 200),
+        ("/livez", 200, 200),
+        ("/readyz", 200, 200),
+        ("/healthz", 200, 503),
+        ("/healthz/orders", 200, 503),
+        ("/healthz/nothing", 404, 404),
+        ("/healthz/orders/primary", 200, 503),
+        ("/healthz/orders/replica-1", 200, 503),
+        ("/healthz/orders/replica%2D2", 200, 200),
+        ("/healthz/orders/replica-2?max_lag=5s", 200, 200),
+        ("/healthz/orders/replica-2?max_lag=50ms", 503, 503),
+        ("/healthz/orders/replica-2?max_lag=soon", 400, 400),
+        ("/healthz/orders/nobody?max_lag=soon", 400, 400),
+        ("/healthz/orders/nobody", 404, 404),
+        ("/healthz/orders/%ff", 404, 404),
+        ("/healthz/orders/", 404, 404),
+        ("/healthz?max_lag=5s", 400, 400),
+        ("/healthz/orders?max_lag=5s", 400, 400),
+        ("/api/v1/clusters", 200, 200),
+        ("/api/v1/clusters/orders", 200, 200),
+        ("/api/v1/clusters/nothing", 404, 404),
+        ("/api/v1/alerts", 200, 200),
+        ("/nothing", 404, 404),
+    ] {
+        for (state, expect) in [(&healthy, well), (&sick, ill)] {
+            let got = ask(state, "GET", path, "*/*").await;
+            assert_eq!(got.status, expect, "GET {path}: {}", got.body);
+            assert_eq!(got.headers["content-length"], got.body.len().to_string(), "{path}");
+            let head = ask(state, "HEAD", path, "*/*").await;
+            assert_eq!((head.status, head.body.as_str()), (expect, ""), "HEAD {path}");
+            assert!(head.headers.get("content-length").is_some_and(|length| *length != "0"), "HEAD {path}");
+            assert_eq!(head.headers["content-type"], got.headers["content-type"], "HEAD {path}");
+            let options = ask(state, "OPTIONS", path, "*/*").await;
+            assert_eq!((options.status, options.body.as_str()), (expect, ""), "OPTIONS {path}");
+        }
+    }
+    for path in ["/metrics", "/healthz/orders/primary", "/"] {
+        let got = ask(&healthy, "POST", path, "*/*").await;
+        assert_eq!(got.status, 405, "{path}");
+        assert!(got.headers.contains_key("allow"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_short_way_answers_as_the_router_does() {
+    let state = state_of(orders(|targets| fixture::fail(&mut targets[1], PollFailure::Refused)));
+    for path in [
+        "/healthz/orders/primary",
+        "/healthz/orders/replica-1",
+        "/healthz/orders/replica-2?max_lag=5s",
+        "/healthz/orders/replica-2?max_lag=soon",
+        "/healthz/orders/nobody",
+    ] {
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            let request = HttpRequest::builder().method(method).uri(path).body(()).expect("a request");
+            let short = answer_at_once(&state, &request).expect("a path it knows");
+            let long = ask(&state, method, path, "*/*").await;
+            assert_eq!(short.status().as_u16(), long.status, "{method} {path}");
+            assert_eq!(short.headers()["content-type"], long.headers["content-type"], "{method} {path}");
+        }
+    }
+    for path in ["/healthz/orders", "/healthz/orders/", "/healthz//x", "/healthz/a/b/c", "/metrics", "/"] {
+        let request = HttpRequest::builder().uri(path).body(()).expect("a request");
+        assert!(answer_at_once(&state, &request).is_none(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_read_is_named() {
+    let state = state_of(orders(|_| ()));
+    for (path, parameter) in [
+        ("/healthz/orders/replica-1?max_lag=abc", "max_lag"),
+        ("/healthz/orders/replica-1?max_lag=1s&max_lag=2s", "max_lag"),
+        ("/healthz/orders/replica-1?lag=5", "lag"),
+        ("/healthz/orders/replica-1?role=leader", "role"),
+        ("/healthz?max_age=1s", "max_age"),
+    ] {
+        let (status, body) = get_json(&state, path).await;
+        assert_eq!((status, &body["status"], &body["parameter"]), (400, &"bad_request".into(), &parameter.into()));
+        assert!(body["reasons"][0].as_str().is_some_and(|reason| reason.contains(parameter)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_target_is_told_with_the_fields_that_were_promised() {
+    let state = state_of(orders(|_| ()));
+    let (status, mut body) = get_json(&state, "/healthz/orders/replica-1?max_lag=5s").await;
+    let age = body["sample_age_ms"].take();
+    assert!(age.as_u64().is_some_and(|age| (500..5000).contains(&age)), "{age}");
+    assert_eq!(
+        (status, body),
+        (
+            200,
+            serde_json::json!({
+                "status": "ok", "reasons": [], "role": "replica", "lag_seconds": 0.12, "lag_bytes": 256,
+                "lag_certainty": "exact", "lag_method": "lsn+ts", "sample_age_ms": null,
+            })
+        )
+    );
+    let text = ask(&state, "GET", "/healthz/orders/replica-1", "text/plain").await;
+    assert_eq!(text.body, "ok replica lag 0.120 s (exact)\n");
+    assert_eq!(text.headers["content-type"], "text/plain; charset=utf-8");
+    let down = state_of(orders(|targets| fixture::fail(&mut targets[1], PollFailure::Refused)));
+    let text = ask(&down, "GET", "/healthz/orders/replica-1", "text/plain").await;
+    assert_eq!(text.body, "unfit replica lag 0.120 s (exact): the last poll failed: connection refused\n");
+}
+
+#[tokio::test]
+async fn the_verdict_over_everything_is_the_worst_of_all() {
+    let firing = |severity, phase| {
+        let alert = fixture::alert("ReplicaLagging", severity, phase, &[]);
+        fixture::snapshot(vec![fixture::cluster("orders", fixture::orders(), vec![alert])])
+    };
+    let untried = |views: &mut Vec<TargetView>, positions: &[usize]| {
+        for &position in positions {
+            views[position] = TargetView::new(views[position].id.clone(), Duration::from_secs(10));
+        }
+    };
+    let mut stuck = orders(|_| ());
+    stuck.published_at = fixture::ago(20.0);
+    for (what, snapshot, status, code) in [
+        ("all is well", orders(|_| ()), "ok", 200),
+        ("info", firing(Severity::Info, Phase::Firing), "ok", 200),
+        ("pending", firing(Severity::Critical, Phase::Pending), "ok", 200),
+        ("resolved", firing(Severity::Critical, Phase::Resolved), "ok", 200),
+        ("warning", firing(Severity::Warning, Phase::Firing), "degraded", 200),
+        ("critical", firing(Severity::Critical, Phase::Firing), "critical", 503),
+        ("replica down", orders(|v| fixture::fail(&mut v[1], PollFailure::Refused)), "degraded", 200),
+        ("primary down", orders(|v| fixture::fail(&mut v[0], PollFailure::Refused)), "critical", 503),
+        (
+            "one failed poll of the primary",
+            orders(|v| {
+                fixture::fail(&mut v[0], PollFailure::Refused);
+                fixture::age(&mut v[0], 1.0);
+            }),
+            "degraded",
+            200,
+        ),
+        ("no primary", orders(|v| drop(v.remove(0))), "degraded", 200),
+        ("two primaries", orders(|v| v[1] = fixture::primary("orders", "replica-1")), "critical", 503),
+        (
+            "nothing answers",
+            orders(|v| v.iter_mut().for_each(|t| fixture::fail(t, PollFailure::Refused))),
+            "critical",
+            503,
+        ),
+        ("one not polled yet", orders(|v| untried(v, &[2])), "degraded", 200),
+        ("not polled yet", orders(|v| untried(v, &[0, 1, 2])), "stale", 503),
+        ("the engine is stuck", stuck, "stale", 503),
+    ] {
+        let state = state_of(snapshot);
+        for path in ["/healthz", "/healthz/orders"] {
+            let (found, body) = get_json(&state, path).await;
+            assert_eq!((found, &body["status"]), (code, &status.into()), "{what}: {path}: {body}");
+            assert_eq!(body["reasons"].as_array().is_some_and(Vec::is_empty), status == "ok", "{what}: {body}");
+        }
+    }
+    let (code, body) = get_json(&state_of(fixture::snapshot(Vec::new())), "/healthz").await;
+    assert_eq!((code, &body["status"]), (503, &"stale".into()));
+}
+
+#[tokio::test]
+async fn a_cluster_is_judged_by_itself() {
+    let mut broken = fixture::orders();
+    broken.iter_mut().for_each(|target| fixture::fail(target, PollFailure::Refused));
+    let clusters = vec![
+        fixture::cluster("orders", fixture::orders(), Vec::new()),
+        fixture::cluster("billing", broken, Vec::new()),
+    ];
+    let state = state_of(fixture::snapshot(clusters));
+    for (path, code) in [("/healthz", 503), ("/healthz/orders", 200), ("/healthz/billing", 503)] {
+        assert_eq!(ask(&state, "GET", path, "*/*").await.status, code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn live_and_ready_are_about_the_daemon_and_not_the_databases() {
+    let down = state_of(orders(|v| v.iter_mut().for_each(|t| fixture::fail(t, PollFailure::Refused))));
+    let starting = state_of(orders(|v| v[2] = TargetView::new(v[2].id.clone(), Duration::from_secs(10))));
+    let mut stuck = orders(|_| ());
+    stuck.published_at = fixture::ago(20.0);
+    let stuck = state_of(stuck);
+    for (state, livez, readyz) in [(&down, 200, 200), (&starting, 200, 503), (&stuck, 503, 200)] {
+        let statuses =
+            (ask(state, "GET", "/livez", "*/*").await.status, ask(state, "GET", "/readyz", "*/*").await.status);
+        assert_eq!(statuses, (livez, readyz));
+    }
+    let text = ask(&starting, "GET", "/readyz", "text/plain").await;
+    assert_eq!(text.body, "starting: not tried yet: orders/replica-2\n");
+}
+
+#[tokio::test]
+async fn metrics_are_typed_as_scrapers_expect() {
+    let state = state_of(orders(|_| ()));
+    let got = ask(&state, "GET", "/metrics", "*/*").await;
+    assert_eq!(got.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    assert!(got.body.contains("pgvigil_replay_lag_seconds{cluster=\"orders\",target=\"replica-1\"} 0.12\n"));
+    assert!(got.body.contains("pgvigil_polls_total{outcome=\"ok\"} 0\n"));
+}
+
+#[test]
+fn the_api_is_as_it_was() {
+    let mut targets = fixture::orders();
+    fixture::fail(&mut targets[2], PollFailure::Refused);
+    targets[2].lag = Some(fixture::lag(
+        10.0,
+        10.0,
+        f64::INFINITY,
+        crate::core::lag::Certainty::AtLeast,
+        crate::core::lag::Evidence::LowerBound,
+    ));
+    let alerts = vec![
+        fixture::alert("ReplicaLagging", Severity::Warning, Phase::Firing, &[]),
+        fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Resolved, &[("slot", "debezium")]),
+    ];
+    let snapshot = fixture::snapshot(vec![fixture::cluster("orders", targets, alerts)]);
+    insta::assert_snapshot!("api_clusters", pretty(&api::clusters(&snapshot, fixture::NOW)));
+    insta::assert_snapshot!("api_cluster", pretty(&api::cluster(&snapshot, &snapshot.clusters[0], fixture::NOW)));
+    insta::assert_snapshot!("api_alerts", pretty(&api::alerts(&snapshot, fixture::NOW)));
+}
+
+fn pretty(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("serializes")
+}
+
+#[tokio::test]
+async fn the_index_escapes_what_it_shows() {
+    let hostile = "<script>alert('x')</script>\"&";
+    let targets = vec![fixture::primary(hostile, hostile)];
+    let state = state_of(fixture::snapshot(vec![fixture::cluster(hostile, targets, Vec::new())]));
+    let got = ask(&state, "GET", "/", "*/*").await;
+    assert!(!got.body.contains("<script"), "{}", got.body);
+    assert!(got.body.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;"), "{}", got.body);
+    assert!(got.headers.contains_key("content-security-policy"));
+}
+
+/// A real server on a port of its own.
+async fn served(
+    state: AppState,
+) -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinHandle<std::io::Result<()>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(serve(listener, state, cancel.clone()));
+    (address, cancel, task)
+}
+
+async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    // A server that refuses early may reset the connection while the rest is being written.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_connection_serves_several_requests_and_bodies_are_only_for_get() {
+    let (address, cancel, task) = served(state_of(orders(|_| ()))).await;
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    for (request, starts, has_body) in [
+        ("GET /healthz/orders/primary HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n", true),
+        ("HEAD /healthz/orders/primary HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n", false),
+        ("OPTIONS /healthz/orders/nobody HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 404 Not Found\r\n", false),
+        ("HEAD /metrics HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n", false),
+        ("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n", true),
+    ] {
+        stream.write_all(request.as_bytes()).await.expect("writes");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a head"));
+        }
+        let head = String::from_utf8(head).expect("UTF-8");
+        assert!(head.starts_with(starts), "{request}: {head}");
+        if has_body {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            let mut body = vec![0; length.parse().expect("a number")];
+            stream.read_exact(&mut body).await.expect("a body");
+        }
+    }
+    cancel.cancel();
+    assert!(task.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn heads_and_bodies_have_limits() {
+    let (address, cancel, task) = served(state_of(orders(|_| ()))).await;
+    let long = "a".repeat(64 * 1024);
+    let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    for (what, request, starts) in [
+        ("a long path", format!("GET /{long} HTTP/1.1\r\nhost: x\r\n\r\n"), "HTTP/1.1 431"),
+        ("a long header", format!("GET / HTTP/1.1\r\nhost: x\r\ncookie: {long}\r\n\r\n"), "HTTP/1.1 431"),
+        ("many headers", format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n"), "HTTP/1.1 431"),
+        (
+            "a large body",
+            "POST /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n".to_owned(),
+            "HTTP/1.1 413",
+        ),
+        (
+            "an endless body",
+            "GET /livez HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
+            "HTTP/1.1 413",
+        ),
+        ("no HTTP", "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+        ("the next one", "GET /livez HTTP/1.0\r\n\r\n".to_owned(), "HTTP/1.0 200"),
+    ] {
+        let answer = exchange(address, request.as_bytes()).await;
+        assert!(answer.starts_with(starts), "{what}: {answer:.200}");
+    }
+    cancel.cancel();
+    assert!(task.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_slow_client_is_let_go_and_holds_up_no_one() {
+    let (address, cancel, task) = served(state_of(orders(|_| ()))).await;
+    let started = clock::now();
+    let mut slow = TcpStream::connect(address).await.expect("connects");
+    slow.write_all(b"GET /livez HT").await.expect("writes");
+    let quick = exchange(address, b"GET /livez HTTP/1.0\r\n\r\n").await;
+    assert!(quick.starts_with("HTTP/1.0 200"), "{quick}");
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(9), slow.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "still open");
+    assert!(clock::now().duration_since(started) >= Duration::from_secs(4));
+    cancel.cancel();
+    assert!(task.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_stop_closes_idle_connections_and_the_port() {
+    let (address, cancel, task) = served(state_of(orders(|_| ()))).await;
+    let mut idle = TcpStream::connect(address).await.expect("connects");
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("writes");
+    let mut first = [0; 15];
+    idle.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    cancel.cancel();
+    let stopped = tokio::time::timeout(Duration::from_secs(2), task).await;
+    assert!(stopped.is_ok_and(|ended| ended.is_ok_and(|result| result.is_ok())), "still serving");
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.expect("the end");
+    assert!(TcpStream::connect(address).await.is_err());
+}

@@ -1,0 +1,249 @@
+//! What the daemon itself does: polls, deliveries, its process. Kept in a registry of its own that is passed around, so
+//! that two daemons in one test do not count each other's doings.
+//!
+//! Every series that can be foreseen stands at 0 from the start: a rate over a series that appears with its first failure
+//! would miss that failure.
+
+use std::time::Duration;
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
+
+use crate::core::ledger::SendFailure;
+use crate::core::observation::PollFailure;
+
+/// Upper bounds in seconds. A poll on a local network takes about a millisecond, and none may take longer than its limit.
+const POLL_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+
+/// The outcomes of a poll: `ok`, and the kinds of [`PollFailure`].
+const POLL_OUTCOMES: [&str; 12] = [
+    "ok",
+    "timeout",
+    "lookup",
+    "refused",
+    "connect",
+    "tls",
+    "authentication",
+    "not_accepting",
+    "too_many_connections",
+    "sql",
+    "decode",
+    "lost",
+];
+
+const DELIVERY_OUTCOMES: [&str; 3] = ["ok", "transient", "permanent"];
+
+/// A row of the README's table of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// As it stands in `/metrics`.
+    pub name: &'static str,
+    /// The word of the TYPE line.
+    pub kind: &'static str,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const POLLS: Family = Family {
+    name: "pgvigil_polls_total",
+    kind: "counter",
+    labels: &["outcome"],
+    help: "Polls of positions, by outcome: ok, or the kind of failure.",
+};
+const POLL_DURATION: Family = Family {
+    name: "pgvigil_poll_duration_seconds",
+    kind: "histogram",
+    labels: &[],
+    help: "Time that a poll of positions took, connecting included where it had to.",
+};
+const SURVEYS: Family = Family {
+    name: "pgvigil_surveys_total",
+    kind: "counter",
+    labels: &["outcome"],
+    help: "Slow polls (connections, slots, statements), by outcome: ok, or the kind of failure.",
+};
+const SURVEY_DURATION: Family = Family {
+    name: "pgvigil_survey_duration_seconds",
+    kind: "histogram",
+    labels: &[],
+    help: "Time that a slow poll took.",
+};
+const NOTIFICATIONS: Family = Family {
+    name: "pgvigil_notifications_total",
+    kind: "counter",
+    labels: &["notifier", "outcome"],
+    help: "Attempts to tell a notifier, by outcome: ok, transient (tried again) or permanent (someone must act).",
+};
+const BUILD_INFO: Family = Family {
+    name: "pgvigil_build_info",
+    kind: "gauge",
+    labels: &["version"],
+    help: "The version of pgvigil; always 1.",
+};
+
+/// The families of the daemon's own doings, for the table of metrics. The `process_*` families come beside them.
+pub const FAMILIES: [Family; 6] = [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, BUILD_INFO];
+
+/// Counters and histograms of the daemon's own doings.
+#[derive(Debug)]
+pub struct SelfMetrics {
+    registry: Registry,
+    polls: IntCounterVec,
+    poll_duration: Histogram,
+    surveys: IntCounterVec,
+    survey_duration: Histogram,
+    notifications: IntCounterVec,
+}
+
+impl SelfMetrics {
+    /// `notifiers` are the names of those configured.
+    pub fn new(notifiers: &[&str]) -> Self {
+        let metrics = Self {
+            registry: Registry::new(),
+            polls: counters(POLLS),
+            poll_duration: histogram(POLL_DURATION),
+            surveys: counters(SURVEYS),
+            survey_duration: histogram(SURVEY_DURATION),
+            notifications: counters(NOTIFICATIONS),
+        };
+        for outcome in POLL_OUTCOMES {
+            metrics.polls.with_label_values(&[outcome]);
+            metrics.surveys.with_label_values(&[outcome]);
+        }
+        for notifier in notifiers {
+            for outcome in DELIVERY_OUTCOMES {
+                metrics.notifications.with_label_values(&[notifier, outcome]);
+            }
+        }
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let build_info = Gauge::with_opts(
+            Opts::new(BUILD_INFO.name, BUILD_INFO.help).const_label("version", env!("CARGO_PKG_VERSION")),
+        )
+        .expect(VALID);
+        build_info.set(1.0);
+        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
+            Box::new(self.polls.clone()),
+            Box::new(self.poll_duration.clone()),
+            Box::new(self.surveys.clone()),
+            Box::new(self.survey_duration.clone()),
+            Box::new(self.notifications.clone()),
+            Box::new(build_info),
+            Box::new(ProcessCollector::for_self()),
+        ];
+        for collector in collectors {
+            self.registry.register(collector).expect(VALID);
+        }
+    }
+
+    /// A poll of positions ended; `failure` is why it gave none.
+    pub fn polled(&self, failure: Option<&PollFailure>, took: Duration) {
+        count(&self.polls, failure);
+        self.poll_duration.observe(took.as_secs_f64());
+    }
+
+    /// A slow poll ended; `failure` is why it gave nothing.
+    pub fn surveyed(&self, failure: Option<&PollFailure>, took: Duration) {
+        count(&self.surveys, failure);
+        self.survey_duration.observe(took.as_secs_f64());
+    }
+
+    /// An attempt to tell a notifier ended; `failure` is why it was not taken.
+    pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
+        let outcome = match failure {
+            None => "ok",
+            Some(SendFailure::Transient(_)) => "transient",
+            Some(SendFailure::Permanent(_)) => "permanent",
+        };
+        self.notifications.with_label_values(&[notifier, outcome]).inc();
+    }
+
+    /// Appends these families to a text exposition.
+    pub fn render(&self, out: &mut String) {
+        let before = out.len();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), out) {
+            // Half a family would make the whole page unreadable.
+            out.truncate(before);
+            tracing::warn!(%error, "cannot render the daemon's own metrics");
+        }
+    }
+}
+
+const VALID: &str = "names, labels and buckets are constants, valid and different";
+
+fn counters(family: Family) -> IntCounterVec {
+    IntCounterVec::new(Opts::new(family.name, family.help), family.labels).expect(VALID)
+}
+
+fn histogram(family: Family) -> Histogram {
+    Histogram::with_opts(HistogramOpts::new(family.name, family.help).buckets(POLL_BUCKETS.to_vec())).expect(VALID)
+}
+
+fn count(counters: &IntCounterVec, failure: Option<&PollFailure>) {
+    counters.with_label_values(&[failure.map_or("ok", PollFailure::kind)]).inc();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(metrics: &SelfMetrics) -> String {
+        let mut out = String::new();
+        metrics.render(&mut out);
+        out
+    }
+
+    #[test]
+    fn every_series_that_can_be_foreseen_stands_at_zero_from_the_start() {
+        let text = rendered(&SelfMetrics::new(&["pager"]));
+        for outcome in POLL_OUTCOMES {
+            assert!(text.contains(&format!("pgvigil_polls_total{{outcome=\"{outcome}\"}} 0\n")), "{text}");
+            assert!(text.contains(&format!("pgvigil_surveys_total{{outcome=\"{outcome}\"}} 0\n")), "{text}");
+        }
+        for outcome in DELIVERY_OUTCOMES {
+            let series = format!("pgvigil_notifications_total{{notifier=\"pager\",outcome=\"{outcome}\"}} 0\n");
+            assert!(text.contains(&series), "{text}");
+        }
+        assert!(text.contains("process_resident_memory_bytes "), "{text}");
+    }
+
+    #[test]
+    fn each_doing_moves_its_own_counter() {
+        let metrics = SelfMetrics::new(&["pager"]);
+        metrics.polled(None, Duration::from_millis(2));
+        metrics.polled(Some(&PollFailure::Refused), Duration::from_millis(2));
+        metrics.surveyed(Some(&PollFailure::Lost { reason: "reset".to_owned() }), Duration::from_secs(9));
+        metrics.delivered("pager", None);
+        metrics.delivered("pager", Some(&SendFailure::Transient("busy".to_owned())));
+        metrics.delivered("pager", Some(&SendFailure::Permanent("gone".to_owned())));
+        let text = rendered(&metrics);
+        for line in [
+            "pgvigil_polls_total{outcome=\"ok\"} 1",
+            "pgvigil_polls_total{outcome=\"refused\"} 1",
+            "pgvigil_poll_duration_seconds_bucket{le=\"0.001\"} 0",
+            "pgvigil_poll_duration_seconds_bucket{le=\"0.0025\"} 2",
+            "pgvigil_surveys_total{outcome=\"lost\"} 1",
+            "pgvigil_survey_duration_seconds_sum 9",
+            "pgvigil_notifications_total{notifier=\"pager\",outcome=\"ok\"} 1",
+            "pgvigil_notifications_total{notifier=\"pager\",outcome=\"transient\"} 1",
+            "pgvigil_notifications_total{notifier=\"pager\",outcome=\"permanent\"} 1",
+            concat!("pgvigil_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\nin\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_table_names_the_families_that_are_rendered() {
+        let text = rendered(&SelfMetrics::new(&["pager"]));
+        let mut found: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE pgvigil_")).collect();
+        found.sort_unstable();
+        let mut listed: Vec<String> =
+            FAMILIES.iter().map(|f| format!("{} {}", f.name.trim_start_matches("pgvigil_"), f.kind)).collect();
+        listed.sort_unstable();
+        assert_eq!(found, listed);
+    }
+}
