@@ -11,4 +11,5 @@
 mod demo;
 mod layers;
 mod rig;
+mod scenarios;
 mod support;
