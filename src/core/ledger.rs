@@ -75,6 +75,15 @@ pub enum SendFailure {
 }
 
 impl SendFailure {
+    /// A word for a metric label.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Transient(_) => "transient",
+            Self::Unclear(_) => "unclear",
+            Self::Permanent(_) => "permanent",
+        }
+    }
+
     /// How long to wait after this many attempts that failed.
     fn back_off(&self, attempts: u32) -> Duration {
         let (first, most) = match self {

@@ -43,11 +43,12 @@ impl Message {
     pub fn new(notice: &Notice, format: Format) -> Self {
         let attributes = attributes(notice);
         let taken: usize = attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len()).sum();
+        let limit = MAX_BYTES.saturating_sub(taken);
         let body = match format {
-            Format::Text => text(notice),
-            Format::Json => json(notice),
+            Format::Text => cut(text(notice), limit),
+            Format::Json => json(notice, limit),
         };
-        Self { subject: subject(notice), body: cut(body, MAX_BYTES.saturating_sub(taken)), attributes }
+        Self { subject: subject(notice), body, attributes }
     }
 }
 
@@ -171,12 +172,12 @@ struct Body<'a> {
     details: serde_json::Map<String, serde_json::Value>,
 }
 
-fn json(notice: &Notice) -> String {
+fn json(notice: &Notice, limit: usize) -> String {
     let alert = &notice.alert;
     let map = |pairs: &[(String, String)]| {
         pairs.iter().map(|(name, value)| (name.clone(), cut(value.clone(), MAX_DETAIL).into())).collect()
     };
-    let body = Body {
+    let mut body = Body {
         version: 1,
         source: "pgvigil",
         id: alert.id.to_string(),
@@ -198,7 +199,14 @@ fn json(notice: &Notice) -> String {
         summary: sentence(notice),
         details: map(&notice.details),
     };
-    serde_json::to_string_pretty(&body).expect("text and numbers always serialize")
+    let write = |body: &Body<'_>| serde_json::to_string_pretty(body).expect("text and numbers always serialize");
+    let whole = write(&body);
+    if whole.len() <= limit {
+        return whole;
+    }
+    // Half a JSON text is none. All but the details is short.
+    body.details = [("cut".to_owned(), "the details are too long to send".into())].into_iter().collect();
+    write(&body)
 }
 
 /// For filter policies. `target` is not there for an alert on a whole cluster: SNS refuses empty values.
@@ -305,4 +313,276 @@ fn cut(mut text: String, limit: usize) -> String {
         text.push_str(CUT);
     }
     text
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::alert::{AlertId, AlertView, Severity};
+    use crate::core::time::MonoTime;
+    use crate::core::topology::{Name, Role};
+
+    fn wall(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
+    }
+
+    pub(crate) fn firing() -> Notice {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Notice {
+            notifier: Name::new("sns-1"),
+            alert: AlertView {
+                id: AlertId {
+                    rule: Name::new("ReplicaLagging"),
+                    cluster: Name::new("orders"),
+                    target: Some(Name::new("orders-replica-1")),
+                    labels: vec![],
+                },
+                severity: Severity::Warning,
+                phase: Phase::Firing,
+                active_at: MonoTime::from_nanos(0),
+                fired_at: Some(MonoTime::from_nanos(60_000_000_000)),
+                resolved_at: None,
+                reading: Some(75.25),
+                is_unknown: false,
+                condition: "replay_lag_seconds > 5s".to_owned(),
+                unit: Unit::Seconds,
+            },
+            dedup_key: "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0".to_owned(),
+            active_at: wall(0),
+            fired_at: Some(wall(60)),
+            resolved_at: None,
+            role: Some(Role::Replica),
+            details: vec![
+                pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
+                pair("certainty", "exact"),
+                pair("method", "lsn+ts"),
+                pair("server", "15.18"),
+            ],
+            attempt: 1,
+        }
+    }
+
+    pub(crate) fn resolved() -> Notice {
+        let notice = firing();
+        let alert = AlertView {
+            phase: Phase::Resolved,
+            resolved_at: Some(MonoTime::from_nanos(200_000_000_000)),
+            reading: Some(0.25),
+            ..notice.alert
+        };
+        let dedup_key = notice.dedup_key.replace("firing", "resolved");
+        Notice { alert, dedup_key, resolved_at: Some(wall(200)), ..notice }
+    }
+
+    fn unknown_slot() -> Notice {
+        let notice = firing();
+        let id = AlertId {
+            rule: Name::new("InactiveSlotRetainsWal"),
+            labels: vec![("slot".to_owned(), "debezium".to_owned())],
+            ..notice.alert.id
+        };
+        let alert = AlertView {
+            id,
+            severity: Severity::Critical,
+            reading: Some(5e9),
+            is_unknown: true,
+            condition: "slot_inactive_retained_bytes > 1GiB".to_owned(),
+            unit: Unit::Bytes,
+            ..notice.alert
+        };
+        Notice { alert, role: None, details: vec![("failing_for_seconds".to_owned(), "35".to_owned())], ..notice }
+    }
+
+    #[test]
+    fn a_text_tells_someone_who_was_asleep() {
+        insta::assert_snapshot!(Message::new(&firing(), Format::Text).body, @r#"
+        ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC
+
+        State: firing
+        Severity: warning
+        Rule: ReplicaLagging: replay_lag_seconds > 5s
+        Cluster: orders
+        Target: orders-replica-1
+        Role: replica
+        Reading: 1m 15s
+        Since: 2027-01-15 08:00:00 UTC
+        Fired: 2027-01-15 08:01:00 UTC
+        Meaning: Age of the oldest WAL that the replica has not replayed.
+        Certainty: exact
+        Method: lsn+ts
+        Server: 15.18
+        "#);
+        insta::assert_snapshot!(Message::new(&resolved(), Format::Text).body, @r#"
+        ReplicaLagging resolved on orders/orders-replica-1 (replica): replay_lag_seconds is 0.25s; replay_lag_seconds > 5s held for 3m 20s, since 2027-01-15 08:00:00 UTC
+
+        State: resolved
+        Severity: warning
+        Rule: ReplicaLagging: replay_lag_seconds > 5s
+        Cluster: orders
+        Target: orders-replica-1
+        Role: replica
+        Reading: 0.25s
+        Since: 2027-01-15 08:00:00 UTC
+        Fired: 2027-01-15 08:01:00 UTC
+        Resolved: 2027-01-15 08:03:20 UTC
+        Meaning: Age of the oldest WAL that the replica has not replayed.
+        Certainty: exact
+        Method: lsn+ts
+        Server: 15.18
+        "#);
+        insta::assert_snapshot!(Message::new(&unknown_slot(), Format::Text).body, @r#"
+        InactiveSlotRetainsWal fires on orders/orders-replica-1 slot=debezium: slot_inactive_retained_bytes is unknown, and was 4.7 GiB; slot_inactive_retained_bytes > 1GiB since 2027-01-15 08:00:00 UTC
+
+        State: firing
+        Severity: critical
+        Rule: InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB
+        Cluster: orders
+        Target: orders-replica-1
+        Slot: debezium
+        Reading: 4.7 GiB (the last known; it is unknown now)
+        Since: 2027-01-15 08:00:00 UTC
+        Fired: 2027-01-15 08:01:00 UTC
+        Failing for seconds: 35
+        "#);
+    }
+
+    #[test]
+    fn a_json_body_tells_programs_all_of_it() {
+        insta::assert_snapshot!(Message::new(&firing(), Format::Json).body, @r#"
+        {
+          "version": 1,
+          "source": "pgvigil",
+          "id": "ReplicaLagging orders/orders-replica-1",
+          "dedup_key": "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0",
+          "state": "firing",
+          "severity": "warning",
+          "rule": "ReplicaLagging",
+          "cluster": "orders",
+          "target": "orders-replica-1",
+          "labels": {},
+          "role": "replica",
+          "condition": "replay_lag_seconds > 5s",
+          "unit": "seconds",
+          "reading": 75.25,
+          "reading_is_unknown": false,
+          "active_at": "2027-01-15T08:00:00Z",
+          "fired_at": "2027-01-15T08:01:00Z",
+          "resolved_at": null,
+          "summary": "ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC",
+          "details": {
+            "certainty": "exact",
+            "meaning": "Age of the oldest WAL that the replica has not replayed.",
+            "method": "lsn+ts",
+            "server": "15.18"
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn a_reading_that_is_infinite_or_never_known_is_null_in_json() {
+        for reading in [Some(f64::INFINITY), None] {
+            let notice = firing();
+            let notice = Notice { alert: AlertView { reading, ..notice.alert }, ..notice };
+            let body = Message::new(&notice, Format::Json).body;
+            let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(body["reading"], serde_json::Value::Null);
+        }
+    }
+
+    #[test]
+    fn attributes_have_no_empty_value() {
+        let notice = firing();
+        let whole = AlertView { id: AlertId { target: None, ..notice.alert.id.clone() }, ..notice.alert.clone() };
+        let expect = |names: &[(&'static str, &str)]| {
+            names.iter().map(|&(name, value)| (name, value.to_owned())).collect::<Vec<_>>()
+        };
+        let common = [("severity", "warning"), ("state", "firing"), ("rule", "ReplicaLagging"), ("cluster", "orders")];
+        let all = [&common[..], &[("target", "orders-replica-1")]].concat();
+        assert_eq!(Message::new(&notice, Format::Text).attributes, expect(&all));
+        let notice = Notice { alert: whole, ..notice };
+        assert_eq!(Message::new(&notice, Format::Text).attributes, expect(&common));
+    }
+
+    fn named(rule: &str, target: &str) -> Notice {
+        let notice = firing();
+        let id = AlertId { rule: Name::new(rule), target: Some(Name::new(target)), ..notice.alert.id };
+        Notice { alert: AlertView { id, ..notice.alert }, ..notice }
+    }
+
+    #[test]
+    fn a_subject_is_short_printable_and_says_when_it_was_cut() {
+        for (notice, expect) in [
+            (firing(), "FIRING warning: ReplicaLagging on orders/orders-replica-1 (replay_lag_seconds is 1m 15s)"),
+            (resolved(), "RESOLVED warning: ReplicaLagging on orders/orders-replica-1"),
+            (
+                unknown_slot(),
+                "FIRING critical: InactiveSlotRetainsWal on orders/orders-replica-1 slot=debezium (slot_inactive_...",
+            ),
+            (
+                named("Lücke\n\t\u{7f}\u{202e}", "数据"),
+                "FIRING warning: L?cke ? on orders/?? (replay_lag_seconds is 1m 15s)",
+            ),
+            (
+                named(&"x".repeat(90), &"y".repeat(90)),
+                "FIRING warning: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...",
+            ),
+        ] {
+            let subject = Message::new(&notice, Format::Text).subject;
+            assert_eq!(subject, expect);
+            assert!(subject.len() <= 99 && subject.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        }
+    }
+
+    #[test]
+    fn a_body_fits_with_its_attributes_and_says_that_it_was_cut() {
+        for (format, expect) in [(Format::Text, "ü [cut]"), (Format::Json, "\"cut\": \"the details are too long")] {
+            let details = (0..300).map(|index| (format!("detail_{index}"), "ü".repeat(2000))).collect();
+            let notice = Notice { details, ..named(&"規".repeat(100), &"r".repeat(1000)) };
+            let message = Message::new(&notice, format);
+            let attributes: usize =
+                message.attributes.iter().map(|(name, value)| name.len() + value.len() + "String".len()).sum();
+            assert!(message.body.contains(expect), "{format:?}");
+            assert!(message.body.len() + attributes <= 262_144, "{format:?}: {}", message.body.len());
+            if format == Format::Json {
+                serde_json::from_str::<serde_json::Value>(&message.body).expect("still JSON");
+            }
+        }
+        assert_eq!(cut("€€€".to_owned(), 9), "€€€");
+        assert_eq!(cut("€€€€€".to_owned(), 11), "€ [cut]");
+    }
+
+    #[test]
+    fn a_group_is_a_target_in_what_sns_takes() {
+        assert_eq!(group_id(&firing()), "orders/orders-replica-1");
+        let long = group_id(&named("R", &"ü b".repeat(100)));
+        assert!(long.len() == 128 && long.bytes().all(|byte| byte.is_ascii_graphic()), "{long}");
+        let notice = firing();
+        let id = AlertId { target: None, ..notice.alert.id };
+        assert_eq!(group_id(&Notice { alert: AlertView { id, ..notice.alert }, ..notice }), "orders/");
+    }
+
+    #[test]
+    fn readings_are_told_in_units_that_people_use() {
+        for (unit, value, expect) in [
+            (Unit::Seconds, 0.0, "0.00s"),
+            (Unit::Seconds, 0.25, "0.25s"),
+            (Unit::Seconds, 12.43, "12.4s"),
+            (Unit::Seconds, 59.97, "1m 0s"),
+            (Unit::Seconds, 75.25, "1m 15s"),
+            (Unit::Seconds, 7_800.0, "2h 10m"),
+            (Unit::Seconds, 356_400.0, "4d 3h"),
+            (Unit::Seconds, f64::INFINITY, "unbounded"),
+            (Unit::Bytes, 512.0, "512 bytes"),
+            (Unit::Bytes, 67_108_864.0, "64.0 MiB"),
+            (Unit::Bytes, 5e9, "4.7 GiB"),
+            (Unit::Ratio, 0.834, "83.4 %"),
+            (Unit::Count, 2.0, "2"),
+            (Unit::Bool, 0.0, "0"),
+        ] {
+            assert_eq!(reading(unit, value), expect);
+        }
+    }
 }

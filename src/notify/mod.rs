@@ -129,7 +129,8 @@ impl Worker {
                 edge.is_failing = false;
                 tracing::info!(%notifier, %alert, "notifier {notifier} takes notices again");
             }
-            Ok(()) => tracing::debug!(%notifier, %alert, "told {notifier} of {alert}"),
+            Ok(()) if matches!(self.notifier, Notifier::Log) => {}
+            Ok(()) => tracing::info!(%notifier, %alert, "told {notifier} of {alert}"),
             Err(error) if edge.is_failing => {
                 tracing::debug!(%notifier, %alert, %error, "cannot tell {notifier} of {alert}: {error}");
             }
@@ -175,5 +176,79 @@ impl Notifier {
             Self::Sns(sns) => sns.tell(&notice).await,
         };
         Delivery { notifier: notice.notifier, alert: notice.alert.id, dedup_key: notice.dedup_key, outcome }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::message::tests::{firing, resolved};
+    use super::*;
+
+    #[test]
+    fn a_notifier_is_read_by_its_type() {
+        let read = |text: &str| serde_json::from_str::<NotifierConfig>(text).map_err(|error| error.to_string());
+        assert_eq!(read(r#"{"type": "log"}"#), Ok(NotifierConfig::default()));
+        let arn = "arn:aws:sns:us-east-1:123456789012:alerts";
+        let sns = |extra: &str| read(&format!(r#"{{"type": "sns", "topic_arn": "{arn}"{extra}}}"#));
+        let expect = sns::Config {
+            name: None,
+            topic_arn: arn.to_owned(),
+            format: message::Format::Text,
+            region: None,
+            endpoint_url: None,
+            timeout: Duration::from_secs(10),
+        };
+        assert_eq!(sns(""), Ok(NotifierConfig::Sns(expect.clone())));
+        let json = sns::Config { format: message::Format::Json, timeout: Duration::from_secs(3), ..expect };
+        assert_eq!(sns(r#", "format": "json", "timeout": "3s""#), Ok(NotifierConfig::Sns(json)));
+        for (extra, reason) in [
+            (r#", "topic": "x""#, "unknown field `topic`"),
+            (r#", "format": "xml""#, "unknown variant `xml`, expected `text` or `json`"),
+            (r#", "timeout": "1h""#, "\"1h\" is not between 100ms and 15s"),
+        ] {
+            let error = sns(extra).expect_err(extra);
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(read(r#"{"type": "log", "topic_arn": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_notifier_without_a_name_is_called_by_its_type_and_place() {
+        let named = NotifierConfig::Log(log::Config { name: Some("journal".to_owned()) });
+        assert_eq!(NotifierConfig::default().name(1), Name::new("log-2"));
+        assert_eq!(named.name(1), Name::new("journal"));
+    }
+
+    #[tokio::test]
+    async fn each_notice_is_reported_once_and_all_that_was_queued_before_the_end() {
+        let worker = NotifierConfig::default().worker(0).expect("a log");
+        let (queue, notices) = mpsc::channel(8);
+        let (events, mut reports) = mpsc::channel(8);
+        for notice in [firing(), resolved()] {
+            queue.send(notice).await.expect("there is room");
+        }
+        drop(queue);
+        worker.run(notices, events, CancellationToken::new()).await;
+        for notice in [firing(), resolved()] {
+            let Some(Event::Delivered(delivery)) = reports.recv().await else { panic!("a report is missing") };
+            let expect = Delivery {
+                notifier: Name::new("log-1"),
+                alert: notice.alert.id,
+                dedup_key: notice.dedup_key,
+                outcome: Ok(()),
+            };
+            assert_eq!(delivery, expect);
+        }
+        assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_worker_ends_when_it_is_told_to() {
+        let worker = NotifierConfig::default().worker(0).expect("a log");
+        let (_queue, notices) = mpsc::channel(8);
+        let (events, _reports) = mpsc::channel(8);
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        tokio::time::timeout(Duration::from_secs(5), worker.run(notices, events, cancel)).await.expect("it ends");
     }
 }

@@ -144,9 +144,15 @@ fn failure(error: &SdkError<PublishError>) -> SendFailure {
         SdkError::ConstructionFailure(_) => SendFailure::Permanent(format!("cannot ask SNS: {}", causes(error))),
         SdkError::DispatchFailure(dispatch) => {
             let reason = causes(error);
+            if reason.contains("no credentials found") {
+                return SendFailure::Transient(
+                    "no AWS credentials in the environment, a profile or an instance's role".to_owned(),
+                );
+            }
             // Without a connection nothing has left. Neither crate says this in a type that we could match on.
-            let has_left = !(reason.contains("(Connect)") || reason.contains("connect timeout"));
-            if has_left && (dispatch.is_io() || dispatch.is_timeout()) {
+            let is_connected = !(reason.contains("(Connect)") || reason.contains("connect timeout"));
+            let has_left = is_connected && (dispatch.is_io() || dispatch.is_timeout());
+            if has_left || reason.contains("(SendRequest)") {
                 SendFailure::Unclear(format!("no answer from SNS: {reason}"))
             } else {
                 SendFailure::Transient(format!("cannot ask SNS: {reason}"))
@@ -189,4 +195,195 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 /// The first 200 characters, on one line.
 fn line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_sdk_sns::config::Credentials;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::message::tests::{firing, resolved};
+    use super::*;
+
+    fn config(topic: &str, endpoint_url: &str) -> Config {
+        Config {
+            name: None,
+            topic_arn: format!("arn:aws:sns:eu-west-1:123456789012:{topic}"),
+            format: Format::Text,
+            region: None,
+            endpoint_url: Some(endpoint_url.to_owned()),
+            timeout: Duration::from_millis(500),
+        }
+    }
+
+    /// A topic whose credentials come from nowhere else.
+    fn topic(config: Config) -> Sns {
+        let sns = Sns::new(config).expect("a good configuration");
+        let credentials = Credentials::builder().access_key_id("id").secret_access_key("s3cr3t").provider_name("test");
+        let settings = aws_sdk_sns::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(sns.region.clone()))
+            .endpoint_url(sns.config.endpoint_url.clone().expect("a test's endpoint"))
+            .retry_config(RetryConfig::disabled())
+            .credentials_provider(credentials.build())
+            .build();
+        Sns { client: OnceCell::new_with(Some(Client::from_conf(settings))), ..sns }
+    }
+
+    /// An SNS that gives one answer to everything, and keeps the bodies it was sent. No answer: it closes the connection.
+    async fn stub(answer: Option<String>) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&bodies);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+                let body = loop {
+                    let n_read = stream.read(&mut buffer).await.unwrap_or(0);
+                    request.extend_from_slice(&buffer[..n_read]);
+                    let text = String::from_utf8_lossy(&request).into_owned();
+                    let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                    let length = head
+                        .lines()
+                        .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                    if n_read == 0 || length.is_none_or(|length: usize| body.len() >= length) {
+                        break body.to_owned();
+                    }
+                };
+                seen.lock().expect("no panic").push(body);
+                if let Some(answer) = &answer {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        (url, bodies)
+    }
+
+    fn http(status: &str, body: &str) -> Option<String> {
+        let length = body.len();
+        Some(format!(
+            "HTTP/1.1 {status}\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        ))
+    }
+
+    fn refusal(status: &str, code: &str, text: &str) -> Option<String> {
+        let body = format!(
+            "<ErrorResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><Error><Type>Sender</Type><Code>{code}</Code>\
+             <Message>{text}</Message></Error><RequestId>r</RequestId></ErrorResponse>"
+        );
+        http(status, &body)
+    }
+
+    const TAKEN: &str = "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>m</MessageId>\
+        </PublishResult></PublishResponse>";
+
+    #[tokio::test]
+    async fn a_refusal_is_worth_another_attempt_or_not() {
+        use SendFailure::{Permanent, Transient, Unclear};
+        for (answer, expect) in [
+            (http("200 OK", TAKEN), Ok(())),
+            (
+                refusal("403 Forbidden", "AuthorizationError", "not authorized to perform: SNS:Publish"),
+                Err(Permanent("SNS refused: AuthorizationError (403): not authorized to perform: SNS:Publish".into())),
+            ),
+            (
+                refusal("404 Not Found", "NotFound", "Topic does not exist"),
+                Err(Permanent("SNS refused: NotFound (404): Topic does not exist".into())),
+            ),
+            (
+                refusal("400 Bad Request", "InvalidParameter", "Invalid parameter: Subject"),
+                Err(Permanent("SNS refused: InvalidParameter (400): Invalid parameter: Subject".into())),
+            ),
+            (
+                refusal(
+                    "403 Forbidden",
+                    "SignatureDoesNotMatch",
+                    "The Canonical String was x-amz-security-token:s3cr3t",
+                ),
+                Err(Permanent("SNS refused: SignatureDoesNotMatch (403): check the credentials".into())),
+            ),
+            (
+                refusal("400 Bad Request", "Throttling", "Rate exceeded"),
+                Err(Transient("SNS refused: Throttling (400): Rate exceeded".into())),
+            ),
+            (
+                refusal("429 Too Many Requests", "Throttled", "Rate exceeded"),
+                Err(Transient("SNS refused: Throttled (429): Rate exceeded".into())),
+            ),
+            (
+                refusal("503 Service Unavailable", "ServiceUnavailable", "later"),
+                Err(Transient("SNS refused: ServiceUnavailable (503): later".into())),
+            ),
+            (
+                refusal("500 Internal Server Error", "InternalError", "oops"),
+                Err(Unclear("SNS refused: InternalError (500): oops".into())),
+            ),
+        ] {
+            let (url, _) = stub(answer.clone()).await;
+            assert_eq!(topic(config("alerts", &url)).tell(&firing()).await, expect, "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_without_an_answer_is_unclear_and_one_without_a_connection_is_not() {
+        let deaf = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", deaf.local_addr().expect("an address"));
+        let outcome = topic(config("alerts", &url)).tell(&firing()).await;
+        assert_eq!(outcome, Err(SendFailure::Unclear("no answer from SNS within 500ms".into())));
+        drop(deaf);
+        let outcome = topic(config("alerts", &url)).tell(&firing()).await;
+        assert!(matches!(&outcome, Err(SendFailure::Transient(reason)) if reason.contains("refused")), "{outcome:?}");
+        let (url, _) = stub(None).await;
+        let outcome = topic(config("alerts", &url)).tell(&firing()).await;
+        assert!(matches!(&outcome, Err(SendFailure::Unclear(_))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_fifo_topic_gets_a_group_and_ids_that_let_both_firing_and_resolved_through() {
+        let (url, bodies) = stub(http("200 OK", TAKEN)).await;
+        for topic_name in ["alerts", "alerts.fifo"] {
+            let topic = topic(config(topic_name, &url));
+            for notice in [firing(), resolved()] {
+                topic.tell(&notice).await.expect("it is taken");
+            }
+        }
+        let fields = |body: &str| {
+            let is_of_fifo =
+                |field: &&str| field.starts_with("MessageGroupId") || field.starts_with("MessageDeduplicationId");
+            let mut fields: Vec<String> = body.split('&').filter(is_of_fifo).map(str::to_owned).collect();
+            fields.sort();
+            fields
+        };
+        let sent: Vec<_> = bodies.lock().expect("no panic").iter().map(|body| fields(body)).collect();
+        let of_fifo = |state: &str| {
+            let id = format!("ReplicaLagging-{state}-30000000.0-26e06d21722064a4390fd9f59861d1a0");
+            vec![format!("MessageDeduplicationId={id}"), "MessageGroupId=orders%2Forders-replica-1".to_owned()]
+        };
+        assert_eq!(sent, [vec![], vec![], of_fifo("firing"), of_fifo("resolved")]);
+    }
+
+    #[test]
+    fn a_topic_that_cannot_be_one_is_refused_before_the_first_alert() {
+        for arn in [
+            "alerts",
+            "arn:aws:sqs:eu-west-1:123456789012:alerts",
+            "arn:aws:sns::123456789012:alerts",
+            "arn:aws:sns:eu-west-1:123456789012:",
+            "arn:aws:sns:eu-west-1:123456789012:alerts:5be8a5a1",
+        ] {
+            let config = Config { topic_arn: arn.to_owned(), ..config("", "http://127.0.0.1:1") };
+            assert_eq!(Sns::new(config).map(drop), Err(not_an_arn(arn)));
+        }
+        let region = |region: Option<&str>| {
+            let config = Config { region: region.map(str::to_owned), ..config("alerts", "http://127.0.0.1:1") };
+            Sns::new(config).map(|sns| sns.region)
+        };
+        assert_eq!(region(None), Ok("eu-west-1".to_owned()));
+        assert_eq!(region(Some("eu-central-1")), Ok("eu-central-1".to_owned()));
+        assert!(Sns::new(config("alerts", "localhost:4566")).is_err());
+    }
 }

@@ -143,8 +143,10 @@ fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
     }
 }
 
-/// The clusters at each second, and what is told then.
-fn check(rules: &[RuleConfig], steps: Vec<(f64, Vec<Arc<ClusterView>>, &[&str])>) {
+/// A second, the clusters then, and what is told.
+type Step<'a> = (f64, Vec<Arc<ClusterView>>, &'a [&'a str]);
+
+fn check(rules: &[RuleConfig], steps: Vec<Step<'_>>) {
     let mut alerting = alerting(rules);
     for (second, clusters, expect) in steps {
         assert_eq!(tick(&mut alerting, second, &clusters), expect, "at {second} s");
