@@ -3,7 +3,7 @@
 //! It never waits for a notifier or a reader: a notifier's full queue counts as a failed attempt, and a snapshot replaces
 //! the one before. So nothing downstream can hold up the polling upstream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,9 +80,9 @@ impl Engine {
     fn apply(&mut self, event: Event) {
         self.count(&event);
         let (now, wall) = (clock::now(), clock::wall());
-        let mut notices = self.fleet.apply(event, now, wall);
+        let mut notices = VecDeque::from(self.fleet.apply(event, now, wall));
         // A notice that cannot be queued is a failed attempt: the ledger is told at once and will try again later.
-        while let Some(notice) = notices.pop() {
+        while let Some(notice) = notices.pop_front() {
             if let Some(refused) = self.hand_out(notice) {
                 notices.extend(self.fleet.apply(Event::Delivered(refused), now, wall));
             }
