@@ -31,7 +31,7 @@ const POLL_OUTCOMES: [&str; 12] = [
     "lost",
 ];
 
-const DELIVERY_OUTCOMES: [&str; 3] = ["ok", "transient", "unclear", "permanent"];
+const DELIVERY_OUTCOMES: [&str; 4] = ["ok", "transient", "unclear", "permanent"];
 
 /// A row of the README's table of metrics.
 #[derive(Clone, Copy, Debug)]
