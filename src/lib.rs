@@ -1,7 +1,6 @@
 //! pgvigil: replication health for PostgreSQL.
 pub mod app;
 pub mod check;
-pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
@@ -12,3 +11,4 @@ pub mod http;
 pub mod notify;
 pub mod poll;
 pub mod self_metrics;
+pub mod table;

@@ -12,4 +12,5 @@ mod connect;
 mod demo;
 mod layers;
 mod rig;
+mod scenarios;
 mod support;

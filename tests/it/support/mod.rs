@@ -5,6 +5,7 @@ pub mod aws;
 pub mod daemon;
 pub mod http;
 pub mod pg;
+pub mod pgbouncer;
 pub mod process;
 pub mod prometheus;
 pub mod proxy;
