@@ -25,8 +25,8 @@ use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
-use crate::self_metrics::SelfMetrics;
 use crate::notify::NotifierError;
+use crate::self_metrics::SelfMetrics;
 use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
@@ -67,17 +67,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let app = App::start(config).await?;
-    let cancel = app.cancel.clone();
-    let stopped = app.run_until(async {
+    let stop = CancellationToken::new();
+    let two_signals = async {
         let name = either(&mut terminate, &mut interrupt).await;
         info!(signal = name, "stopping");
-    });
+        stop.cancel();
+        either(&mut terminate, &mut interrupt).await;
+    };
     tokio::select! {
-        result = stopped => result,
-        () = async {
-            cancel.cancelled().await;
-            either(&mut terminate, &mut interrupt).await;
-        } => {
+        result = app.run_until(stop.cancelled()) => {
+            info!("stopped");
+            result
+        }
+        () = two_signals => {
             warn!("second signal: ending at once");
             Ok(())
         }
@@ -97,9 +99,8 @@ impl App {
         let listener = TcpListener::bind(config.server.listen)
             .await
             .map_err(|source| RunError::Listen { address: config.server.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| RunError::Listen { address: config.server.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
         let fleet = Fleet::new(config.fleet_spec());
         let (events, received) = mpsc::channel(EVENT_QUEUE);
@@ -112,13 +113,8 @@ impl App {
             .collect::<Result<Vec<_>, _>>()?;
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
         let metrics = Arc::new(SelfMetrics::new(&notifier_names));
-        let mut app = Self {
-            address,
-            tasks: JoinSet::new(),
-            names: HashMap::new(),
-            cancel: CancellationToken::new(),
-            snapshots,
-        };
+        let mut app =
+            Self { address, tasks: JoinSet::new(), names: HashMap::new(), cancel: CancellationToken::new(), snapshots };
 
         let mut notifiers = HashMap::new();
         for worker in workers {
@@ -209,8 +205,7 @@ impl App {
                 .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
                 .collect();
             let statements = config.statements.enabled;
-            let (beat, targets) =
-                collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
+            let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
             self.spawn(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
             for target in targets {
                 self.spawn(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));

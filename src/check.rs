@@ -13,9 +13,7 @@ use serde::Serialize;
 use crate::collect::tls::Trust;
 use crate::collect::{Probe, probe};
 use crate::config::Config;
-use crate::core::observation::{
-    Flavor, Identity, PollFailure, Positions, Receiver, StandbyState, StatementsAccess,
-};
+use crate::core::observation::{Flavor, Identity, PollFailure, Positions, Receiver, StandbyState, StatementsAccess};
 use crate::core::topology::{Name, Role};
 use crate::table::{Cell, Table, Tone, painted};
 

@@ -3,7 +3,7 @@
 //! It never waits for a notifier or a reader: a notifier's full queue counts as a failed attempt, and a snapshot replaces
 //! the one before. So nothing downstream can hold up the polling upstream.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,9 +80,9 @@ impl Engine {
     fn apply(&mut self, event: Event) {
         self.count(&event);
         let (now, wall) = (clock::now(), clock::wall());
-        let mut notices = self.fleet.apply(event, now, wall);
+        let mut notices = VecDeque::from(self.fleet.apply(event, now, wall));
         // A notice that cannot be queued is a failed attempt: the ledger is told at once and will try again later.
-        while let Some(notice) = notices.pop() {
+        while let Some(notice) = notices.pop_front() {
             if let Some(refused) = self.hand_out(notice) {
                 notices.extend(self.fleet.apply(Event::Delivered(refused), now, wall));
             }
@@ -91,8 +91,7 @@ impl Engine {
 
     /// Puts a notice into its notifier's queue, or says that it was not taken.
     fn hand_out(&self, notice: Notice) -> Option<Delivery> {
-        let (notifier, alert, dedup_key) =
-            (notice.notifier.clone(), notice.alert.id.clone(), notice.dedup_key.clone());
+        let (notifier, alert, dedup_key) = (notice.notifier.clone(), notice.alert.id.clone(), notice.dedup_key.clone());
         let reason = match self.notifiers.get(&notifier) {
             None => "no such notifier",
             Some(queue) => match queue.try_send(notice) {
@@ -111,10 +110,9 @@ impl Engine {
                 observation.outcome.as_ref().err(),
                 observation.answered_at.duration_since(observation.asked_at),
             ),
-            Event::Surveyed(survey) => self.metrics.surveyed(
-                survey.outcome.as_ref().err(),
-                survey.answered_at.duration_since(survey.asked_at),
-            ),
+            Event::Surveyed(survey) => {
+                self.metrics.surveyed(survey.outcome.as_ref().err(), survey.answered_at.duration_since(survey.asked_at))
+            }
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }

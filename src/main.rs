@@ -2,6 +2,7 @@
 
 mod cli;
 
+use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
-        Command::Demo => ExitCode::FAILURE,
+        Command::Demo => demo(),
         Command::Completions { shell } => print(&cli::completions(shell), true),
         Command::Man => cli::manual().map_or(ExitCode::FAILURE, |page| print(&page, true)),
     }
@@ -54,7 +55,14 @@ fn run(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> 
         source = loaded.sources.join(", "),
         "starting"
     );
-    ExitCode::SUCCESS
+    match wait_for(pgvigil::app::run(loaded.config)) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            error!(%error, "pgvigil stops");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::FAILURE,
+    }
 }
 
 fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> ExitCode {
@@ -83,6 +91,25 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
         pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment))
     };
     print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
+}
+
+fn demo() -> ExitCode {
+    match wait_for(pgvigil::demo::run()) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(failure)) => {
+            error!(error = chain(&failure), "the demo ends early");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
 }
 
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
