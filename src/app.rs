@@ -13,7 +13,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -25,8 +25,8 @@ use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
-use crate::self_metrics::SelfMetrics;
 use crate::notify::NotifierError;
+use crate::self_metrics::SelfMetrics;
 use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
@@ -67,15 +67,17 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let app = App::start(config).await?;
-    let cancel = app.cancel.clone();
+    let (stop, told_to_stop) = oneshot::channel();
     let stopped = app.run_until(async {
-        let name = either(&mut terminate, &mut interrupt).await;
-        info!(signal = name, "stopping");
+        // An error would mean that nobody is left to say it, which is the same.
+        let _ = told_to_stop.await;
     });
     tokio::select! {
         result = stopped => result,
         () = async {
-            cancel.cancelled().await;
+            let name = either(&mut terminate, &mut interrupt).await;
+            info!(signal = name, "stopping");
+            let _ = stop.send(());
             either(&mut terminate, &mut interrupt).await;
         } => {
             warn!("second signal: ending at once");
@@ -97,9 +99,8 @@ impl App {
         let listener = TcpListener::bind(config.server.listen)
             .await
             .map_err(|source| RunError::Listen { address: config.server.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| RunError::Listen { address: config.server.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
         let fleet = Fleet::new(config.fleet_spec());
         let (events, received) = mpsc::channel(EVENT_QUEUE);
@@ -112,13 +113,8 @@ impl App {
             .collect::<Result<Vec<_>, _>>()?;
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
         let metrics = Arc::new(SelfMetrics::new(&notifier_names));
-        let mut app = Self {
-            address,
-            tasks: JoinSet::new(),
-            names: HashMap::new(),
-            cancel: CancellationToken::new(),
-            snapshots,
-        };
+        let mut app =
+            Self { address, tasks: JoinSet::new(), names: HashMap::new(), cancel: CancellationToken::new(), snapshots };
 
         let mut notifiers = HashMap::new();
         for worker in workers {
@@ -209,8 +205,7 @@ impl App {
                 .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
                 .collect();
             let statements = config.statements.enabled;
-            let (beat, targets) =
-                collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
+            let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
             self.spawn(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
             for target in targets {
                 self.spawn(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));

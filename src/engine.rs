@@ -91,8 +91,7 @@ impl Engine {
 
     /// Puts a notice into its notifier's queue, or says that it was not taken.
     fn hand_out(&self, notice: Notice) -> Option<Delivery> {
-        let (notifier, alert, dedup_key) =
-            (notice.notifier.clone(), notice.alert.id.clone(), notice.dedup_key.clone());
+        let (notifier, alert, dedup_key) = (notice.notifier.clone(), notice.alert.id.clone(), notice.dedup_key.clone());
         let reason = match self.notifiers.get(&notifier) {
             None => "no such notifier",
             Some(queue) => match queue.try_send(notice) {
@@ -111,10 +110,9 @@ impl Engine {
                 observation.outcome.as_ref().err(),
                 observation.answered_at.duration_since(observation.asked_at),
             ),
-            Event::Surveyed(survey) => self.metrics.surveyed(
-                survey.outcome.as_ref().err(),
-                survey.answered_at.duration_since(survey.asked_at),
-            ),
+            Event::Surveyed(survey) => {
+                self.metrics.surveyed(survey.outcome.as_ref().err(), survey.answered_at.duration_since(survey.asked_at))
+            }
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::observation::{
-    PrimaryState, ReplayPause, ServerState, Sessions, Slot, StandbyState, WalReceiver, WalSender,
+    PrimaryState, ReplayPause, ServerState, Sessions, Slot, StandbyState, SurveyFacts, WalReceiver, WalSender,
 };
 use crate::core::time::ServerTime;
 use crate::core::wal::{Lsn, Timeline};

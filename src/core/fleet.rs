@@ -73,11 +73,8 @@ struct Cluster {
 
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
-        let clusters: Vec<Cluster> = spec
-            .clusters
-            .iter()
-            .map(|cluster| Cluster::new(cluster, spec.poll_interval, spec.stale_after))
-            .collect();
+        let clusters: Vec<Cluster> =
+            spec.clusters.iter().map(|cluster| Cluster::new(cluster, spec.poll_interval, spec.stale_after)).collect();
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
