@@ -15,7 +15,7 @@ use crate::collect::{Probe, probe};
 use crate::config::Config;
 use crate::core::observation::{Flavor, Identity, PollFailure, Positions, Receiver, StandbyState, StatementsAccess};
 use crate::core::topology::{Name, Role};
-use crate::table::{Cell, Table, Tone, painted};
+use crate::table::{Cell, Table, Tone, painted, short};
 
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
 const AT_ONCE: usize = 64;
@@ -358,7 +358,7 @@ fn row(cluster: &ClusterReport, target: &TargetReport) -> Vec<Cell> {
         };
         row.extend([
             server.role.map_or("?", |role| role.as_str()).into(),
-            server.version.as_str().into(),
+            short(&server.version).into(),
             format!("{flavor}{}", if server.pooled { ", pooler" } else { "" }).into(),
             if server.tls { "yes" } else { "no" }.into(),
             missing(&server.missing_grants),

@@ -24,7 +24,7 @@ use crate::core::lag::{Certainty, LagEstimate};
 use crate::core::observation::{Receiver, ReplayPause};
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
 use crate::core::topology::TargetId;
-use crate::table::{Cell, Table, Tone, bytes, painted, seconds};
+use crate::table::{Cell, Table, Tone, bytes, painted, seconds, short};
 
 /// A lag is the age of WAL whose writing was seen: one answer cannot tell it, a second one a while later can.
 const ANSWERS: u32 = 2;
@@ -153,7 +153,7 @@ pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
 }
 
 fn row(cluster: &ClusterView, target: &TargetView) -> Vec<Cell> {
-    let version = target.answer.as_ref().map_or("", |answer| &answer.positions.identity.version);
+    let version = target.answer.as_ref().map_or("", |answer| short(&answer.positions.identity.version));
     let role = target.last_role().map_or("", |role| role.as_str());
     let (state, tone) = state(target);
     let (lag, between, method) = match &target.lag {
