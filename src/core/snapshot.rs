@@ -181,9 +181,9 @@ impl TargetView {
         let positions = &self.answer.as_ref()?.positions;
         match (positions.primary(), positions.standby()) {
             (Some(primary), _) => Some(primary.timeline),
-            (_, Some(standby)) => standby
-                .control_timeline
-                .max(standby.receiver.running().and_then(|receiver| receiver.timeline)),
+            (_, Some(standby)) => {
+                standby.control_timeline.max(standby.receiver.running().and_then(|receiver| receiver.timeline))
+            }
             _ => None,
         }
     }
