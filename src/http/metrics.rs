@@ -66,14 +66,15 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
     let start = out.len();
     write_header(out, &["pgvigil_", signal.name], signal.help, signal.kind.as_str());
     let header_end = out.len();
+    let family = Series::new(signal);
     for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
         match signal.read {
             Read::Cluster(read) => {
-                read(cluster, now, &mut |labels, value| write_sample(out, signal, &prefixes.cluster, labels, value));
+                read(cluster, now, &mut |labels, value| family.write(out, &prefixes.cluster, labels, value));
             }
             Read::Target(read) => {
                 for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
-                    read(cluster, target, now, &mut |labels, value| write_sample(out, signal, prefix, labels, value));
+                    read(cluster, target, now, &mut |labels, value| family.write(out, prefix, labels, value));
                 }
             }
         }
@@ -83,19 +84,33 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
     }
 }
 
-fn write_sample(out: &mut String, signal: &Signal, prefix: &str, labels: &[&str], value: Value) {
-    if value.value.is_nan() {
-        return;
+/// What all samples of a signal have in common, put together once a page.
+struct Series {
+    name: String,
+    /// `,slot="` for each label.
+    leads: Vec<String>,
+}
+
+impl Series {
+    fn new(signal: &Signal) -> Self {
+        Self { name: signal.series(), leads: signal.labels.iter().map(|label| format!(",{label}=\"")).collect() }
     }
-    out.push_str("pgvigil_");
-    out.push_str(signal.name);
-    out.push_str(prefix);
-    for (name, value) in signal.labels.iter().zip(labels) {
-        write_label(out, name, value);
+
+    fn write(&self, out: &mut String, prefix: &str, labels: &[&str], value: Value) {
+        if value.value.is_nan() {
+            return;
+        }
+        out.push_str(&self.name);
+        out.push_str(prefix);
+        for (lead, value) in self.leads.iter().zip(labels) {
+            out.push_str(lead);
+            write_escaped(out, value);
+            out.push('"');
+        }
+        out.push_str("} ");
+        write_number(out, value.value);
+        out.push('\n');
     }
-    out.push_str("} ");
-    write_number(out, value.value);
-    out.push('\n');
 }
 
 fn render_alerts(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
@@ -162,36 +177,56 @@ fn write_label(out: &mut String, name: &str, value: &str) {
     }
     out.push_str(name);
     out.push_str("=\"");
-    if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
-        for character in value.chars() {
-            match character {
-                '\\' => out.push_str(r"\\"),
-                '"' => out.push_str("\\\""),
-                '\n' => out.push_str(r"\n"),
-                other => out.push(other),
-            }
-        }
-    } else {
-        out.push_str(value);
-    }
+    write_escaped(out, value);
     out.push('"');
+}
+
+fn write_escaped(out: &mut String, value: &str) {
+    if !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        out.push_str(value);
+        return;
+    }
+    for character in value.chars() {
+        match character {
+            '\\' => out.push_str(r"\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str(r"\n"),
+            other => out.push(other),
+        }
+    }
 }
 
 fn write_number(out: &mut String, value: f64) {
     /// Whole numbers up to here are exact in a double.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    let written = if value == f64::INFINITY {
+    if value == f64::INFINITY {
         out.push_str("+Inf");
-        Ok(())
     } else if value == f64::NEG_INFINITY {
         out.push_str("-Inf");
-        Ok(())
-    } else if value.fract() == 0.0 && value.abs() < EXACT {
-        write!(out, "{}", value as i64)
+    } else if value.fract() == 0.0 && value.abs() <= EXACT {
+        write_whole(out, value as i64);
     } else {
-        write!(out, "{value}")
-    };
-    written.expect("writing to a String cannot fail");
+        write!(out, "{value}").expect("writing to a String cannot fail");
+    }
+}
+
+/// Most values are whole, and the general formatter takes longer than all the rest of a line.
+fn write_whole(out: &mut String, value: i64) {
+    if value < 0 {
+        out.push('-');
+    }
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len() - 1;
+    let mut rest = value.unsigned_abs();
+    loop {
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+        first -= 1;
+    }
+    out.push_str(std::str::from_utf8(&digits[first..]).expect("digits are ASCII"));
 }
 
 /// The README's table of every series: name, type, labels, unit, meaning, when absent, source.
