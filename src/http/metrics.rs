@@ -393,4 +393,59 @@ mod tests {
             assert_eq!(out, expect);
         }
     }
+
+    /// The words in a text that look like series of ours.
+    fn series_named_in(text: &str) -> HashSet<&str> {
+        let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        text.match_indices("pgvigil_")
+            .map(|(start, _)| {
+                let rest = &text[start..];
+                &rest[..rest.find(|character| !is_name(character)).unwrap_or(rest.len())]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn dashboards_and_alerts_use_only_series_that_exist() {
+        let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
+        known.insert(ALERT.to_owned());
+        for family in FAMILIES {
+            known.insert(family.name.to_owned());
+            if family.kind == "histogram" {
+                known.extend(["_bucket", "_sum", "_count"].map(|suffix| format!("{}{suffix}", family.name)));
+            }
+        }
+        for text in [include_str!("../../dashboards/replication.json"), include_str!("../../dashboards/alerts.yml")] {
+            let used = series_named_in(text);
+            let unknown: Vec<_> = used.iter().filter(|name| !known.contains(**name)).collect();
+            assert!(unknown.is_empty() && used.len() > 5, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn the_dashboard_is_json_and_every_panel_says_what_it_shows() {
+        let text = include_str!("../../dashboards/replication.json");
+        let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let mut ids = HashSet::new();
+        for panel in panels {
+            assert!(ids.insert(panel["id"].to_string()), "{panel}");
+            if panel["type"] != "row" {
+                assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{}", panel["title"]);
+                assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_series_rendered() {
+        let table = metrics_table();
+        let mut text = eventful();
+        SelfMetrics::new(&["log"]).render(&mut text);
+        for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE pgvigil_")) {
+            let name = name.split(' ').next().unwrap_or_default();
+            assert_eq!(table.matches(&format!("| `pgvigil_{name}` |")).count(), 1, "{name}");
+        }
+        assert!(table.lines().all(|line| line.matches(" | ").count() == 6), "{table}");
+    }
 }
