@@ -1,1 +1,178 @@
-fn main() {}
+//! `pgvigil`: arguments, logging, configuration, and then the daemon or one of its commands.
+
+mod cli;
+
+use std::error::Error;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+use cli::{CheckArgs, Command, LogFormat, PollArgs, Request};
+use pgvigil::config::environment::{self, Environment};
+use pgvigil::config::{self, Inputs, Loaded, Overrides};
+
+/// A bad option or configuration: `EX_USAGE` of sysexits.h.
+const BAD_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let environment = environment::of_process();
+    let request = match Request::parse(&environment) {
+        Ok(request) => request,
+        Err(error) => {
+            let told = error.print();
+            return if error.use_stderr() || told.is_err() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let default_level = if matches!(request.command, Command::Run(_)) { "info" } else { "warn" };
+    if let Err(error) = start_log(request.log_format, default_level, &environment) {
+        return refuse(&format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""));
+    }
+    let file = request.config.as_deref();
+    match request.command {
+        Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
+        Command::Check(args) => check(file, &environment, &args),
+        Command::Poll(args) => poll(file, &environment, &args),
+        Command::Demo => demo(),
+        Command::Completions { shell } => print(&cli::completions(shell), true),
+        Command::Man => cli::manual().map_or(ExitCode::FAILURE, |page| print(&page, true)),
+    }
+}
+
+fn run(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> ExitCode {
+    let loaded = match load(file, environment, overrides) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %loaded.config.server.listen,
+        clusters = loaded.config.clusters.len(),
+        targets = loaded.config.n_targets(),
+        source = loaded.sources.join(", "),
+        "starting"
+    );
+    match wait_for(pgvigil::app::run(loaded.config)) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            error!(%error, "pgvigil stops");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
+fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if args.offline {
+        let text = if args.json { lines(&loaded.summary_json()) } else { format!("{}\n", loaded.summary()) };
+        return print(text.as_bytes(), true);
+    }
+    let Some(report) = wait_for(pgvigil::check::run(&loaded.config)) else { return ExitCode::FAILURE };
+    let text = if args.json { lines(&report) } else { report.table(has_colour(&std::io::stdout(), environment)) };
+    print(text.as_bytes(), report.ok)
+}
+
+fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let Some(snapshot) = wait_for(pgvigil::poll::look(loaded.config)) else { return ExitCode::FAILURE };
+    let text = if args.json {
+        lines(&pgvigil::poll::json(&snapshot))
+    } else {
+        pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment))
+    };
+    print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
+}
+
+fn demo() -> ExitCode {
+    match wait_for(pgvigil::demo::run()) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(failure)) => {
+            error!(error = chain(&failure), "the demo ends early");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
+}
+
+/// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
+fn wait_for<T>(work: impl Future<Output = T>) -> Option<T> {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => Some(runtime.block_on(work)),
+        Err(error) => {
+            error!(%error, "cannot start threads");
+            None
+        }
+    }
+}
+
+/// A value as indented JSON.
+fn lines(value: &impl serde::Serialize) -> String {
+    // Names and numbers always have a JSON form.
+    serde_json::to_string_pretty(value).map(|text| text + "\n").unwrap_or_default()
+}
+
+fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> Result<Loaded, ExitCode> {
+    let loaded = config::load(&Inputs { file, environment, overrides: &overrides })
+        .map_err(|error| refuse(&error.to_string()))?;
+    if !loaded.ignored.is_empty() {
+        info!(
+            variables = loaded.ignored.join(", "),
+            "these variables are ignored: the configuration file says what to watch"
+        );
+    }
+    Ok(loaded)
+}
+
+/// Starts the log on standard error. What to log is `RUST_LOG`'s word, or else `default_level`.
+fn start_log(format: LogFormat, default_level: &str, environment: &Environment) -> Result<(), ParseError> {
+    let wanted = environment.get("RUST_LOG").filter(|wanted| !wanted.is_empty()).map_or(default_level, String::as_str);
+    let filter = EnvFilter::builder().parse(wanted)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(has_colour(&std::io::stderr(), environment)).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+    }
+    Ok(())
+}
+
+fn has_colour(stream: &impl IsTerminal, environment: &Environment) -> bool {
+    stream.is_terminal() && environment.get("NO_COLOR").is_none_or(String::is_empty)
+}
+
+/// Says on standard error why nothing is done.
+fn refuse(reason: &str) -> ExitCode {
+    // When even standard error is closed, the exit status still tells.
+    let _ = writeln!(std::io::stderr().lock(), "pgvigil: {reason}");
+    ExitCode::from(BAD_USAGE)
+}
+
+/// Writes to standard output; the exit status then says whether all is well. A reader that has gone (`| head`) is no failure.
+fn print(text: &[u8], is_well: bool) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            error!(%error, "cannot write to standard output");
+            ExitCode::FAILURE
+        }
+        _ if is_well => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}

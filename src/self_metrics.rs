@@ -31,7 +31,7 @@ const POLL_OUTCOMES: [&str; 12] = [
     "lost",
 ];
 
-const DELIVERY_OUTCOMES: [&str; 3] = ["ok", "transient", "permanent"];
+const DELIVERY_OUTCOMES: [&str; 4] = ["ok", "transient", "unclear", "permanent"];
 
 /// A row of the README's table of metrics.
 #[derive(Clone, Copy, Debug)]
@@ -153,11 +153,7 @@ impl SelfMetrics {
 
     /// An attempt to tell a notifier ended; `failure` is why it was not taken.
     pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
-        let outcome = match failure {
-            None => "ok",
-            Some(SendFailure::Transient(_)) => "transient",
-            Some(SendFailure::Permanent(_)) => "permanent",
-        };
+        let outcome = failure.map_or("ok", SendFailure::kind);
         self.notifications.with_label_values(&[notifier, outcome]).inc();
     }
 

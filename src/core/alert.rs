@@ -1,9 +1,21 @@
-//! The life of an alert: inactive, pending, firing, resolved. (To be completed.)
+//! The life of an alert, in Prometheus' words: inactive, pending, firing, resolved.
+//!
+//! [`AlertState::step`] is the whole of it: a total function of the state, one verdict and the time. Its policy, where
+//! Prometheus leaves a choice:
+//!
+//! - An alert resolves on evidence only: a reading whose whole range does not breach, for all of `keep_firing_for`, or
+//!   a subject that has gone. A reading that may breach neither fires nor resolves; it does end a pending alert, since
+//!   the condition did not hold throughout.
+//! - A reading that is not known (and held) changes nothing, as when Prometheus cannot evaluate a rule: a pending alert stays
+//!   pending and does not fire, a firing one stays firing. Time goes on meanwhile: if the first reading known again breaches,
+//!   the condition is taken to have held all along; if it is clear, to have been clear since the last known one.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::rule::Verdict;
 use super::signal::Unit;
 use super::time::MonoTime;
 use super::topology::Name;
@@ -83,5 +95,171 @@ impl Phase {
             Self::Firing => "firing",
             Self::Resolved => "resolved",
         }
+    }
+}
+
+/// How long a resolved alert is still shown. Prometheus' own figure.
+pub const SHOWN_AFTER_RESOLVED: Duration = Duration::from_secs(15 * 60);
+
+/// Where an alert stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlertState {
+    #[default]
+    Inactive,
+    Pending {
+        /// Since when the condition holds.
+        active_at: MonoTime,
+    },
+    Firing {
+        active_at: MonoTime,
+        fired_at: MonoTime,
+        /// Since when the condition is clear, while `keep_firing_for` has not passed.
+        clear_since: Option<MonoTime>,
+    },
+}
+
+impl AlertState {
+    /// The state after a verdict: `hold` is how long this breach must last to fire, `keep_firing_for` how long it must be
+    /// clear to resolve.
+    #[must_use]
+    pub fn step(self, verdict: Verdict, hold: Duration, keep_firing_for: Duration, now: MonoTime) -> Self {
+        match (self, verdict) {
+            (state, Verdict::Unknown) => state,
+            (_, Verdict::Gone) => Self::Inactive,
+            (Self::Inactive | Self::Pending { .. }, Verdict::Clear | Verdict::Possible) => Self::Inactive,
+            (Self::Inactive, Verdict::Breach | Verdict::Proven) => Self::fire_after(hold, now, now),
+            (Self::Pending { active_at }, Verdict::Breach | Verdict::Proven) => Self::fire_after(hold, active_at, now),
+            (Self::Firing { active_at, fired_at, .. }, Verdict::Breach | Verdict::Proven | Verdict::Possible) => {
+                Self::Firing { active_at, fired_at, clear_since: None }
+            }
+            (Self::Firing { active_at, fired_at, clear_since }, Verdict::Clear) => {
+                let clear_since = clear_since.unwrap_or(now);
+                if now.duration_since(clear_since) >= keep_firing_for {
+                    Self::Inactive
+                } else {
+                    Self::Firing { active_at, fired_at, clear_since: Some(clear_since) }
+                }
+            }
+        }
+    }
+
+    fn fire_after(hold: Duration, active_at: MonoTime, now: MonoTime) -> Self {
+        if now.duration_since(active_at) >= hold {
+            Self::Firing { active_at, fired_at: now, clear_since: None }
+        } else {
+            Self::Pending { active_at }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AlertState::{Firing, Inactive, Pending};
+    use super::Verdict::{Breach, Clear, Gone, Possible, Proven, Unknown};
+    use super::*;
+
+    fn at(seconds: i64) -> MonoTime {
+        MonoTime::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn pending(active_at: i64) -> AlertState {
+        Pending { active_at: at(active_at) }
+    }
+
+    fn firing(active_at: i64, fired_at: i64) -> AlertState {
+        Firing { active_at: at(active_at), fired_at: at(fired_at), clear_since: None }
+    }
+
+    fn clearing(active_at: i64, fired_at: i64, clear_since: i64) -> AlertState {
+        Firing { active_at: at(active_at), fired_at: at(fired_at), clear_since: Some(at(clear_since)) }
+    }
+
+    /// Steps through verdicts at seconds, and compares the state after each.
+    fn check(hold: u64, keep_firing_for: u64, steps: &[(i64, Verdict, AlertState)]) {
+        let mut state = Inactive;
+        for &(second, verdict, expect) in steps {
+            state = state.step(verdict, Duration::from_secs(hold), Duration::from_secs(keep_firing_for), at(second));
+            assert_eq!(state, expect, "at {second} s, {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_breach_fires_when_it_has_held() {
+        check(
+            60,
+            0,
+            &[
+                (0, Clear, Inactive),
+                (10, Breach, pending(10)),
+                (69, Proven, pending(10)),
+                (70, Breach, firing(10, 70)),
+                (80, Proven, firing(10, 70)),
+                (81, Clear, Inactive),
+                (82, Proven, pending(82)),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_breach_without_hold_fires_at_once() {
+        check(0, 0, &[(5, Breach, firing(5, 5)), (6, Clear, Inactive), (7, Proven, firing(7, 7))]);
+    }
+
+    #[test]
+    fn an_interrupted_breach_begins_anew() {
+        for interruption in [Clear, Possible, Gone] {
+            check(60, 0, &[(0, Breach, pending(0)), (50, interruption, Inactive), (61, Breach, pending(61))]);
+        }
+    }
+
+    #[test]
+    fn what_may_breach_neither_fires_nor_resolves() {
+        check(
+            0,
+            0,
+            &[(0, Possible, Inactive), (1, Proven, firing(1, 1)), (2, Possible, firing(1, 1)), (3, Clear, Inactive)],
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_changes_nothing_but_time_goes_on() {
+        check(
+            60,
+            30,
+            &[
+                (0, Unknown, Inactive),
+                (1, Breach, pending(1)),
+                (100, Unknown, pending(1)),
+                (101, Breach, firing(1, 101)),
+                (200, Unknown, firing(1, 101)),
+                (201, Clear, clearing(1, 101, 201)),
+                (300, Unknown, clearing(1, 101, 201)),
+                (301, Clear, Inactive),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_alert_keeps_firing_until_it_has_been_clear_throughout() {
+        check(
+            0,
+            30,
+            &[
+                (0, Proven, firing(0, 0)),
+                (10, Clear, clearing(0, 0, 10)),
+                (39, Clear, clearing(0, 0, 10)),
+                (39, Breach, firing(0, 0)),
+                (40, Clear, clearing(0, 0, 40)),
+                (60, Possible, firing(0, 0)),
+                (61, Clear, clearing(0, 0, 61)),
+                (91, Clear, Inactive),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_has_gone_resolves_at_once() {
+        check(0, 30, &[(0, Proven, firing(0, 0)), (1, Gone, Inactive), (2, Gone, Inactive)]);
+        check(60, 30, &[(0, Proven, pending(0)), (1, Gone, Inactive)]);
     }
 }

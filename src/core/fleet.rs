@@ -1,7 +1,23 @@
 //! All the state there is, and the one function that changes it.
+//!
+//! [`Fleet::apply`] takes whatever happened and the present, and answers with what notifiers must now be told. It cannot
+//! wait and cannot fail. Readers never see the fleet; they get a [`Snapshot`], which shares with the fleet whatever did
+//! not change, so that the cost of one poll does not grow with the number of targets.
 
-use super::ledger::Delivery;
-use super::observation::{Observation, Survey};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::alerting::Alerting;
+use super::lag::LagTracker;
+use super::ledger::{Delivery, Notice};
+use super::observation::{Observation, PollFailure, Positions, Survey, WalSender};
+use super::rule::Rule;
+use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
+use super::statements::StatementTracker;
+use super::time::MonoTime;
+use super::topology::{Name, TargetId};
+use super::wal::{Lsn, WalBytes};
 
 /// All that can happen to the fleet.
 #[derive(Clone, Debug)]
@@ -12,6 +28,266 @@ pub enum Event {
     Surveyed(Survey),
     /// An attempt to tell a notifier ended.
     Delivered(Delivery),
-    /// Time has passed.
+    /// Time has passed: what depends on it alone is brought up to date.
     Tick,
+}
+
+/// What is watched, and how it is judged.
+#[derive(Clone, Debug)]
+pub struct FleetSpec {
+    pub clusters: Vec<ClusterSpec>,
+    pub poll_interval: Duration,
+    /// A sample older than this is unknown.
+    pub stale_after: Duration,
+    /// Slow facts older than this are unknown.
+    pub survey_stale_after: Duration,
+    /// How many statements of a target are told one by one.
+    pub statements_top: usize,
+    pub rules: Vec<Rule>,
+    pub notifiers: Vec<Name>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClusterSpec {
+    pub name: Name,
+    pub targets: Vec<Name>,
+}
+
+/// Everything watched: owned by one task, changed by [`Fleet::apply`] alone.
+#[derive(Debug)]
+pub struct Fleet {
+    clusters: Vec<Cluster>,
+    index: Arc<HashMap<Name, usize>>,
+    alerting: Alerting,
+    survey_stale_after: Duration,
+    statements_top: usize,
+}
+
+#[derive(Debug)]
+struct Cluster {
+    lag: LagTracker,
+    /// One for each target, in the order of the view.
+    statements: Vec<StatementTracker>,
+    view: Arc<ClusterView>,
+}
+
+impl Fleet {
+    pub fn new(spec: FleetSpec) -> Self {
+        let clusters: Vec<Cluster> =
+            spec.clusters.iter().map(|cluster| Cluster::new(cluster, spec.poll_interval, spec.stale_after)).collect();
+        Self {
+            index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
+            clusters,
+            alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
+            survey_stale_after: spec.survey_stale_after,
+            statements_top: spec.statements_top,
+        }
+    }
+
+    /// Takes in what happened. Answers with what notifiers must be told now.
+    pub fn apply(&mut self, event: Event, now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        match event {
+            Event::Polled(observation) => {
+                if let Some(cluster) = self.cluster_mut(&observation.target) {
+                    cluster.polled(observation, now);
+                }
+                Vec::new()
+            }
+            Event::Surveyed(survey) => {
+                let (stale_after, top) = (self.survey_stale_after, self.statements_top);
+                if let Some(cluster) = self.cluster_mut(&survey.target) {
+                    cluster.surveyed(survey, stale_after, top);
+                }
+                Vec::new()
+            }
+            Event::Delivered(delivery) => {
+                self.alerting.record(&delivery, now);
+                self.due(now, wall)
+            }
+            Event::Tick => {
+                for cluster in &mut self.clusters {
+                    cluster.tick(now);
+                }
+                let views: Vec<Arc<ClusterView>> = self.views();
+                self.alerting.judge(&views, now, wall);
+                drop(views);
+                for cluster in &mut self.clusters {
+                    let alerts = self.alerting.views(&cluster.view.name);
+                    if *alerts != *cluster.view.alerts {
+                        Arc::make_mut(&mut cluster.view).alerts = alerts;
+                    }
+                }
+                self.due(now, wall)
+            }
+        }
+    }
+
+    /// What readers get.
+    pub fn snapshot(&self, now: MonoTime, wall: SystemTime) -> Snapshot {
+        Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
+    }
+
+    fn due(&mut self, now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        let views = self.views();
+        self.alerting.due(&views, now, wall)
+    }
+
+    fn views(&self) -> Vec<Arc<ClusterView>> {
+        self.clusters.iter().map(|cluster| Arc::clone(&cluster.view)).collect()
+    }
+
+    fn cluster_mut(&mut self, id: &TargetId) -> Option<&mut Cluster> {
+        self.clusters.get_mut(*self.index.get(&id.cluster)?)
+    }
+}
+
+impl Cluster {
+    fn new(spec: &ClusterSpec, poll_interval: Duration, stale_after: Duration) -> Self {
+        let targets = spec
+            .targets
+            .iter()
+            .map(|target| TargetId { cluster: spec.name.clone(), target: target.clone() })
+            .map(|id| Arc::new(TargetView::new(id, stale_after)))
+            .collect();
+        Self {
+            lag: LagTracker::new(poll_interval),
+            statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
+            view: Arc::new(ClusterView {
+                name: spec.name.clone(),
+                primary: None,
+                targets,
+                index: Arc::new(index_of(spec.targets.iter())),
+                alerts: Arc::from([]),
+            }),
+        }
+    }
+
+    fn polled(&mut self, observation: Observation, now: MonoTime) {
+        let Some(&position) = self.view.index.get(&observation.target.target) else { return };
+        self.lag.observe(&observation);
+        let lag = self.lag.estimate(&observation.target.target, now);
+        if self.lag.primary() != self.view.primary.as_ref() {
+            Arc::make_mut(&mut self.view).primary = self.lag.primary().cloned();
+        }
+
+        let target = self.target_mut(position);
+        target.lag = lag;
+        match observation.outcome {
+            Ok(positions) => {
+                target.failing = None;
+                target.answer = Some(Answer {
+                    asked_at: observation.asked_at,
+                    answered_at: observation.answered_at,
+                    positions: Arc::new(positions),
+                });
+            }
+            Err(failure) => fail(&mut target.failing, failure, observation.answered_at),
+        }
+        let stages = self.stages(position);
+        self.target_mut(position).stages = stages;
+    }
+
+    fn surveyed(&mut self, survey: Survey, stale_after: Duration, statements_top: usize) {
+        let Some(&position) = self.view.index.get(&survey.target.target) else { return };
+        let started_at = self.view.targets[position].answer.as_ref().map(|a| a.positions.identity.started_at);
+        let counters = match (&survey.outcome, started_at) {
+            (Ok(facts), Some(started_at)) => facts
+                .statements
+                .as_ref()
+                .map(|statements| self.statements[position].observe(statements, started_at, statements_top)),
+            _ => None,
+        };
+        let target = self.target_mut(position);
+        match survey.outcome {
+            Ok(mut facts) => {
+                // The entries have become counters: thousands of them are not kept twice.
+                facts.statements = None;
+                target.survey_failing = None;
+                target.survey =
+                    Some(SurveyView { answered_at: survey.answered_at, facts: Arc::new(facts), stale_after });
+                target.statements = counters.map(Arc::new);
+            }
+            Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
+        }
+    }
+
+    /// A silent replica's lag goes on growing although nothing is heard of it.
+    fn tick(&mut self, now: MonoTime) {
+        for position in 0..self.view.targets.len() {
+            let target = &self.view.targets[position];
+            if target.failing.is_none() && target.fresh(now).is_some() {
+                continue;
+            }
+            let lag = self.lag.estimate(&target.id.target, now);
+            let stages = self.stages(position);
+            if lag != target.lag || stages != target.stages {
+                let target = self.target_mut(position);
+                target.lag = lag;
+                target.stages = stages;
+            }
+        }
+    }
+
+    fn target_mut(&mut self, position: usize) -> &mut TargetView {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.view).targets[position])
+    }
+
+    /// How much WAL lies between the primary and a replica, stage by stage. `None` on a primary.
+    fn stages(&self, position: usize) -> Option<Stages> {
+        let target = &self.view.targets[position];
+        let positions = &target.answer.as_ref()?.positions;
+        let standby = positions.standby()?;
+        let end = self.lag.flush_lsn();
+        let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
+        let sender = self.sender_of(positions);
+        let receiver_flushed = standby.receiver.running().and_then(|receiver| receiver.flushed_lsn);
+        // After a restart the receive position begins at the start of a segment, behind what was replayed.
+        let received = [standby.receive_lsn, receiver_flushed, standby.replay_lsn].into_iter().flatten().max();
+        let reported = |position: Option<Lsn>| if position > received { position } else { received };
+        Some(Stages {
+            unsent: missing(sender.and_then(|sender| sender.sent_lsn)),
+            unreceived: missing(reported(sender.and_then(|sender| sender.write_lsn))),
+            unflushed: missing(received),
+            unreplayed: missing(standby.replay_lsn),
+            own_lag: sender.map_or_else(OwnLag::default, own_lag),
+        })
+    }
+
+    /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys
+    /// share the name: then nobody can say whose row it is.
+    fn sender_of(&self, replica: &Positions) -> Option<&WalSender> {
+        let name = known_as(&replica.identity.cluster_name);
+        let answers = || self.view.targets.iter().filter(|target| target.is_up()).filter_map(|up| up.answer.as_ref());
+        let standbys = answers()
+            .filter(|answer| answer.positions.standby().is_some())
+            .filter(|answer| known_as(&answer.positions.identity.cluster_name) == name);
+        let mut rows = answers()
+            .flat_map(|answer| &answer.positions.senders)
+            .filter(|sender| sender.application_name.as_deref() == Some(name));
+        let row = rows.next()?;
+        (rows.next().is_none() && standbys.take(2).count() < 2).then_some(row)
+    }
+}
+
+/// The `application_name` under which a standby presents itself unless told otherwise.
+fn known_as(cluster_name: &str) -> &str {
+    if cluster_name.is_empty() { "walreceiver" } else { cluster_name }
+}
+
+fn own_lag(sender: &WalSender) -> OwnLag {
+    let micros = |seconds: Option<f64>| seconds.map(|seconds| (seconds * 1e6).round() as i64);
+    OwnLag {
+        write_us: micros(sender.write_lag),
+        flush_us: micros(sender.flush_lag),
+        replay_us: micros(sender.replay_lag),
+    }
+}
+
+fn fail(failing: &mut Option<Failing>, failure: PollFailure, at: MonoTime) {
+    let (since, count) = failing.as_ref().map_or((at, 0), |failing| (failing.since, failing.count));
+    *failing = Some(Failing { since, last_at: at, failure, count: count + 1 });
+}
+
+fn index_of<'a>(names: impl Iterator<Item = &'a Name>) -> HashMap<Name, usize> {
+    names.enumerate().map(|(position, name)| (name.clone(), position)).collect()
 }

@@ -1,9 +1,266 @@
 //! How far a replica lags, and how sure that is.
 //!
+//! # What is measured
+//!
 //! *Replay lag of a replica at an instant* is the age of the oldest WAL that the primary had flushed and the replica has
-//! not replayed; 0 if it has replayed everything. (Module doc, algorithm and evidence table: to be completed here.)
+//! not replayed; 0 if it has replayed everything. It is not the time since the last commit: the replicas of a primary
+//! that has been idle since yesterday lag by nothing.
+//!
+//! # Why not simply ask PostgreSQL
+//!
+//! Each number that a server offers is wrong exactly when it matters. The time since the last replayed commit grows on an
+//! idle primary and stands still in a long transaction. Correcting it to 0 where received equals replayed makes a severed
+//! replica perfect. `replay_lag` is a measurement of the past: frozen between replies, gone with the connection. So the
+//! monitor keeps its own history of the primary's *flush* position ([`WalClock`]) on its own clock, reads a replica's lag
+//! from where its replay position stands in it, and lets everything else only narrow the bounds of that answer.
+//! (The insert position would not do: on an idle primary it rests a page header ahead of what any replica will ever have.)
+//!
+//! # Which evidence wins
+//!
+//! T is the instant at which the primary went beyond the replica's replay position. The history says that it lies in a
+//! bracket (A, B]: A the last time the primary was seen no further, B the first time it was known beyond.
+//!
+//! | known | evidence | value | lower bound | upper bound |
+//! |---|---|---|---|---|
+//! | no B, primary answers | `caught_up` | 0 | 0 | since A |
+//! | no B, primary lost, stream alive | `receiver` | 0 | 0 | since the last message that brought nothing new |
+//! | no B, primary refuses connections | `primary_down` | 0 | 0 | since A, growing |
+//! | no B, primary silent | `primary_lost` | 0 | 0 | since A, growing |
+//! | A, B, last replayed commit in (A, B] | `lsn+ts` | since that commit | since B | since that commit |
+//! | A, B, the primary rested at the position | `lsn_plateau` | since the middle of (A, B] | since B | since A |
+//! | A, B | `lsn` | interpolated by WAL | since B | since A |
+//! | B, no A: older than the history | `walsender` | the sender's measurement plus its age | since B | as `timestamp` |
+//! | ... in the history's first second | `warming` | none: one poll cannot tell WAL in flight | since B | as `timestamp` |
+//! | ... | `timestamp` | the upper bound | since B | since the last replayed commit or message |
+//! | ... | `lower_bound` | the lower bound | since B | infinite |
+//! | no primary yet, stream alive | `receiver_only` | 0 | 0 | age of the last message |
+//! | no primary yet | `timestamp_only` | since the last replayed commit | 0 | the value |
+//! | nothing | `no_primary`, `no_position`, `other_primary`, `foreign_cluster` | none | 0 | infinite |
+//!
+//! A replica that does not answer is judged by its upstream's row of the same beat (`@upstream`), else by its last
+//! position: right if it is down, too high if it only cannot be reached, hence with a lower bound of 0 (`@last_known`).
+//! One that stayed on a timeline which the primary has left shares no WAL beyond the fork (`@old_timeline`), however far
+//! its position is. What is read from the history while the primary is lost stays a floor (`~primary_lost`).
+//!
+//! # What this must never do
+//!
+//! - Say 0 where nothing is known, or a number for a server that is no replica of this primary.
+//! - State a bound that was not proven. Server clocks are believed only while they are steady, and never decide alone;
+//!   `timestamp_only` and the measurement in `walsender` are the exceptions, and are told as such.
+//! - Take the difference of two servers' clocks for a duration where the monitor's clock can be put between them.
+//! - Force a replay position to go forward: a replica killed hard does come back older than it was.
+//! - Go back to a primary on a lower timeline because the newest one died.
 
+mod estimate;
+mod primary;
+mod server;
+
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::primary::{Primary, PrimaryAnswer};
+use self::server::{LastAnswer, Polled, Server, Standing, Stream};
+use super::observation::{Observation, Positions, PrimaryState, ServerState, StandbyState};
+use super::time::MonoTime;
+use super::topology::Name;
+use super::wal::Lsn;
+use super::wal_clock::WalClock;
+
+/// How far a commit's stamp may be from the flush of its record, besides the error of the clock's reading. Seconds.
+const SLACK: f64 = 0.05;
+
+/// The lag of every replica of one cluster, from the polls of its servers in the order in which they end.
+#[derive(Debug)]
+pub struct LagTracker {
+    /// Seconds.
+    poll_interval: f64,
+    history: WalClock,
+    /// `None` until a primary has answered.
+    primary: Option<Primary>,
+    servers: HashMap<Name, Server>,
+    /// Application names that several standbys have been seen to share: a row under such a name is anybody's.
+    shared_names: BTreeSet<Arc<str>>,
+    first_beat: Option<u64>,
+    beat: u64,
+}
+
+impl LagTracker {
+    pub fn new(poll_interval: Duration) -> Self {
+        Self {
+            poll_interval: poll_interval.as_secs_f64(),
+            history: WalClock::new(poll_interval),
+            primary: None,
+            servers: HashMap::new(),
+            shared_names: BTreeSet::new(),
+            first_beat: None,
+            beat: 0,
+        }
+    }
+
+    /// Takes the end of a poll, answered or failed, of any server of the cluster.
+    pub fn observe(&mut self, observation: &Observation) {
+        let name = &observation.target.target;
+        self.first_beat.get_or_insert(observation.beat);
+        self.beat = self.beat.max(observation.beat);
+        if !self.servers.contains_key(name) {
+            self.servers.insert(name.clone(), Server::default());
+        }
+        match &observation.outcome {
+            Ok(positions) => {
+                self.remember(observation, positions);
+                match &positions.state {
+                    ServerState::Primary(state) => self.observe_primary(observation, positions, state),
+                    ServerState::Standby(state) => self.observe_standby(observation, positions, state),
+                }
+            }
+            Err(failure) => {
+                if let Some(server) = self.servers.get_mut(name) {
+                    server.silent_since.get_or_insert(observation.asked_at);
+                }
+                if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *name) {
+                    primary.failed(observation.answered_at, failure.proves_down());
+                }
+            }
+        }
+    }
+
+    /// The server that the lag is measured against, whether or not it still answers.
+    /// `None` while no primary has answered.
+    pub fn primary(&self) -> Option<&Name> {
+        self.primary.as_ref().map(|primary| &primary.name)
+    }
+
+    /// The primary was known and its last poll failed, or it went into recovery and none has taken over yet.
+    pub fn primary_is_lost(&self) -> bool {
+        self.primary.as_ref().is_some_and(|primary| primary.is_lost)
+    }
+
+    /// The furthest position that the primary is known to have flushed: its own last word, or what its replicas have
+    /// received since it was lost. `None` while no primary has answered.
+    pub fn flush_lsn(&self) -> Option<Lsn> {
+        self.history.last().map(|mark| mark.lsn)
+    }
+
+    /// When the primary's WAL reached each position.
+    pub fn history(&self) -> &WalClock {
+        &self.history
+    }
+
+    /// The target is no longer watched. What it told as a primary stays true.
+    pub fn forget(&mut self, target: &Name) {
+        self.servers.remove(target);
+        if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *target) {
+            primary.is_lost = true;
+        }
+    }
+
+    /// What any answer tells, whatever the role.
+    fn remember(&mut self, observation: &Observation, positions: &Positions) {
+        let Some(server) = self.servers.get_mut(&observation.target.target) else { return };
+        let identity = &positions.identity;
+        let before = server.last_answer.as_ref().map(|last| &last.identity);
+        if let (Some(was), Some(is)) =
+            (before.and_then(|identity| identity.system_identifier), identity.system_identifier)
+            && was != is
+        {
+            // Another cluster's server behind the same address.
+            *server = Server::default();
+        }
+        server.silent_since = None;
+        if let ServerState::Primary(PrimaryState { checkpoint: Some(checkpoint), .. }) = positions.state {
+            server.checkpoint = Some((identity.started_at, checkpoint));
+        }
+        let polled =
+            Polled { beat: observation.beat, asked_at: observation.asked_at, answered_at: observation.answered_at };
+        server.senders.store(polled, &positions.senders);
+        for name in server.senders.shared_names() {
+            if !self.shared_names.contains(name) {
+                self.shared_names.insert(Arc::clone(name));
+            }
+        }
+    }
+
+    fn observe_primary(&mut self, observation: &Observation, positions: &Positions, state: &PrimaryState) {
+        let name = &observation.target.target;
+        let is_accepted = self.accepts(name, positions, state);
+        let Some(server) = self.servers.get_mut(name) else { return };
+        let identity = &positions.identity;
+        let last_answer = server.last_answer.replace(LastAnswer { identity: Arc::clone(identity), standing: None });
+        server.timeline = server.timeline.max(Some(state.timeline));
+        if !is_accepted {
+            return;
+        }
+        let answer = PrimaryAnswer {
+            name,
+            identity,
+            clock: positions.clock,
+            state,
+            checkpoint: server
+                .checkpoint
+                .filter(|(started_at, _)| *started_at == identity.started_at)
+                .map(|(_, checkpoint)| checkpoint),
+            asked_at: observation.asked_at,
+            answered_at: observation.answered_at,
+        };
+        match self.primary.as_mut().filter(|primary| !primary.is_foreign(identity.system_identifier)) {
+            Some(primary) => {
+                let standing = last_answer.and_then(|last| last.standing);
+                primary.answered(answer, standing.as_ref(), self.poll_interval, &mut self.history);
+            }
+            None => self.primary = Some(Primary::begin(answer, &mut self.history)),
+        }
+    }
+
+    /// Whether a server that says it is a primary is the one to measure against.
+    fn accepts(&self, name: &Name, positions: &Positions, state: &PrimaryState) -> bool {
+        let Some(primary) = &self.primary else { return true };
+        if primary.name == *name {
+            return true;
+        }
+        if primary.is_foreign(positions.identity.system_identifier) {
+            // Another cluster's, unless ours has gone from behind every address.
+            let is_ours = |server: &Server| {
+                let last_answer = server.last_answer.as_ref().filter(|_| server.silent_since.is_none());
+                last_answer.is_some_and(|last| !primary.is_foreign(last.identity.system_identifier))
+            };
+            return primary.is_lost && !self.servers.iter().any(|(other, server)| other != name && is_ours(server));
+        }
+        state.timeline > primary.timeline || (state.timeline == primary.timeline && primary.is_lost)
+    }
+
+    fn observe_standby(&mut self, observation: &Observation, positions: &Positions, state: &StandbyState) {
+        let name = &observation.target.target;
+        let mut standing = Standing::new(state, positions.clock, observation.asked_at, observation.answered_at);
+        if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *name) {
+            primary.is_lost = true;
+        }
+        let Some(server) = self.servers.get_mut(name) else { return };
+        server.timeline = server.timeline.max(standing.timeline());
+        server.replay_lsn = standing.replay_lsn.or(server.replay_lsn);
+        let primary_is_lost = self.primary.as_ref().is_some_and(|primary| primary.is_lost);
+        let nothing_came = server.standing().is_some_and(|before| before.receive_lsn == standing.receive_lsn);
+        standing.severed = matches!(standing.receiver, Stream::Absent) || (nothing_came && primary_is_lost);
+        if let Some(primary) = &self.primary
+            && !primary.is_foreign(positions.identity.system_identifier)
+        {
+            if primary.is_lost
+                && server.timeline == Some(primary.timeline)
+                && let Some(received) = standing.received()
+            {
+                self.history.observe_received(received, observation.answered_at);
+            }
+            standing.caught_up = standing.replay_lsn.is_some_and(|lsn| self.history.bracket(lsn).by.is_none());
+        }
+        server.last_answer = Some(LastAnswer { identity: Arc::clone(&positions.identity), standing: Some(standing) });
+    }
+}
+
+/// An instant of the monitor's clock in seconds: where server stamps and fractions of brackets are computed with.
+fn mono_seconds(instant: MonoTime) -> f64 {
+    instant.as_nanos() as f64 / 1e9
+}
 
 /// What is told about a replica's replay lag, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,9 +278,13 @@ pub struct LagEstimate {
 /// How much of the value is proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Certainty {
+    /// The bounds are within two poll intervals, or 5 % of the value, of each other.
     Exact,
+    /// The value may be too small: the primary is lost, or nothing bounds the lag from above.
     AtLeast,
+    /// The value may be too large: only the upper bound is near it.
     AtMost,
+    /// There is no value.
     Unknown,
 }
 
@@ -48,24 +309,36 @@ pub struct Method {
     pub upstream: bool,
     /// The replica is on a timeline that the primary has left.
     pub old_timeline: bool,
-    /// The primary does not answer; the history stands still.
+    /// The primary does not answer; the history stands still. Not set where the evidence says so itself.
     pub primary_lost: bool,
 }
 
 /// What the value rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
+    /// It has replayed all that the primary had flushed.
     CaughtUp,
+    /// The history brackets the position, and the last replayed commit was stamped within the bracket.
     LsnAndTimestamp,
+    /// The history brackets the position; the value is interpolated.
     Lsn,
+    /// The position is one where the primary was seen to rest; the value is the middle of the bracket.
     LsnPlateau,
+    /// The primary is lost, but its stream to this replica was alive a moment ago and had brought nothing more.
     Receiver,
+    /// The primary is proven down since it was lost, and nothing beyond the replica's position is known.
     PrimaryDown,
+    /// The primary is lost and nothing beyond the replica's position is known: there may be more.
     PrimaryLost,
+    /// Older than the history; the primary's own sender has measured this very position.
     WalSender,
+    /// Older than the history; the last replayed commit (or message) says how old it is at most.
     Timestamp,
+    /// Older than the history, and nothing says how much older.
     LowerBound,
+    /// No primary was ever seen; the replica has replayed all that its upstream had when it last wrote.
     ReceiverOnly,
+    /// No primary was ever seen; the age of the last replayed commit, trusting that two servers' clocks agree.
     TimestampOnly,
     /// No value: one poll cannot tell WAL in flight from a stuck replay.
     Warming,
@@ -119,3 +392,6 @@ impl fmt::Display for Method {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

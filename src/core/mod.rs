@@ -1,6 +1,7 @@
 //! Everything that is decided: lag, rules, alerts, what notifiers must still be told. Pure: no clock, no I/O, no async.
 
 pub mod alert;
+pub mod alerting;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;

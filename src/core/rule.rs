@@ -1,1 +1,783 @@
-//! Rules: one signal, one comparison, how long it must hold. (To be written.)
+//! Rules: one signal, one comparison, how long it must hold. A rule is checked once, when it is parsed, and cannot fail
+//! afterwards. It judges values with their bounds: what is proven to breach is told apart from what merely seems to.
+
+use std::time::Duration;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+use super::alert::Severity;
+use super::lag::Certainty;
+use super::signal::{Read, Signal, Unit, Value};
+use super::snapshot::{ClusterView, TargetView};
+use super::topology::{Name, Role};
+
+/// A rule as written under `[[rule]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleConfig {
+    pub name: String,
+    /// `signal op value`: a signal's name, with or without `pgvigil_`; one of `> >= < <= == !=`; a value in the signal's
+    /// unit (`5s`, `64MiB`, `80%`, `3`).
+    pub when: String,
+    /// How long the condition must hold before the alert fires. Not set: a proven breach fires at once, one that rests on an
+    /// estimate must last two poll intervals.
+    #[serde(default, rename = "for", deserialize_with = "duration")]
+    pub hold_for: Option<Duration>,
+    /// How long the condition must be clear before the alert resolves. Not set: at once.
+    #[serde(default, deserialize_with = "duration")]
+    pub keep_firing_for: Option<Duration>,
+    #[serde(default = "default_severity")]
+    pub severity: Severity,
+    /// Only these clusters. Empty: all.
+    #[serde(default)]
+    pub cluster: OneOrMany,
+    /// Only these targets. Empty: all.
+    #[serde(default)]
+    pub target: OneOrMany,
+    /// Only targets of this role, by their own last word.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// Only while the replica's lag is told with one of these certainties (`exact`, `at_least`, `at_most`, `unknown`). Empty: any.
+    #[serde(default)]
+    pub certainty: OneOrMany,
+    #[serde(default)]
+    pub when_unknown: WhenUnknown,
+}
+
+const fn default_severity() -> Severity {
+    Severity::Warning
+}
+
+/// A name, or a list of names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "OneOrManyForm")]
+pub struct OneOrMany(pub Vec<String>);
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a name or a list of names")]
+enum OneOrManyForm {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl From<OneOrManyForm> for OneOrMany {
+    fn from(form: OneOrManyForm) -> Self {
+        match form {
+            OneOrManyForm::One(name) => Self(vec![name]),
+            OneOrManyForm::Many(names) => Self(names),
+        }
+    }
+}
+
+/// What a rule makes of a reading that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenUnknown {
+    /// The alert stays as it is: what is pending does not fire, what fires does not resolve.
+    #[default]
+    Hold,
+    /// As if the condition did not hold.
+    Clear,
+    /// As if the condition held, though without proof.
+    Breach,
+}
+
+/// Why a rule cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rule {rule:?}: {fault}")]
+pub struct RuleError {
+    pub rule: String,
+    pub fault: RuleFault,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleFault {
+    #[error("a rule needs a name of 1 to 128 characters without control characters")]
+    Name,
+    #[error("two rules have this name")]
+    Duplicate,
+    #[error("cannot read {0:?}; write for example \"replay_lag_seconds > 5s\", with one of > >= < <= == !=")]
+    Form(String),
+    #[error("there is no signal {name:?}; the nearest is {nearest:?}")]
+    Signal { name: String, nearest: &'static str },
+    #[error("threshold {text:?} is {given}, but {signal} is {wanted}; write for example {example:?}")]
+    Unit { text: String, given: &'static str, signal: &'static str, wanted: &'static str, example: &'static str },
+    #[error("it selects by {selector}, but {signal} is one number for a whole cluster")]
+    Selector { selector: &'static str, signal: &'static str },
+    #[error("there is no certainty {0:?}; write one of exact, at_least, at_most, unknown")]
+    Certainty(String),
+}
+
+/// A rule that has been checked.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pub name: Name,
+    pub severity: Severity,
+    pub condition: Condition,
+    pub when_unknown: WhenUnknown,
+    pub keep_firing_for: Duration,
+    hold_for: Option<Duration>,
+    clusters: Vec<String>,
+    targets: Vec<String>,
+    role: Option<Role>,
+    certainties: Vec<Certainty>,
+}
+
+/// One comparison of a signal with a threshold.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    pub signal: &'static Signal,
+    pub op: Op,
+    /// In the signal's base unit: seconds, bytes, a fraction of 1, a count.
+    pub threshold: f64,
+    /// As written, for example `replay_lag_seconds > 5s`.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Gt,
+    Ge,
+    Lt,
+    Le,
+    Eq,
+    Ne,
+}
+
+/// What a rule makes of one reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not one value within the bounds breaches.
+    Clear,
+    /// The value does not breach, but its bounds do not exclude it: not enough to fire, not enough to resolve.
+    Possible,
+    /// The value breaches; its bounds leave a doubt.
+    Breach,
+    /// Every value within the bounds breaches.
+    Proven,
+    /// Nothing is known, and the rule holds what it has.
+    Unknown,
+    /// The subject is there no more.
+    Gone,
+}
+
+/// Whether a rule is about a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selected {
+    Yes,
+    No,
+    /// It cannot be told, because the target has not yet said its role.
+    Unknown,
+}
+
+impl Rule {
+    /// Checks all rules, and that no two have one name.
+    ///
+    /// # Errors
+    /// The first rule that cannot be used.
+    pub fn parse_all(configs: &[RuleConfig], signals: &'static [Signal]) -> Result<Vec<Self>, RuleError> {
+        for (index, config) in configs.iter().enumerate() {
+            if configs[..index].iter().any(|earlier| earlier.name == config.name) {
+                return Err(RuleError { rule: config.name.clone(), fault: RuleFault::Duplicate });
+            }
+        }
+        configs.iter().map(|config| Self::parse(config, signals)).collect()
+    }
+
+    /// # Errors
+    /// Says what is wrong with the rule, and what would be right.
+    pub fn parse(config: &RuleConfig, signals: &'static [Signal]) -> Result<Self, RuleError> {
+        Self::check(config, signals).map_err(|fault| RuleError { rule: config.name.clone(), fault })
+    }
+
+    fn check(config: &RuleConfig, signals: &'static [Signal]) -> Result<Self, RuleFault> {
+        let length = config.name.chars().count();
+        if config.name.trim() != config.name
+            || !(1..=128).contains(&length)
+            || config.name.chars().any(char::is_control)
+        {
+            return Err(RuleFault::Name);
+        }
+        let condition = Condition::parse(&config.when, signals)?;
+        if matches!(condition.signal.read, Read::Cluster(_)) {
+            let selector = [
+                (!config.target.0.is_empty(), "target"),
+                (config.role.is_some(), "role"),
+                (!config.certainty.0.is_empty(), "certainty"),
+            ];
+            if let Some((_, selector)) = selector.into_iter().find(|(is_set, _)| *is_set) {
+                return Err(RuleFault::Selector { selector, signal: condition.signal.name });
+            }
+        }
+        let certainty = |word: &String| {
+            [Certainty::Exact, Certainty::AtLeast, Certainty::AtMost, Certainty::Unknown]
+                .into_iter()
+                .find(|certainty| certainty.as_str() == word)
+                .ok_or_else(|| RuleFault::Certainty(word.clone()))
+        };
+        Ok(Self {
+            name: Name::new(&config.name),
+            severity: config.severity,
+            condition,
+            when_unknown: config.when_unknown,
+            keep_firing_for: config.keep_firing_for.unwrap_or_default(),
+            hold_for: config.hold_for,
+            clusters: config.cluster.0.clone(),
+            targets: config.target.0.clone(),
+            role: config.role,
+            certainties: config.certainty.0.iter().map(certainty).collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub fn selects_cluster(&self, cluster: &ClusterView) -> bool {
+        self.clusters.is_empty() || self.clusters.iter().any(|name| name == cluster.name.as_str())
+    }
+
+    /// Whether the rule is about this target of a selected cluster.
+    pub fn selects(&self, target: &TargetView) -> Selected {
+        if !self.targets.is_empty() && !self.targets.iter().any(|name| name == target.id.target.as_str()) {
+            return Selected::No;
+        }
+        if let Some(role) = self.role {
+            match target.last_role() {
+                None => return Selected::Unknown,
+                Some(own) if own != role => return Selected::No,
+                Some(_) => {}
+            }
+        }
+        if !self.certainties.is_empty() {
+            let certainty = target.lag.map_or(Certainty::Unknown, |lag| lag.certainty);
+            if !self.certainties.contains(&certainty) {
+                return Selected::No;
+            }
+        }
+        Selected::Yes
+    }
+
+    /// What the rule makes of a value read off `target` (`None` for a signal of the cluster).
+    pub fn judge(&self, value: Value, target: Option<&TargetView>) -> Verdict {
+        let value = match target {
+            Some(target) if self.condition.is_replay_lag() => less_apply_delay(value, target),
+            _ => value,
+        };
+        self.condition.judge(value)
+    }
+
+    /// What the rule makes of a subject whose reading is not known.
+    pub const fn judge_unknown(&self) -> Verdict {
+        match self.when_unknown {
+            WhenUnknown::Hold => Verdict::Unknown,
+            WhenUnknown::Clear => Verdict::Clear,
+            WhenUnknown::Breach => Verdict::Breach,
+        }
+    }
+
+    /// How long a breach must last before it fires.
+    pub fn hold(&self, verdict: Verdict, poll_interval: Duration) -> Duration {
+        match (self.hold_for, verdict) {
+            (Some(hold_for), _) => hold_for,
+            (None, Verdict::Proven) => Duration::ZERO,
+            (None, _) => poll_interval * 2,
+        }
+    }
+}
+
+/// A replica told to stay behind (`recovery_min_apply_delay`) lags by what it lags beyond that. Done here and not in the
+/// signal: the number that is shown stays the lag. Until the first survey has told the delay, nothing proves that there is a breach.
+fn less_apply_delay(value: Value, target: &TargetView) -> Value {
+    match &target.survey {
+        Some(survey) => {
+            let delay = survey.facts.apply_delay_seconds;
+            let less = |seconds: f64| (seconds - delay).max(0.0);
+            Value { value: less(value.value), lower: less(value.lower), upper: less(value.upper) }
+        }
+        None => Value { lower: 0.0, ..value },
+    }
+}
+
+impl Condition {
+    fn parse(when: &str, signals: &'static [Signal]) -> Result<Self, RuleFault> {
+        let form = || RuleFault::Form(when.to_owned());
+        let start = when.find(['>', '<', '=', '!']).ok_or_else(form)?;
+        let (op, op_text) = Op::at_start_of(&when[start..]).ok_or_else(form)?;
+        let (name, text) = (when[..start].trim(), when[start + op_text.len()..].trim());
+        if name.is_empty() || text.is_empty() || text.contains(['>', '<', '=', '!']) {
+            return Err(form());
+        }
+        let name = name.strip_prefix("pgvigil_").unwrap_or(name);
+        let signal = signals
+            .iter()
+            .find(|signal| signal.name == name)
+            .ok_or_else(|| RuleFault::Signal { name: name.to_owned(), nearest: nearest(name, signals) })?;
+        let threshold = threshold(text, signal)?;
+        Ok(Self { signal, op, threshold, text: format!("{name} {op_text} {text}") })
+    }
+
+    /// Whether the signal is a replay lag in seconds, which rules read less the delay that was asked for.
+    pub fn is_replay_lag(&self) -> bool {
+        matches!(self.signal.name, "replay_lag_seconds" | "replay_lag_lower_seconds" | "replay_lag_upper_seconds")
+    }
+
+    fn judge(&self, Value { value, lower, upper }: Value) -> Verdict {
+        if value.is_nan() {
+            return Verdict::Unknown;
+        }
+        let t = self.threshold;
+        #[expect(clippy::float_cmp, reason = "`==` and `!=` are for counts and 0/1, which are exact")]
+        let (all, one, any) = match self.op {
+            Op::Gt => (lower > t, value > t, upper > t),
+            Op::Ge => (lower >= t, value >= t, upper >= t),
+            Op::Lt => (upper < t, value < t, lower < t),
+            Op::Le => (upper <= t, value <= t, lower <= t),
+            Op::Eq => (lower == t && upper == t, value == t, lower <= t && t <= upper),
+            Op::Ne => (t < lower || upper < t, value != t, lower != t || upper != t),
+        };
+        match (all, one, any) {
+            (true, true, _) => Verdict::Proven,
+            (_, true, _) => Verdict::Breach,
+            (_, false, true) => Verdict::Possible,
+            (_, false, false) => Verdict::Clear,
+        }
+    }
+}
+
+impl Op {
+    fn at_start_of(text: &str) -> Option<(Self, &'static str)> {
+        [(Self::Ge, ">="), (Self::Le, "<="), (Self::Eq, "=="), (Self::Ne, "!="), (Self::Gt, ">"), (Self::Lt, "<")]
+            .into_iter()
+            .find(|(_, op)| text.starts_with(op))
+    }
+}
+
+fn nearest(name: &str, signals: &[Signal]) -> &'static str {
+    signals
+        .iter()
+        .map(|signal| (strsim::sorensen_dice(name, signal.name), signal.name))
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map_or("", |(_, name)| name)
+}
+
+/// A threshold in the base unit of its signal.
+fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
+    let plain = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    let value = match signal.unit {
+        Unit::Seconds => seconds(text),
+        Unit::Bytes => bytes(text),
+        // A plain 80 would be 8,000 %: surely not what was meant.
+        Unit::Ratio => percent(text).or(plain.filter(|ratio| (-1.0..=1.0).contains(ratio))),
+        Unit::Count => plain,
+        Unit::Bool => plain.filter(|bit| [0.0, 1.0].contains(bit)),
+    };
+    value.ok_or_else(|| RuleFault::Unit {
+        text: text.to_owned(),
+        given: if bytes(text).is_some() && plain.is_none() {
+            "a size"
+        } else if seconds(text).is_some() && plain.is_none() {
+            "a duration"
+        } else if percent(text).is_some() {
+            "a ratio"
+        } else if plain.is_some() {
+            "a plain number"
+        } else {
+            "not a value"
+        },
+        signal: signal.name,
+        wanted: match signal.unit {
+            Unit::Seconds => "a duration",
+            Unit::Bytes => "a size",
+            Unit::Ratio => "a ratio",
+            Unit::Count => "a count",
+            Unit::Bool => "0 or 1",
+        },
+        example: match signal.unit {
+            Unit::Seconds => "10s",
+            Unit::Bytes => "64MiB",
+            Unit::Ratio => "80%",
+            Unit::Count => "3",
+            Unit::Bool => "0",
+        },
+    })
+}
+
+fn seconds(text: &str) -> Option<f64> {
+    humantime::parse_duration(text).ok().map(|duration| duration.as_secs_f64())
+}
+
+fn percent(text: &str) -> Option<f64> {
+    let number = text.strip_suffix('%')?.trim_end().parse::<f64>().ok()?;
+    number.is_finite().then_some(number / 100.0)
+}
+
+/// A size: a number and `B`, `kB`/`KB`, `MB`, `GB`, `TB` (powers of 1000) or `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024).
+fn bytes(text: &str) -> Option<f64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor = match unit.trim_start() {
+        "" if number == "0" => 1.0,
+        "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        "KiB" => 1024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        "TiB" => 1_099_511_627_776.0,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * factor)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a duration such as \"1m\"")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_str(Text).map(Some)
+}
+
+/// The rules that apply when none are written.
+pub fn preset() -> Vec<RuleConfig> {
+    const MINUTE: u64 = 60;
+    let rule = |name: &str, when: &str, hold_for: u64, severity: Severity| RuleConfig {
+        name: name.to_owned(),
+        when: when.to_owned(),
+        hold_for: Some(Duration::from_secs(hold_for)),
+        keep_firing_for: None,
+        severity,
+        cluster: OneOrMany::default(),
+        target: OneOrMany::default(),
+        role: None,
+        certainty: OneOrMany::default(),
+        when_unknown: WhenUnknown::Hold,
+    };
+    vec![
+        rule("TargetDown", "target_up == 0", 10, Severity::Critical),
+        rule("ReplicaLagging", "replay_lag_seconds > 5s", 15, Severity::Warning),
+        RuleConfig { hold_for: None, ..rule("ReplicaLagCritical", "replay_lag_seconds > 60s", 0, Severity::Critical) },
+        // The primary is lost: nothing proves that the replica has its last WAL. Slower, for it is no fault of the replica.
+        RuleConfig {
+            certainty: OneOrMany(vec![Certainty::AtLeast.as_str().to_owned()]),
+            ..rule("ReplicaLagUnproven", "replay_lag_upper_seconds > 5m", MINUTE, Severity::Warning)
+        },
+        rule("ReplicaNotReceiving", "receiver_running == 0", 30, Severity::Warning),
+        rule("ConnectionsNearLimit", "connections_used_ratio > 80%", MINUTE, Severity::Warning),
+        rule("InactiveSlotRetainsWal", "slot_inactive_retained_bytes > 1GiB", 5 * MINUTE, Severity::Warning),
+        // Not at once: in a switchover the old primary's last answer may still stand beside the new one's first.
+        rule("SeveralPrimaries", "primaries > 1", 5, Severity::Critical),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::core::lag::LagEstimate;
+    use crate::core::signal::{Coverage, Kind};
+    use crate::core::topology::TargetId;
+
+    const fn signal(name: &'static str, unit: Unit, labels: &'static [&'static str], read: Read) -> Signal {
+        Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", labels, read }
+    }
+
+    fn lag(target: &TargetView, emit: &mut dyn FnMut(&[&str], Value), of: fn(&LagEstimate) -> Value) -> Coverage {
+        match &target.lag {
+            Some(lag) => {
+                emit(&[], of(lag));
+                Coverage::Complete
+            }
+            None => Coverage::Unknown,
+        }
+    }
+
+    /// As many signals as the tests of rules need.
+    pub(crate) static SIGNALS: &[Signal] = &[
+        signal(
+            "target_up",
+            Unit::Bool,
+            &[],
+            Read::Target(|_, target, _, emit| {
+                if target.tried() {
+                    emit(&[], Value::exact(f64::from(u8::from(target.is_up()))));
+                }
+                Coverage::Unknown
+            }),
+        ),
+        signal(
+            "replay_lag_seconds",
+            Unit::Seconds,
+            &[],
+            Read::Target(|_, target, _, emit| {
+                lag(target, emit, |lag| Value {
+                    value: lag.value.unwrap_or(f64::NAN),
+                    lower: lag.lower,
+                    upper: lag.upper,
+                })
+            }),
+        ),
+        signal(
+            "replay_lag_upper_seconds",
+            Unit::Seconds,
+            &[],
+            Read::Target(|_, target, _, emit| lag(target, emit, |lag| Value::exact(lag.upper))),
+        ),
+        signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("connections_used_ratio", Unit::Ratio, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal(
+            "slot_inactive_retained_bytes",
+            Unit::Bytes,
+            &["slot"],
+            Read::Target(|_, target, now, emit| {
+                let Some(facts) = target.fresh_survey(now) else { return Coverage::Unknown };
+                for slot in facts.slots.iter().filter(|slot| !slot.active) {
+                    if let Some(retained) = slot.retained_bytes {
+                        emit(&[&slot.name], Value::exact(retained as f64));
+                    }
+                }
+                Coverage::Complete
+            }),
+        ),
+        signal(
+            "primaries",
+            Unit::Count,
+            &[],
+            Read::Cluster(|cluster, _, emit| {
+                let n_primaries = cluster.targets.iter().filter(|t| t.last_role() == Some(Role::Primary)).count();
+                emit(&[], Value::exact(n_primaries as f64));
+                Coverage::Complete
+            }),
+        ),
+    ];
+
+    pub(crate) fn config(name: &str, when: &str) -> RuleConfig {
+        RuleConfig {
+            name: name.to_owned(),
+            when: when.to_owned(),
+            hold_for: None,
+            keep_firing_for: None,
+            severity: Severity::Warning,
+            cluster: OneOrMany::default(),
+            target: OneOrMany::default(),
+            role: None,
+            certainty: OneOrMany::default(),
+            when_unknown: WhenUnknown::Hold,
+        }
+    }
+
+    fn condition(when: &str) -> Result<(&'static str, Op, f64), String> {
+        Rule::parse(&config("R", when), SIGNALS)
+            .map(|Rule { condition, .. }| (condition.signal.name, condition.op, condition.threshold))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_threshold_is_read_in_the_unit_of_its_signal() {
+        for (when, signal, op, threshold) in [
+            ("replay_lag_seconds > 5s", "replay_lag_seconds", Op::Gt, 5.0),
+            ("pgvigil_replay_lag_seconds>=1m 30s", "replay_lag_seconds", Op::Ge, 90.0),
+            ("replay_lag_seconds < 250ms", "replay_lag_seconds", Op::Lt, 0.25),
+            ("slot_inactive_retained_bytes > 64MiB", "slot_inactive_retained_bytes", Op::Gt, 67_108_864.0),
+            ("slot_inactive_retained_bytes <= 1.5 GB", "slot_inactive_retained_bytes", Op::Le, 1.5e9),
+            ("slot_inactive_retained_bytes > 0", "slot_inactive_retained_bytes", Op::Gt, 0.0),
+            ("connections_used_ratio > 80%", "connections_used_ratio", Op::Gt, 0.8),
+            ("connections_used_ratio > 0.8", "connections_used_ratio", Op::Gt, 0.8),
+            ("primaries != 1", "primaries", Op::Ne, 1.0),
+            ("  target_up  ==  0 ", "target_up", Op::Eq, 0.0),
+        ] {
+            assert_eq!(condition(when), Ok((signal, op, threshold)), "{when}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_used_says_what_would_be_right() {
+        let lag_is = "but replay_lag_seconds is a duration; write for example \"10s\"";
+        let form = "with one of > >= < <= == !=";
+        for (when, fault) in [
+            ("replay_lag_seconds > 10MB", format!("threshold \"10MB\" is a size, {lag_is}")),
+            ("replay_lag_seconds > 5", format!("threshold \"5\" is a plain number, {lag_is}")),
+            ("replay_lag_seconds > 5%", format!("threshold \"5%\" is a ratio, {lag_is}")),
+            ("replay_lag_seconds > soon", format!("threshold \"soon\" is not a value, {lag_is}")),
+            (
+                "connections_used_ratio > 80",
+                "threshold \"80\" is a plain number, but connections_used_ratio is a ratio; write for example \"80%\""
+                    .into(),
+            ),
+            (
+                "primaries > 10s",
+                "threshold \"10s\" is a duration, but primaries is a count; write for example \"3\"".into(),
+            ),
+            (
+                "target_up == 2",
+                "threshold \"2\" is a plain number, but target_up is 0 or 1; write for example \"0\"".into(),
+            ),
+            ("replica_lag > 5s", "there is no signal \"replica_lag\"; the nearest is \"replay_lag_seconds\"".into()),
+            (
+                "primaries = 1",
+                format!("cannot read \"primaries = 1\"; write for example \"replay_lag_seconds > 5s\", {form}"),
+            ),
+            ("primaries", format!("cannot read \"primaries\"; write for example \"replay_lag_seconds > 5s\", {form}")),
+            (
+                "1 < primaries < 3",
+                format!("cannot read \"1 < primaries < 3\"; write for example \"replay_lag_seconds > 5s\", {form}"),
+            ),
+        ] {
+            assert_eq!(condition(when), Err(format!("rule \"R\": {fault}")));
+        }
+    }
+
+    #[test]
+    fn a_rule_over_a_whole_cluster_selects_no_target() {
+        let role = RuleConfig { role: Some(Role::Replica), ..config("R", "primaries > 1") };
+        let target = RuleConfig { target: OneOrMany(vec!["a".into()]), ..config("R", "primaries > 1") };
+        for (config, selector) in [(role, "role"), (target, "target")] {
+            assert_eq!(
+                Rule::parse(&config, SIGNALS).map(drop).map_err(|error| error.fault),
+                Err(RuleFault::Selector { selector, signal: "primaries" })
+            );
+        }
+    }
+
+    #[test]
+    fn two_rules_of_one_name_are_refused() {
+        let rules = [config("A", "primaries > 1"), config("B", "primaries > 1"), config("A", "primaries > 2")];
+        let error = Rule::parse_all(&rules, SIGNALS).map(drop).map_err(|error| error.to_string());
+        assert_eq!(error, Err("rule \"A\": two rules have this name".to_owned()));
+    }
+
+    #[test]
+    fn a_rule_is_read_as_written() {
+        let text = r#"{"name": "ReplicaLagging", "when": "replay_lag_seconds > 5s", "for": "1m", "keep_firing_for": "30s",
+            "severity": "critical", "cluster": "orders", "target": ["a", "b"], "role": "replica", "when_unknown": "breach"}"#;
+        let expect = RuleConfig {
+            hold_for: Some(Duration::from_secs(60)),
+            keep_firing_for: Some(Duration::from_secs(30)),
+            severity: Severity::Critical,
+            cluster: OneOrMany(vec!["orders".into()]),
+            target: OneOrMany(vec!["a".into(), "b".into()]),
+            role: Some(Role::Replica),
+            when_unknown: WhenUnknown::Breach,
+            ..config("ReplicaLagging", "replay_lag_seconds > 5s")
+        };
+        assert_eq!(serde_json::from_str::<RuleConfig>(text).map_err(|error| error.to_string()), Ok(expect));
+        let least = serde_json::from_str::<RuleConfig>(r#"{"name": "R", "when": "primaries > 1"}"#);
+        assert_eq!(least.map_err(|error| error.to_string()), Ok(config("R", "primaries > 1")));
+        for (text, reason) in [
+            (r#"{"name": "R", "when": "x", "for": 5}"#, "expected a duration such as \"1m\""),
+            (r#"{"name": "R", "when": "x", "for": "5"}"#, "expected a duration such as \"1m\""),
+            (r#"{"name": "R", "when": "x", "while": "5s"}"#, "unknown field `while`"),
+            (r#"{"name": "R", "when": "x", "cluster": 3}"#, "a name or a list of names"),
+        ] {
+            let error = serde_json::from_str::<RuleConfig>(text).expect_err(text).to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_preset_is_made_of_good_rules() {
+        let rules = Rule::parse_all(&preset(), SIGNALS).expect("the preset parses");
+        let lines: Vec<_> = rules
+            .iter()
+            .map(|rule| {
+                let hold_for = rule.hold_for.map_or("-".to_owned(), |hold_for| format!("{hold_for:?}"));
+                format!("{}: {}, {hold_for}, {}", rule.name, rule.condition.text, rule.severity.as_str())
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "TargetDown: target_up == 0, 10s, critical",
+                "ReplicaLagging: replay_lag_seconds > 5s, 15s, warning",
+                "ReplicaLagCritical: replay_lag_seconds > 60s, -, critical",
+                "ReplicaLagUnproven: replay_lag_upper_seconds > 5m, 60s, warning",
+                "ReplicaNotReceiving: receiver_running == 0, 30s, warning",
+                "ConnectionsNearLimit: connections_used_ratio > 80%, 60s, warning",
+                "InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB, 300s, warning",
+                "SeveralPrimaries: primaries > 1, 5s, critical",
+            ]
+        );
+    }
+
+    fn value(value: f64, lower: f64, upper: f64) -> Value {
+        Value { value, lower, upper }
+    }
+
+    #[test]
+    fn bounds_tell_what_is_proven_from_what_may_be() {
+        use Verdict::{Breach, Clear, Possible, Proven, Unknown};
+        for (op, value, expect) in [
+            (">", value(10.0, 6.0, 12.0), Proven),
+            (">", value(10.0, 5.0, 12.0), Breach),
+            (">", value(10.0, 0.0, f64::INFINITY), Breach),
+            (">", value(0.0, 0.0, f64::INFINITY), Possible),
+            (">", value(4.0, 0.0, 5.0), Clear),
+            (">", value(5.0, 5.0, 5.0), Clear),
+            (">", value(f64::NAN, 0.0, 9.0), Unknown),
+            (">=", value(5.0, 5.0, 5.0), Proven),
+            (">=", value(4.0, 0.0, 5.0), Possible),
+            ("<", value(4.0, 3.0, 4.5), Proven),
+            ("<", value(4.0, 3.0, 5.0), Breach),
+            ("<", value(6.0, 3.0, 8.0), Possible),
+            ("<", value(6.0, 5.0, 8.0), Clear),
+            ("<=", value(5.0, 5.0, 5.0), Proven),
+            ("==", value(5.0, 5.0, 5.0), Proven),
+            ("==", value(5.0, 4.0, 6.0), Breach),
+            ("==", value(4.0, 4.0, 6.0), Possible),
+            ("==", value(4.0, 4.0, 4.5), Clear),
+            ("!=", value(4.0, 4.0, 4.5), Proven),
+            ("!=", value(4.0, 4.0, 6.0), Breach),
+            ("!=", value(5.0, 4.0, 6.0), Possible),
+            ("!=", value(5.0, 5.0, 5.0), Clear),
+        ] {
+            let rule = Rule::parse(&config("R", &format!("replay_lag_seconds {op} 5s")), SIGNALS).expect("a good rule");
+            assert_eq!(rule.judge(value, None), expect, "{value:?} {op} 5");
+        }
+    }
+
+    #[test]
+    fn only_a_breach_without_for_and_without_proof_waits_two_polls() {
+        let poll_interval = Duration::from_secs(5);
+        let at_once = Duration::ZERO;
+        for (hold_for, verdict, expect) in [
+            (None, Verdict::Proven, at_once),
+            (None, Verdict::Breach, poll_interval * 2),
+            (Some(at_once), Verdict::Breach, at_once),
+            (Some(poll_interval), Verdict::Proven, poll_interval),
+        ] {
+            let config = RuleConfig { hold_for, ..config("R", "replay_lag_seconds > 5s") };
+            let rule = Rule::parse(&config, SIGNALS).expect("a good rule");
+            assert_eq!(rule.hold(verdict, poll_interval), expect, "{hold_for:?} {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_delay_that_was_asked_for_is_no_lag_to_a_rule() {
+        use crate::core::observation::{Sessions, SurveyFacts};
+        use crate::core::snapshot::SurveyView;
+        use std::sync::Arc;
+        let rule = Rule::parse(&config("R", "replay_lag_seconds > 5s"), SIGNALS).expect("a good rule");
+        let mut target = TargetView::new(TargetId::new("orders", "r1"), Duration::from_secs(10));
+        // Nobody knows yet whether there is a delay.
+        assert_eq!(rule.judge(value(3604.0, 3603.0, 3604.0), Some(&target)), Verdict::Breach);
+        target.survey = Some(SurveyView {
+            answered_at: crate::core::time::MonoTime::from_nanos(0),
+            facts: Arc::new(SurveyFacts {
+                sessions: Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 },
+                slots: vec![],
+                statements: None,
+                apply_delay_seconds: 3600.0,
+            }),
+            stale_after: Duration::from_secs(45),
+        });
+        assert_eq!(rule.judge(value(3604.0, 3603.0, 3604.0), Some(&target)), Verdict::Clear);
+        assert_eq!(rule.judge(value(3606.0, 3605.5, 3606.5), Some(&target)), Verdict::Proven);
+        assert_eq!(rule.judge(value(3606.0, 3606.0, f64::INFINITY), Some(&target)), Verdict::Proven);
+    }
+}

@@ -1,0 +1,27 @@
+# syntax=docker/dockerfile:1
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+# Dependencies first: they are built again only when Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src benches && echo 'fn main() {}' > src/main.rs && touch src/lib.rs && echo 'fn main() {}' > benches/load.rs \
+    && cargo build --release --locked \
+    && rm -r src benches
+COPY src src
+RUN mkdir benches && echo 'fn main() {}' > benches/load.rs \
+    && touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --bin pgvigil \
+    && strip target/release/pgvigil
+
+FROM debian:bookworm-slim
+# ca-certificates: for sslrootcert=system and for AWS.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10732 --home-dir /nonexistent --shell /usr/sbin/nologin pgvigil
+COPY --from=build /build/target/release/pgvigil /usr/local/bin/pgvigil
+USER 10732:10732
+# Inside a container the port must be reachable from outside it; publish it only where it should be.
+ENV PGVIGIL_SERVER__LISTEN=0.0.0.0:9732
+EXPOSE 9732
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/usr/local/bin/pgvigil"]

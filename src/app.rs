@@ -1,0 +1,236 @@
+//! Wiring and supervision: the only place that spawns the daemon's tasks.
+//!
+//! Every task has a name. One that ends before it was told to stops the daemon with that name: a half-dead monitor is worse
+//! than a restarted one. On shutdown pollers stop and notifiers finish their attempt; when the last of them is gone the
+//! engine has applied their last events and ends too.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::clock;
+use crate::collect::TargetSpec;
+use crate::collect::tls::Trust;
+use crate::config::Config;
+use crate::core::fleet::{Event, Fleet};
+use crate::core::snapshot::Snapshot;
+use crate::engine::Engine;
+use crate::notify::NotifierError;
+use crate::self_metrics::SelfMetrics;
+use crate::{collect, http};
+
+/// Time that a stop may take; less than the ten seconds that supervisors give.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Events on their way to the engine. Full means that pollers wait: back-pressure on them is what we want.
+const EVENT_QUEUE: usize = 1024;
+
+/// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
+const NOTICE_QUEUE: usize = 64;
+
+/// Why the daemon could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    #[error("cannot start {0}")]
+    Notifier(#[from] NotifierError),
+    #[error("task `{0}` ended by itself")]
+    TaskEnded(String),
+    #[error("task `{0}` panicked")]
+    TaskPanicked(String),
+}
+
+/// The daemon, running.
+pub struct App {
+    address: SocketAddr,
+    tasks: JoinSet<()>,
+    names: HashMap<Id, String>,
+    cancel: CancellationToken,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// Runs the daemon until SIGTERM or SIGINT. A second signal ends the process at once.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let app = App::start(config).await?;
+    let stop = CancellationToken::new();
+    let two_signals = async {
+        let name = either(&mut terminate, &mut interrupt).await;
+        info!(signal = name, "stopping");
+        stop.cancel();
+        either(&mut terminate, &mut interrupt).await;
+    };
+    tokio::select! {
+        result = app.run_until(stop.cancelled()) => {
+            info!("stopped");
+            result
+        }
+        () = two_signals => {
+            warn!("second signal: ending at once");
+            Ok(())
+        }
+    }
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+impl App {
+    /// Binds the listener and starts every task.
+    pub async fn start(config: Config) -> Result<Self, RunError> {
+        let listener = TcpListener::bind(config.server.listen)
+            .await
+            .map_err(|source| RunError::Listen { address: config.server.listen, source })?;
+        let address =
+            listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
+
+        let fleet = Fleet::new(config.fleet_spec());
+        let (events, received) = mpsc::channel(EVENT_QUEUE);
+        let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
+        let workers = config
+            .notifiers
+            .iter()
+            .enumerate()
+            .map(|(place, notifier)| notifier.clone().worker(place))
+            .collect::<Result<Vec<_>, _>>()?;
+        let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
+        let metrics = Arc::new(SelfMetrics::new(&notifier_names));
+        let mut app =
+            Self { address, tasks: JoinSet::new(), names: HashMap::new(), cancel: CancellationToken::new(), snapshots };
+
+        let mut notifiers = HashMap::new();
+        for worker in workers {
+            let name = worker.name().clone();
+            let (queue, notices) = mpsc::channel(NOTICE_QUEUE);
+            notifiers.insert(name.clone(), queue);
+            app.spawn(format!("notify {name}"), worker.run(notices, events.clone(), app.cancel.clone()));
+        }
+
+        let engine = Engine {
+            fleet,
+            events: received,
+            notifiers,
+            snapshots: snapshot_sender,
+            metrics: Arc::clone(&metrics),
+            tick: config.poll.interval.min(Duration::from_secs(1)),
+        };
+        app.spawn("engine".to_owned(), engine.run());
+        app.spawn_pollers(&config, &events);
+
+        let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
+        let cancel = app.cancel.clone();
+        app.spawn("http".to_owned(), async move {
+            if let Err(error) = http::serve(listener, state, cancel).await {
+                error!(%error, "cannot serve HTTP");
+            }
+        });
+        if let Some(limit) = sd_notify::watchdog_enabled() {
+            app.spawn("watchdog".to_owned(), pet_watchdog(limit, app.snapshots.clone(), app.cancel.clone()));
+        }
+        Ok(app)
+    }
+
+    /// Where it listens; the port that was chosen when the configuration asked for port 0.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What readers see, as it changes.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Runs until `shutdown` is ready, then stops within the grace time. An error names the task that ended early.
+    pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        tell_supervisor(&[NotifyState::Ready]);
+        let failed = tokio::select! {
+            () = shutdown => None,
+            Some(ended) = self.tasks.join_next_with_id() => Some(self.explain(ended)),
+        };
+        tell_supervisor(&[NotifyState::Stopping]);
+        self.cancel.cancel();
+        let drained = tokio::time::timeout(GRACE, async {
+            while let Some(ended) = self.tasks.join_next_with_id().await {
+                let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+                self.names.remove(&id);
+            }
+        })
+        .await;
+        if drained.is_err() {
+            let mut left: Vec<&String> = self.names.values().collect();
+            left.sort();
+            warn!(grace_ms = GRACE.as_millis(), tasks = ?left, "stopped without waiting for these tasks any longer");
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn explain(&mut self, ended: Result<(Id, ()), JoinError>) -> RunError {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let name = self.names.remove(&id).unwrap_or_else(|| "unnamed".to_owned());
+        match ended {
+            Err(error) if error.is_panic() => RunError::TaskPanicked(name),
+            _ => RunError::TaskEnded(name),
+        }
+    }
+
+    fn spawn(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
+        let trust = Arc::new(Trust::default());
+        for (place, cluster) in config.clusters.iter().enumerate() {
+            let targets = cluster
+                .targets
+                .iter()
+                .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
+                .collect();
+            let statements = config.statements.enabled;
+            let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
+            self.spawn(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
+            for target in targets {
+                self.spawn(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));
+            }
+        }
+    }
+}
+
+/// Tells systemd that the daemon lives, as long as its engine makes progress.
+async fn pet_watchdog(limit: Duration, snapshots: watch::Receiver<Arc<Snapshot>>, cancel: CancellationToken) {
+    let mut every = tokio::time::interval(limit / 3);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let published_at = snapshots.borrow().published_at;
+        if clock::now().duration_since(published_at) < limit {
+            tell_supervisor(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+fn tell_supervisor(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "cannot tell the service manager");
+    }
+}

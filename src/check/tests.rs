@@ -1,0 +1,228 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::core::observation::{
+    PrimaryState, ReplayPause, ServerState, Sessions, Slot, StandbyState, SurveyFacts, WalReceiver, WalSender,
+};
+use crate::core::time::ServerTime;
+use crate::core::wal::{Lsn, Timeline};
+
+fn identity() -> Identity {
+    Identity {
+        version_num: 150_018,
+        version: "15.18".to_owned(),
+        flavor: Flavor::PostgreSql,
+        system_identifier: Some(7),
+        started_at: ServerTime::from_unix_micros(0),
+        cluster_name: String::new(),
+        user: "watch er".to_owned(),
+        reads_all_stats: true,
+        statements: StatementsAccess::Readable { schema: "public".to_owned(), version: "1.10".to_owned() },
+        tls: true,
+        pooled: false,
+    }
+}
+
+fn sender() -> WalSender {
+    WalSender {
+        pid: 1,
+        application_name: None,
+        state: None,
+        sent_lsn: None,
+        write_lsn: None,
+        flush_lsn: None,
+        replay_lsn: None,
+        write_lag: None,
+        flush_lag: None,
+        replay_lag: None,
+        reply_time: None,
+        sync_state: None,
+    }
+}
+
+fn primary(identity: Identity) -> Positions {
+    let state = PrimaryState { flush_lsn: Lsn::new(1), timeline: Timeline(1), checkpoint: None };
+    Positions {
+        identity: Arc::new(identity),
+        clock: ServerTime::from_unix_micros(0),
+        state: ServerState::Primary(state),
+        senders: vec![sender()],
+    }
+}
+
+fn standby(identity: Identity) -> Positions {
+    let receiver = WalReceiver {
+        status: "streaming".to_owned(),
+        timeline: None,
+        flushed_lsn: None,
+        latest_end_lsn: None,
+        last_msg_sent_at: None,
+        last_msg_received_at: None,
+        sender_host: Some("10.0.0.7".to_owned()),
+        sender_port: Some(5432),
+        slot_name: None,
+    };
+    let state = StandbyState {
+        replay_lsn: None,
+        receive_lsn: None,
+        last_commit_replayed_at: None,
+        control_timeline: None,
+        pause: ReplayPause::NotPaused,
+        receiver: Receiver::Running(receiver),
+    };
+    Positions { state: ServerState::Standby(state), senders: Vec::new(), ..primary(identity) }
+}
+
+fn survey(n_slots: usize) -> SurveyFacts {
+    let slot = Slot {
+        name: "s".to_owned(),
+        slot_type: "physical".to_owned(),
+        active: true,
+        restart_lsn: None,
+        confirmed_flush_lsn: None,
+        wal_status: None,
+        safe_wal_size: None,
+        retained_bytes: None,
+    };
+    SurveyFacts {
+        sessions: Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 },
+        slots: vec![slot; n_slots],
+        statements: None,
+        apply_delay_seconds: 0.0,
+    }
+}
+
+fn answered(name: &str, positions: Positions) -> Examined {
+    let probe = Probe { identity: Arc::clone(&positions.identity), positions: Ok(positions), survey: Ok(survey(1)) };
+    Examined { target: Name::new(name), dbname: "app".to_owned(), outcome: Ok(probe) }
+}
+
+fn failed(name: &str) -> Examined {
+    Examined { target: Name::new(name), dbname: "app".to_owned(), outcome: Err(PollFailure::Refused) }
+}
+
+fn report(targets: Vec<Examined>) -> Report {
+    Report::new(&[(Name::new("orders"), targets)], true)
+}
+
+#[test]
+fn a_cluster_with_nothing_to_fix_is_well() {
+    let report = report(vec![answered("db-1", primary(identity())), answered("db-2", standby(identity()))]);
+    let expected = "\
+CLUSTER  TARGET  REACHED  ROLE     VERSION  FLAVOUR     TLS  GRANTS  EXTENSIONS  SLOTS
+orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok      ok              1
+orders   db-2    yes      replica  15.18    PostgreSQL  yes  ok      ok              1
+
+all well
+";
+    assert_eq!(report.table(false), expected);
+    assert!(report.ok);
+}
+
+#[test]
+fn what_a_standby_lacks_is_granted_on_its_primary_and_loaded_on_itself() {
+    let poor = Identity { reads_all_stats: false, statements: StatementsAccess::NotLoaded, ..identity() };
+    let report = report(vec![answered("db-1", primary(identity())), answered("db-2", standby(poor))]);
+    let expected = "\
+CLUSTER  TARGET  REACHED  ROLE     VERSION  FLAVOUR     TLS  GRANTS         EXTENSIONS             SLOTS
+orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok             ok                         1
+orders   db-2    yes      replica  15.18    PostgreSQL  yes  no pg_monitor  no pg_stat_statements      1
+
+orders/db-2: role \"watch er\" does not have pg_monitor
+  not measured: sessions by state; statements of other roles
+  run on its primary, db-1:
+    GRANT pg_monitor TO \"watch er\";
+
+orders/db-2: pg_stat_statements is not in shared_preload_libraries
+  not measured: statements: calls, execution time, rows and blocks
+  run on it:
+    SHOW shared_preload_libraries;
+    -- what it shows, and pg_stat_statements; then restart the server
+    ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';
+
+something to fix
+";
+    assert_eq!(report.table(false), expected);
+}
+
+#[test]
+fn an_extension_that_is_not_wanted_is_not_missed() {
+    let without = Identity { statements: StatementsAccess::NotCreated, ..identity() };
+    let targets = || vec![answered("db-1", primary(without.clone()))];
+    assert!(Report::new(&[(Name::new("orders"), targets())], false).ok);
+    let fix = &report(targets()).clusters[0].targets[0].to_fix[0];
+    assert_eq!(fix.sql, ["CREATE EXTENSION pg_stat_statements;"]);
+    assert_eq!(fix.problem, "extension pg_stat_statements is not created in database \"app\"");
+}
+
+#[test]
+fn a_target_that_is_not_reached_is_told_with_its_reason() {
+    let report = report(vec![answered("db-1", primary(identity())), failed("db-2")]);
+    assert!(!report.ok);
+    assert!(
+        report.table(false).contains("\norders/db-2: not reached: connection refused\n"),
+        "{}",
+        report.table(false)
+    );
+}
+
+#[test]
+fn what_does_not_fit_together_is_a_warning() {
+    let alone = || Positions { senders: Vec::new(), ..primary(identity()) };
+    let foreign = Identity { system_identifier: Some(8), ..identity() };
+    for (targets, warnings) in [
+        (
+            vec![answered("db-1", primary(identity())), answered("db-2", primary(identity()))],
+            vec!["2 primaries: db-1, db-2; only one of them can be the one that replicas are measured against"],
+        ),
+        (
+            vec![answered("db-1", primary(identity())), answered("db-2", standby(foreign))],
+            vec![
+                "not one cluster: the system identifiers differ: db-1 (7), db-2 (8); they do not replicate each other",
+            ],
+        ),
+        (
+            vec![answered("db-1", alone()), answered("db-2", standby(identity()))],
+            vec!["db-2 streams from 10.0.0.7:5432, which is none of the cluster's targets; add it"],
+        ),
+        (
+            vec![answered("db-2", standby(identity()))],
+            vec![
+                "no primary: none of the targets is one, so lag is known only as far as the replicas can tell it themselves; add the primary",
+                "db-2 streams from 10.0.0.7:5432, which is none of the cluster's targets; add it",
+            ],
+        ),
+        // The one that is not reached may be the primary, and the upstream.
+        (vec![failed("db-1"), answered("db-2", standby(identity()))], vec![]),
+    ] {
+        assert_eq!(report(targets).clusters[0].warnings, warnings);
+    }
+}
+
+#[test]
+fn the_json_form_keeps_its_names() {
+    let report =
+        report(vec![answered("db-1", primary(Identity { reads_all_stats: false, ..identity() })), failed("db-2")]);
+    let expected = serde_json::json!({
+        "ok": false,
+        "clusters": [{
+            "name": "orders",
+            "targets": [
+                {
+                    "name": "db-1", "reachable": true, "failure": null, "role": "primary", "version": "15.18",
+                    "flavor": "postgresql", "pooled": false, "tls": true, "user": "watch er",
+                    "missing_grants": ["pg_monitor"], "missing_extensions": [], "slots": 1,
+                    "to_fix": [{
+                        "problem": "role \"watch er\" does not have pg_monitor",
+                        "not_measured": "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; sessions by state; statements of other roles",
+                        "sql": ["GRANT pg_monitor TO \"watch er\";"],
+                        "run_on": "db-1",
+                    }],
+                },
+                { "name": "db-2", "reachable": false, "failure": "connection refused", "to_fix": [] },
+            ],
+            "warnings": [],
+        }],
+    });
+    assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+}

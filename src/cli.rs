@@ -1,0 +1,202 @@
+//! The command line: what can be asked of `pgvigil`.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use pgvigil::config::environment::Environment;
+
+const EXAMPLES: &str = "\
+Examples:
+  pgvigil demo                            see it at work, on a throw-away primary and two replicas
+  DATABASE_URL=postgresql://... DATABASE_READ_REPLICA_URL=postgresql://... pgvigil
+                                          watch a primary and its replica, with nothing else to write
+  pgvigil --config /etc/pgvigil.toml      watch what a file says
+  pgvigil check --config pgvigil.toml     what each server is, and what it does not let us see
+  pgvigil poll                            one look at all lags, for a shell or a script
+
+Environment:
+  PGVIGIL_CONFIG                          as --config
+  PGVIGIL_LOG_FORMAT                      as --log-format
+  PGVIGIL_SERVER__LISTEN, ...             any key of the file, nested by two underscores; wins over the file
+  PGVIGIL_SNS_TOPIC_ARN                   tell this SNS topic of alerts
+  RUST_LOG                                what to log: info (the default), debug, pgvigil=debug,warn
+  NO_COLOR                                no colours, not even on a terminal
+
+  Without a file, these say what to watch, whichever is set:
+    DATABASE_URL                          the primary
+    DATABASE_READ_REPLICA_URL             its replicas, separated by commas
+    POSTGRES_PRIMARY_URL, POSTGRES_REPLICA_URL
+                                          likewise
+    DB_PRIMARY_HOST, DB_PRIMARY_PORT, DB_REPLICA_1_HOST, DB_REPLICA_1_PORT, DB_REPLICA_2_HOST, ...
+                                          with DB_NAME, DB_USERNAME, DB_PASSWORD
+
+Exit status: 0 all well; 1 something is wrong with what is watched, or the start failed; 64 bad option or configuration.";
+
+/// Replication health for PostgreSQL: how far each replica lags, why, and since when.
+#[derive(Debug, Parser)]
+#[command(name = "pgvigil", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// The configuration (TOML). Without it the environment says what to watch
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How the log, on standard error, is written [default: text]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch, serve and alert until told to stop (what happens without a command, too)
+    Run(RunArgs),
+    /// Check the configuration, then connect to every server and say what it is and what it does not let us see
+    Check(CheckArgs),
+    /// Look at all servers once and print their lag
+    Poll(PollArgs),
+    /// Show it at work: a throw-away primary with two replicas, a lag that grows, an alert that fires and resolves
+    Demo,
+    /// Print a script that completes the options in a shell
+    Completions { shell: Shell },
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RunArgs {
+    /// Where to serve HTTP; wins over server.listen [default: 127.0.0.1:9732]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Check the configuration alone; connect to nothing
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PollArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) command: Command,
+    pub(crate) config: Option<PathBuf>,
+    pub(crate) log_format: LogFormat,
+}
+
+impl Request {
+    /// Reads the arguments, and the variables that stand for them.
+    ///
+    /// # Errors
+    /// Also for `--help` and `--version`, whose text the error holds.
+    pub(crate) fn parse(environment: &Environment) -> Result<Self, clap::Error> {
+        Self::of(Cli::try_parse()?, environment)
+    }
+
+    fn of(cli: Cli, environment: &Environment) -> Result<Self, clap::Error> {
+        let variable = |name: &str| environment.get(name).filter(|text| !text.is_empty());
+        let conflict = |message: String| Cli::command().error(ErrorKind::ArgumentConflict, message);
+        let command = match (cli.command, cli.run.listen) {
+            (None, listen) => Command::Run(RunArgs { listen }),
+            (Some(Command::Run(args)), listen) => Command::Run(RunArgs { listen: args.listen.or(listen) }),
+            (Some(_), Some(_)) => return Err(conflict("--listen is an option of \"run\" alone".to_owned())),
+            (Some(command), None) => command,
+        };
+        let log_format = match (cli.log_format, variable("PGVIGIL_LOG_FORMAT")) {
+            (Some(format), _) => format,
+            (None, None) => LogFormat::default(),
+            (None, Some(text)) => LogFormat::from_str(text, false).map_err(|_| {
+                let message = format!("PGVIGIL_LOG_FORMAT is {text:?}; write \"text\" or \"json\"");
+                Cli::command().error(ErrorKind::InvalidValue, message)
+            })?,
+        };
+        Ok(Self { command, config: cli.config.or_else(|| variable("PGVIGIL_CONFIG").map(PathBuf::from)), log_format })
+    }
+}
+
+/// The script that completes the options in `shell`.
+pub(crate) fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pgvigil", &mut script);
+    script
+}
+
+/// The manual page, in roff.
+pub(crate) fn manual() -> std::io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Request, clap::Error> {
+        let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Request::of(Cli::try_parse_from([&["pgvigil"], arguments].concat())?, &environment)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_mean_the_same_before_and_after_the_command() {
+        for arguments in [
+            &["--config", "a.toml", "run", "--listen", "[::]:80", "--log-format", "json"][..],
+            &["--listen", "[::]:80", "--log-format", "json", "-c", "a.toml"],
+            &["--listen", "[::]:80", "run", "--log-format", "json", "--config", "a.toml"],
+        ] {
+            let request = request(arguments, &[("PGVIGIL_CONFIG", "b.toml"), ("PGVIGIL_LOG_FORMAT", "text")]).unwrap();
+            assert!(
+                matches!(&request.command, Command::Run(args) if args.listen.as_deref() == Some("[::]:80")),
+                "{arguments:?}"
+            );
+            assert_eq!((request.config, request.log_format), (Some(PathBuf::from("a.toml")), LogFormat::Json));
+        }
+    }
+
+    #[test]
+    fn variables_stand_for_options_unless_they_are_empty() {
+        let set = request(&["poll"], &[("PGVIGIL_CONFIG", "b.toml"), ("PGVIGIL_LOG_FORMAT", "json")]).unwrap();
+        assert_eq!((set.config, set.log_format), (Some(PathBuf::from("b.toml")), LogFormat::Json));
+        let empty = request(&["poll"], &[("PGVIGIL_CONFIG", ""), ("PGVIGIL_LOG_FORMAT", "")]).unwrap();
+        assert_eq!((empty.config, empty.log_format), (None, LogFormat::Text));
+        assert!(request(&[], &[("PGVIGIL_LOG_FORMAT", "xml")]).is_err());
+    }
+
+    #[test]
+    fn listen_is_refused_where_nothing_listens() {
+        assert!(request(&["--listen", "[::]:80", "check"], &[]).is_err());
+        assert!(request(&["check", "--listen", "[::]:80"], &[]).is_err());
+    }
+}

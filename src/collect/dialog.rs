@@ -1,0 +1,446 @@
+//! The conversation with one server: its session, and what has been learned that need not be asked again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::SimpleQueryMessage;
+use tracing::info;
+
+use super::conninfo::Conninfo;
+use super::decode::by_statement;
+use super::postgres;
+use super::queries::identity::{self, Introduction};
+use super::queries::positions::{self, Reading, State};
+use super::queries::{Optional, Refused, is_refusal, is_wrong_role, survey};
+use super::session::{Limits, Session, SettingsBy};
+use super::tls::Trust;
+use crate::clock;
+use crate::core::observation::{
+    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ServerState, StandbyState,
+    SurveyFacts, WalSender,
+};
+use crate::core::time::MonoTime;
+use crate::core::topology::{Role, TargetId};
+use crate::core::wal::Timeline;
+
+/// What may change without the server's restart (a grant, an extension) is asked again after this.
+const IDENTITY_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// What was refused is asked again after this: it leaves an error in the server's log each time.
+const REFUSAL_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// While no standby is connected, whether one has come is asked at each so many polls.
+const SENDERS_EVERY: u32 = 5;
+
+/// While a receiver runs, it says the timeline better than the control file does, which is read at each so many polls.
+const CONTROL_EVERY: u32 = 10;
+
+/// More rounds than one question can need: a refusal of each optional part, a change of role, a change of server.
+const MAX_ROUNDS: usize = 12;
+
+/// An answer, and between which instants it was true.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered<T> {
+    pub(crate) facts: T,
+    pub(crate) asked_at: MonoTime,
+    pub(crate) answered_at: MonoTime,
+}
+
+#[derive(Debug)]
+pub(crate) struct Dialog {
+    target: TargetId,
+    conninfo: Arc<Conninfo>,
+    trust: Arc<Trust>,
+    timeout: Duration,
+    settings: SettingsBy,
+    refused: Refused,
+    /// When the first of `refused` was.
+    refused_at: Option<MonoTime>,
+    /// A survey that was refused as a whole, and when.
+    survey_refused: Option<(PollFailure, MonoTime)>,
+    session: Option<Session>,
+    about: Option<Box<About>>,
+    /// What is waited for, should it take too long.
+    doing: &'static str,
+}
+
+/// What is known of the server that the session is with.
+#[derive(Debug)]
+struct About {
+    introduction: Introduction,
+    identity: Arc<Identity>,
+    asked_at: MonoTime,
+    /// Whether the control file was asked: the first question of a session does.
+    knows_control: bool,
+    checkpoint: Option<Checkpoint>,
+    role: Option<Role>,
+    /// A primary's: it changes only with the role.
+    timeline: Option<Timeline>,
+    /// A standby's.
+    control_timeline: Option<Timeline>,
+    receiver_runs: bool,
+    has_senders: bool,
+    n_polls: u32,
+    /// Names by pid of the senders that are there. `None`: asked for, and not found.
+    names: Vec<(i32, Option<Arc<str>>)>,
+}
+
+impl Dialog {
+    pub(crate) fn new(target: TargetId, conninfo: Arc<Conninfo>, trust: Arc<Trust>, timeout: Duration) -> Self {
+        Self {
+            target,
+            conninfo,
+            trust,
+            timeout,
+            settings: SettingsBy::default(),
+            refused: Refused::default(),
+            refused_at: None,
+            survey_refused: None,
+            session: None,
+            about: None,
+            doing: "",
+        }
+    }
+
+    /// Who the server is, once it has said so in this session.
+    pub(crate) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.about.as_ref().map(|about| &about.identity)
+    }
+
+    /// Where the WAL stands. Opens a session where there is none; a session that turns out to be closed is opened
+    /// again, once. All of it within the timeout; a session that did not answer in time is not used again.
+    ///
+    /// # Errors
+    /// No session, no answer, or one that cannot be read.
+    pub(crate) async fn positions(&mut self) -> Result<Answered<Positions>, PollFailure> {
+        let began = clock::now();
+        let was_open = self.session.as_mut().is_some_and(|session| !session.is_closed());
+        if !was_open {
+            self.connect(began).await?;
+        }
+        let answer = self.positions_in_time(began).await;
+        match answer {
+            Err(failure) if was_open && ends_session(&failure) => {
+                self.connect(began).await?;
+                self.positions_in_time(began).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The slow facts. To be asked when [`Dialog::positions`] was: there must be a session.
+    ///
+    /// # Errors
+    /// No answer in time, a refusal, or an answer that cannot be read.
+    pub(crate) async fn survey(&mut self, statements: bool) -> Result<Answered<SurveyFacts>, PollFailure> {
+        let began = clock::now();
+        if let Some((failure, at)) = &self.survey_refused {
+            if began.duration_since(*at) < REFUSAL_AGE {
+                return Err(failure.clone());
+            }
+            self.survey_refused = None;
+        }
+        let answer = tokio::time::timeout(self.timeout, self.ask_survey(statements)).await;
+        let answer = self.within_limit(answer);
+        if let Err(failure) = &answer
+            && is_refusal(failure)
+        {
+            self.survey_refused = Some((failure.clone(), clock::now()));
+        }
+        answer
+    }
+
+    async fn connect(&mut self, began: MonoTime) -> Result<(), PollFailure> {
+        self.close();
+        let limits = Limits { connect: self.time_left(began), ..Limits::within(self.timeout) };
+        let session = postgres::connect(&self.conninfo, &limits, self.settings, &self.trust).await?;
+        self.settings = session.settings();
+        self.session = Some(session);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.session = None;
+        self.about = None;
+    }
+
+    fn time_left(&self, began: MonoTime) -> Duration {
+        self.timeout.saturating_sub(clock::now().duration_since(began))
+    }
+
+    async fn positions_in_time(&mut self, began: MonoTime) -> Result<Answered<Positions>, PollFailure> {
+        let answer = tokio::time::timeout(self.time_left(began), self.ask_positions()).await;
+        self.within_limit(answer)
+    }
+
+    fn within_limit<T>(
+        &mut self,
+        answer: Result<Result<T, PollFailure>, tokio::time::error::Elapsed>,
+    ) -> Result<T, PollFailure> {
+        let answer = answer.unwrap_or_else(|_| {
+            let limit_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+            Err(PollFailure::Timeout { doing: self.doing.to_owned(), limit_ms })
+        });
+        if answer.as_ref().err().is_some_and(ends_session) {
+            self.close();
+        }
+        answer
+    }
+
+    async fn ask(&mut self, doing: &'static str, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
+        self.doing = doing;
+        match &mut self.session {
+            Some(session) => session.simple_query(sql).await,
+            None => Err(PollFailure::Lost { reason: "no session".to_owned() }),
+        }
+    }
+
+    async fn ask_positions(&mut self) -> Result<Answered<Positions>, PollFailure> {
+        if self.refused_at.is_some_and(|at| clock::now().duration_since(at) > REFUSAL_AGE) {
+            self.refused = Refused::default();
+            self.refused_at = None;
+        }
+        let mut answer = self.ask_reading().await?;
+        self.learn_names(&mut answer.facts.senders).await;
+        Ok(answer)
+    }
+
+    /// Asks until the answer is about the role, and the server, that the question was about.
+    async fn ask_reading(&mut self) -> Result<Answered<Positions>, PollFailure> {
+        let mut failure = PollFailure::Sql {
+            sqlstate: "55000".to_owned(),
+            reason: "the server changes faster than it can be asked".to_owned(),
+        };
+        let mut has_changed_role = false;
+        for _ in 0..MAX_ROUNDS {
+            if self.about.is_none() {
+                self.introduce().await?;
+            }
+            let Some(about) = &self.about else { break };
+            let question = about.question(self.refused);
+            let asked_at = clock::now();
+            let answer = self.ask("asking for its WAL positions", &question.sql()).await;
+            let answered_at = clock::now();
+            match answer {
+                Ok(messages) => {
+                    let Some(about) = &mut self.about else { break };
+                    let statements = by_statement(&messages, "positions")?;
+                    let reading = question.decode(&about.introduction, &statements)?;
+                    if reading.started_at.is_some_and(|started_at| started_at != about.identity.started_at) {
+                        // A pooler led us to another server, or to the same one restarted.
+                        self.about = None;
+                    } else if let Some(facts) = about.learn(reading)? {
+                        return Ok(Answered { facts, asked_at, answered_at });
+                    }
+                }
+                Err(refusal) => {
+                    if self.leave_out(&refusal) {
+                        continue;
+                    }
+                    if !is_wrong_role(&refusal) || has_changed_role {
+                        return Err(refusal);
+                    }
+                    has_changed_role = true;
+                    if let Some(about) = &mut self.about {
+                        about.forget_role();
+                    }
+                    failure = refusal;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether `refusal` is one that can be helped by asking for less.
+    fn leave_out(&mut self, refusal: &PollFailure) -> bool {
+        let Some(optional) = Optional::refused_by(refusal).filter(|optional| !self.refused.contains(*optional)) else {
+            return false;
+        };
+        info!(
+            cluster = %self.target.cluster, target = %self.target.target, function = optional.name(), error = %refusal,
+            "the server refuses a function; left out for an hour"
+        );
+        self.refused.insert(optional);
+        self.refused_at.get_or_insert_with(clock::now);
+        true
+    }
+
+    async fn introduce(&mut self) -> Result<(), PollFailure> {
+        let messages = self.ask("asking who it is", identity::SQL).await?;
+        let introduction = identity::decode(&by_statement(&messages, "identity")?)?;
+        let Some(session) = &self.session else { return Ok(()) };
+        let (tls, pooled) = (session.tls(), session.settings() == SettingsBy::Transaction);
+        if let Some(about) = &mut self.about {
+            let system_identifier = about.identity.system_identifier;
+            about.identity = identity::complete(introduction.identity.clone(), system_identifier, tls, pooled);
+            about.introduction = introduction;
+            about.asked_at = clock::now();
+        } else {
+            self.about = Some(Box::new(About {
+                identity: identity::complete(introduction.identity.clone(), None, tls, pooled),
+                introduction,
+                asked_at: clock::now(),
+                knows_control: false,
+                checkpoint: None,
+                role: None,
+                timeline: None,
+                control_timeline: None,
+                receiver_runs: false,
+                has_senders: true,
+                n_polls: 0,
+                names: Vec::new(),
+            }));
+        }
+        match self.identity() {
+            Some(identity) if identity.flavor == Flavor::Aurora => Err(PollFailure::Sql {
+                sqlstate: "0A000".to_owned(),
+                reason: "this is Aurora, which has no WAL positions to read".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
+    async fn learn_names(&mut self, senders: &mut [WalSender]) {
+        let Some(about) = &mut self.about else { return };
+        about.names.retain(|(pid, _)| senders.iter().any(|sender| sender.pid == *pid));
+        let is_new = |pid: &i32| about.names.iter().all(|(known, _)| known != pid);
+        let new: Vec<i32> = senders.iter().map(|sender| sender.pid).filter(is_new).collect();
+        if !new.is_empty() {
+            // Positions without names are worth more than none: a failure here is met again at the next question.
+            let answer = self.ask("asking for its standbys' names", &positions::names_sql(&new)).await;
+            let found = answer.and_then(|messages| positions::decode_names(&by_statement(&messages, "names")?));
+            let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
+            for pid in new {
+                let name = found.iter().find(|(found, _)| *found == pid).map(|(_, name)| Arc::clone(name));
+                about.names.push((pid, name));
+            }
+        }
+        let Some(about) = &self.about else { return };
+        for sender in senders {
+            sender.application_name =
+                about.names.iter().find(|(pid, _)| *pid == sender.pid).and_then(|(_, name)| name.clone());
+        }
+    }
+
+    async fn ask_survey(&mut self, statements: bool) -> Result<Answered<SurveyFacts>, PollFailure> {
+        let is_old = |about: &About| clock::now().duration_since(about.asked_at) > IDENTITY_AGE;
+        if self.about.as_deref().is_none_or(is_old) {
+            // Aurora introduces itself with an error about its positions; a survey it can answer.
+            let introduced = self.introduce().await;
+            if self.about.is_none() {
+                introduced?;
+            }
+        }
+        for _ in 0..MAX_ROUNDS {
+            let Some(about) = &self.about else { break };
+            let sql = survey::Question::new(&about.introduction, statements, self.refused)?.sql();
+            let asked_at = clock::now();
+            let answer = self.ask("asking for its sessions, slots and statements", &sql).await;
+            let answered_at = clock::now();
+            let Some(about) = &mut self.about else { break };
+            match answer {
+                Ok(messages) => {
+                    let question = survey::Question::new(&about.introduction, statements, self.refused)?;
+                    let facts = question.decode(&by_statement(&messages, "survey")?)?;
+                    return Ok(Answered { facts, asked_at, answered_at });
+                }
+                Err(refusal) => {
+                    // An extension that was changed has other columns now: to be asked about before the next survey.
+                    about.asked_at = MonoTime::from_nanos(i64::MIN / 2);
+                    if !self.leave_out(&refusal) {
+                        return Err(refusal);
+                    }
+                }
+            }
+        }
+        Err(PollFailure::Lost { reason: "no session".to_owned() })
+    }
+}
+
+impl About {
+    fn question(&self, refused: Refused) -> positions::Question {
+        positions::Question {
+            role: self.role,
+            version_num: self.identity.version_num,
+            refused,
+            control: !self.knows_control,
+            timeline: self.timeline.is_none(),
+            control_timeline: !self.receiver_runs || self.n_polls.is_multiple_of(CONTROL_EVERY),
+            senders: self.has_senders || self.n_polls.is_multiple_of(SENDERS_EVERY),
+            started_at: self.identity.pooled,
+        }
+    }
+
+    fn forget_role(&mut self) {
+        self.role = None;
+        self.timeline = None;
+        self.receiver_runs = false;
+        self.has_senders = true;
+    }
+
+    /// Takes up what is new. `None` when the question was about another role than the server has now.
+    fn learn(&mut self, reading: Reading) -> Result<Option<Positions>, PollFailure> {
+        if !self.knows_control {
+            self.knows_control = true;
+            self.checkpoint = reading.checkpoint;
+            Arc::make_mut(&mut self.identity).system_identifier = reading.system_identifier;
+        }
+        let state = match reading.state {
+            State::Changed => {
+                self.forget_role();
+                return Ok(None);
+            }
+            State::Primary { flush_lsn, timeline } => {
+                self.role = Some(Role::Primary);
+                self.timeline = timeline.or(self.timeline);
+                let timeline = self.timeline.ok_or_else(|| PollFailure::Decode {
+                    view: "positions".to_owned(),
+                    column: "pg_walfile_name".to_owned(),
+                    reason: "NULL where a value must be".to_owned(),
+                })?;
+                ServerState::Primary(PrimaryState { flush_lsn, timeline, checkpoint: self.checkpoint })
+            }
+            State::Standby { replay_lsn, receive_lsn, last_commit_replayed_at, control_timeline, pause, receiver } => {
+                if self.role != Some(Role::Replica) {
+                    self.role = Some(Role::Replica);
+                    self.timeline = None;
+                }
+                self.control_timeline = control_timeline.or(self.control_timeline);
+                self.receiver_runs = matches!(receiver, Receiver::Running(_));
+                ServerState::Standby(StandbyState {
+                    replay_lsn,
+                    receive_lsn,
+                    last_commit_replayed_at,
+                    control_timeline: self.control_timeline,
+                    pause,
+                    receiver,
+                })
+            }
+        };
+        self.n_polls = self.n_polls.wrapping_add(1);
+        self.has_senders = !reading.senders.is_empty();
+        Ok(Some(Positions {
+            identity: Arc::clone(&self.identity),
+            clock: reading.clock,
+            state,
+            senders: reading.senders,
+        }))
+    }
+}
+
+/// After these the session is of no use, whatever the client has noticed of it.
+fn ends_session(failure: &PollFailure) -> bool {
+    match failure {
+        PollFailure::Sql { .. } | PollFailure::Decode { .. } => false,
+        PollFailure::Timeout { .. }
+        | PollFailure::Lookup { .. }
+        | PollFailure::Refused
+        | PollFailure::Connect { .. }
+        | PollFailure::Tls { .. }
+        | PollFailure::Authentication { .. }
+        | PollFailure::NotAccepting { .. }
+        | PollFailure::TooManyConnections { .. }
+        | PollFailure::Lost { .. } => true,
+    }
+}

@@ -1,0 +1,152 @@
+//! What a failed connection or query means: tokio-postgres' errors as [`PollFailure`]s, without passwords, addresses or
+//! query text.
+
+use std::error::Error as _;
+use std::io;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+use super::tls::{TlsSettings, explain, why};
+use crate::core::observation::PollFailure;
+
+/// A failure of a session that had been started.
+pub(super) fn of_session(error: &tokio_postgres::Error) -> PollFailure {
+    if let Some(error) = error.as_db_error() {
+        return of_server(error);
+    }
+    PollFailure::Lost { reason: reason(error) }
+}
+
+/// The server's own words. Only the message: detail, hint and context may quote data.
+pub(super) fn of_server(error: &DbError) -> PollFailure {
+    let reason = without_address(error.message());
+    let code = error.code();
+    if *code == SqlState::CANNOT_CONNECT_NOW {
+        PollFailure::NotAccepting { reason }
+    } else if *code == SqlState::TOO_MANY_CONNECTIONS || reason.starts_with("no more connections allowed") {
+        PollFailure::TooManyConnections { reason }
+    } else if code.code().starts_with("28") || POOLER_REFUSALS.iter().any(|refusal| reason.contains(refusal)) {
+        let demands_tls = reason.contains("no encryption") || reason.contains("SSL off");
+        let hint = if demands_tls { "; the server may demand TLS: write sslmode=require" } else { "" };
+        PollFailure::Authentication { reason: format!("{reason}{hint}") }
+    } else if ENDINGS.contains(code) {
+        PollFailure::Lost { reason }
+    } else {
+        PollFailure::Sql { sqlstate: code.code().to_owned(), reason }
+    }
+}
+
+/// How PgBouncer says before 1.21, under a code of its own (08P01), that it does not know who asks.
+const POOLER_REFUSALS: &[&str] = &["auth failed", "no such user", "authentication failed"];
+
+/// The session was ended, whatever was being asked.
+const ENDINGS: &[SqlState] = &[
+    SqlState::ADMIN_SHUTDOWN,
+    SqlState::CRASH_SHUTDOWN,
+    SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+    SqlState::IDLE_SESSION_TIMEOUT,
+];
+
+/// Whether the server would take nobody like us, as opposed to a wrong password: its `pg_hba.conf` may still have a
+/// line for the same session with, or without, TLS.
+pub(super) fn is_barred(error: &tokio_postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+}
+
+/// Whether a pooler does not take settings at start-up: PgBouncer names the parameter, RDS Proxy speaks of
+/// "command-line options".
+pub(super) fn refuses_options(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().map(DbError::message).is_some_and(|message| {
+        message.contains("unsupported startup parameter") || message.contains("command-line options")
+    })
+}
+
+/// A failure between the TCP connection and the first query.
+pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> PollFailure {
+    if let Some(error) = error.as_db_error() {
+        return of_server(error);
+    }
+    if let Some(error) = rustls_error(error) {
+        return PollFailure::Tls { reason: explain(error, tls) };
+    }
+    let reason = reason(error);
+    // The kind is told by the text alone.
+    match error.to_string().as_str() {
+        "error performing TLS handshake" if reason == "server does not support TLS" => PollFailure::Tls {
+            reason: format!("the server does not speak TLS, and sslmode={} demands it", tls.mode.as_str()),
+        },
+        "error performing TLS handshake" if tls.direct => {
+            PollFailure::Tls { reason: format!("{reason}; sslnegotiation=direct needs PostgreSQL 17") }
+        }
+        "error performing TLS handshake" => PollFailure::Tls { reason },
+        "authentication error" | "invalid configuration" => PollFailure::Authentication { reason },
+        "error parsing response from server" | "unexpected message from server" => not_postgresql(),
+        // An answer that ends within what would be a message.
+        _ if reason == "bytes remaining on stream" => not_postgresql(),
+        _ => PollFailure::Lost { reason },
+    }
+}
+
+fn not_postgresql() -> PollFailure {
+    PollFailure::Connect { reason: "what answers there does not speak PostgreSQL's protocol".to_owned() }
+}
+
+/// A failure to connect a socket.
+pub(super) fn of_socket(error: &io::Error) -> PollFailure {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => PollFailure::Refused,
+        _ => PollFailure::Connect { reason: why(error) },
+    }
+}
+
+/// TLS's own error, wherever it came up: a refused client certificate is told only with the first bytes after the
+/// handshake.
+fn rustls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
+    error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+fn reason(error: &tokio_postgres::Error) -> String {
+    match error.source() {
+        None if error.is_closed() => "the server closed it".to_owned(),
+        None => error.to_string(),
+        Some(source) => match source.downcast_ref::<io::Error>() {
+            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the server closed it".to_owned(),
+            Some(error) if error.get_ref().is_none() => error.kind().to_string(),
+            _ => source.to_string(),
+        },
+    }
+}
+
+/// `no pg_hba.conf entry for host "10.0.0.5", user ...` tells our own address to whoever reads the alert.
+fn without_address(message: &str) -> String {
+    const BEFORE: &str = "for host \"";
+    let cut = message.find(BEFORE).and_then(|start| {
+        let from = start + BEFORE.len();
+        let length = message[from..].find('"')?;
+        Some((start, from + length + 1))
+    });
+    match cut {
+        Some((start, end)) => format!("{}for this host{}", &message[..start], &message[end..]),
+        None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_address_is_cut_out_of_a_refusal() {
+        for (message, expected) in [
+            (
+                "no pg_hba.conf entry for host \"10.0.0.5\", user \"u\", database \"d\", no encryption",
+                "no pg_hba.conf entry for this host, user \"u\", database \"d\", no encryption",
+            ),
+            ("pg_hba.conf rejects connection for host \"::1\"", "pg_hba.conf rejects connection for this host"),
+            ("the database system is starting up", "the database system is starting up"),
+            ("for host \"", "for host \""),
+        ] {
+            assert_eq!(without_address(message), expected);
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! What comes in: each target is asked on its own connection, at its cluster's beat, and what it says becomes events.
+//!
+//! Nothing here decides anything about what is seen, and nothing here spawns: [`cluster`] hands out tasks to be run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::core::observation::{Identity, PollFailure, Positions, SurveyFacts};
+use crate::core::topology::{Name, TargetId};
+
+use self::beat::BeatTask;
+use self::conninfo::Conninfo;
+use self::dialog::Dialog;
+use self::target::{Failures, TargetTask};
+use self::tls::Trust;
+
+mod backoff;
+pub mod beat;
+pub mod conninfo;
+mod decode;
+mod dialog;
+mod dsn;
+mod failure;
+pub mod passfile;
+pub mod postgres;
+mod queries;
+pub mod session;
+pub mod target;
+pub mod tls;
+
+/// `[poll]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PollConfig {
+    /// How often each server is asked for its WAL positions. They cost it some 0.1 ms.
+    #[serde(deserialize_with = "duration")]
+    pub interval: Duration,
+    /// How long a poll may take: name lookup, TCP, TLS, start-up and query together.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Duration,
+    /// How often it is asked for sessions, slots and statements.
+    #[serde(deserialize_with = "duration")]
+    pub slow_interval: Duration,
+    /// A sample older than this is unknown. Default: what one lost poll takes, `2 x interval + timeout`, but at least
+    /// `3 x interval`.
+    #[serde(deserialize_with = "optional_duration")]
+    pub stale_after: Option<Duration>,
+}
+
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(3),
+            slow_interval: Duration::from_secs(15),
+            stale_after: None,
+        }
+    }
+}
+
+impl PollConfig {
+    /// `stale_after`, or its default.
+    pub fn stale_after(&self) -> Duration {
+        self.stale_after.unwrap_or_else(|| (3 * self.interval).max(2 * self.interval + self.timeout))
+    }
+
+    /// Slow facts older than this are unknown: three slow beats.
+    pub fn survey_stale_after(&self) -> Duration {
+        3 * self.slow_interval
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map_err(|error| {
+        serde::de::Error::custom(format!("{text:?} is not a duration: {error}; write for example \"5s\""))
+    })
+}
+
+fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// One server to watch.
+#[derive(Clone, Debug)]
+pub struct TargetSpec {
+    pub name: Name,
+    pub conninfo: Arc<Conninfo>,
+}
+
+/// The tasks that watch one cluster: its beat, and one for each target in their order. `index` is the cluster's place
+/// among all: by it the clusters' beats are spread over the interval. `statements`: whether `pg_stat_statements` is read.
+pub fn cluster(
+    index: usize,
+    name: &Name,
+    targets: Vec<TargetSpec>,
+    poll: &PollConfig,
+    statements: bool,
+    trust: &Arc<Trust>,
+) -> (BeatTask, Vec<TargetTask>) {
+    let (beat, seats) = beat::new(index, targets.len(), poll.interval);
+    let tasks = seats.into_iter().zip(targets).enumerate().map(|(place, (seat, spec))| {
+        let id = TargetId { cluster: name.clone(), target: spec.name };
+        TargetTask {
+            dialog: Dialog::new(id.clone(), spec.conninfo, Arc::clone(trust), poll.timeout),
+            id,
+            seat,
+            statements,
+            slow_interval: poll.slow_interval,
+            slow_offset: target::slow_offset(index, place, poll.slow_interval),
+            failures: Failures::default(),
+            survey_at: None,
+        }
+    });
+    (beat, tasks.collect())
+}
+
+/// What one look at a server shows.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    pub identity: Arc<Identity>,
+    pub positions: Result<Positions, PollFailure>,
+    pub survey: Result<SurveyFacts, PollFailure>,
+}
+
+/// Connects once and asks everything once. Positions and survey may each take `timeout`.
+///
+/// # Errors
+/// The server cannot be reached, or does not say who it is.
+pub async fn probe(
+    id: TargetId,
+    conninfo: Arc<Conninfo>,
+    timeout: Duration,
+    statements: bool,
+    trust: Arc<Trust>,
+) -> Result<Probe, PollFailure> {
+    let mut dialog = Dialog::new(id, conninfo, trust, timeout);
+    let positions = dialog.positions().await.map(|answer| answer.facts);
+    let Some(identity) = dialog.identity().cloned() else {
+        return Err(match positions {
+            Err(failure) => failure,
+            Ok(_) => PollFailure::Lost { reason: "the session ended".to_owned() },
+        });
+    };
+    let survey = dialog.survey(statements).await.map(|answer| answer.facts);
+    Ok(Probe { identity, positions, survey })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_outlives_one_lost_poll() {
+        let stale_after = |interval, timeout| {
+            let (interval, timeout) = (Duration::from_secs(interval), Duration::from_secs(timeout));
+            PollConfig { interval, timeout, ..PollConfig::default() }.stale_after().as_secs()
+        };
+        assert_eq!(stale_after(1, 3), 5);
+        assert_eq!(stale_after(10, 3), 30);
+        let told = PollConfig { stale_after: Some(Duration::from_secs(60)), ..PollConfig::default() };
+        assert_eq!(told.stale_after().as_secs(), 60);
+    }
+}

@@ -1,0 +1,262 @@
+//! Who the server is. Nothing asked here can leave an error in the log of any server, managed ones included, so it may
+//! be asked before anything is known.
+
+use std::sync::Arc;
+
+use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
+use crate::core::observation::{Flavor, Identity, PollFailure, StatementsAccess};
+
+/// Four statements: the server and the role; settings, of which the view shows only what the role may see; the
+/// extension; and the columns of two functions whose rows are read as composites, with what only Aurora has.
+pub(crate) const SQL: &str = "\
+SELECT current_setting('server_version_num'), current_setting('server_version'), pg_postmaster_start_time(), \
+current_setting('cluster_name'), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE');\
+SELECT name, setting FROM pg_settings WHERE name IN \
+('max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions') \
+OR name = 'pg_stat_statements.max' AND vartype = 'integer';\
+SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
+WHERE e.extname = 'pg_stat_statements';\
+SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
+('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'aurora_version') AND pronamespace = 'pg_catalog'::regnamespace";
+
+/// All that [`SQL`] tells.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Introduction {
+    /// `system_identifier`, `tls` and `pooled` are not in it yet.
+    pub(crate) identity: Identity,
+    /// `max_connections`, and those of them kept for superusers and for `pg_use_reserved_connections`. Fixed from start to stop.
+    pub(crate) max_connections: u64,
+    pub(crate) reserved_connections: u64,
+    pub(crate) sender_layout: Option<Layout<11>>,
+    pub(crate) receiver_layout: Option<Layout<9>>,
+}
+
+/// Where each wanted column stands in a function's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout<const N: usize>([u8; N]);
+
+impl<const N: usize> Layout<N> {
+    /// `names`: the function's columns in order, with commas between.
+    fn find(function: &'static str, names: &str, wanted: [&str; N]) -> Result<Self, PollFailure> {
+        let mut places = [0; N];
+        for (place, column) in places.iter_mut().zip(wanted) {
+            let found = names.split(',').position(|name| name == column).and_then(|at| u8::try_from(at).ok());
+            *place = found.ok_or_else(|| Fields::new(function, &[]).failure(column, "the column is missing"))?;
+        }
+        Ok(Self(places))
+    }
+
+    /// The wanted columns of `row`, in the order they are wanted in.
+    pub(crate) fn pick<'a>(self, row: &[Option<&'a str>]) -> [Option<&'a str>; N] {
+        self.0.map(|place| row.get(usize::from(place)).copied().flatten())
+    }
+}
+
+pub(crate) const SENDER_COLUMNS: [&str; 11] = [
+    "pid",
+    "state",
+    "sent_lsn",
+    "write_lsn",
+    "flush_lsn",
+    "replay_lsn",
+    "write_lag",
+    "flush_lag",
+    "replay_lag",
+    "sync_state",
+    "reply_time",
+];
+
+pub(crate) const RECEIVER_COLUMNS: [&str; 9] = [
+    "status",
+    "flushed_lsn",
+    "received_tli",
+    "last_msg_send_time",
+    "last_msg_receipt_time",
+    "latest_end_lsn",
+    "slot_name",
+    "sender_host",
+    "sender_port",
+];
+
+/// The rows of the four statements of [`SQL`].
+pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailure> {
+    let [server, settings, extension, functions] = statements else {
+        return Err(Fields::new("identity", &[]).failure("*", "not the four results that were asked for"));
+    };
+    let server = server.first().map(Vec::as_slice).unwrap_or_default();
+    let mut server = Fields::new("server", server);
+    let mut identity = Identity {
+        version_num: server.required("server_version_num", number)?,
+        // Packagers add their own version behind a space.
+        version: server.required("server_version", |text| text.split(' ').next().map(str::to_owned))?,
+        started_at: server.required("pg_postmaster_start_time", timestamp)?,
+        cluster_name: server.required("cluster_name", |text| Some(text.to_owned()))?,
+        user: server.required("current_user", |text| Some(text.to_owned()))?,
+        reads_all_stats: server.required("pg_has_role", boolean)?,
+        flavor: Flavor::PostgreSql,
+        system_identifier: None,
+        statements: StatementsAccess::NotCreated,
+        tls: false,
+        pooled: false,
+    };
+
+    let (mut max_connections, mut reserved_connections, mut is_loaded) = (None, 0, false);
+    for row in settings {
+        let mut setting = Fields::new("pg_settings", row);
+        match setting.required("name", Some)? {
+            "max_connections" => max_connections = Some(setting.required("setting", number)?),
+            "superuser_reserved_connections" | "reserved_connections" => {
+                reserved_connections += setting.required("setting", number::<u64>)?;
+            }
+            // Only a library loaded at the server's start defines it; a line in the configuration alone has no type.
+            "pg_stat_statements.max" => is_loaded = true,
+            "rds.extensions" => {
+                let is_aurora = setting.text("setting")?.is_some_and(|list| list.contains("aurora_stat_utils"));
+                identity.flavor = if is_aurora { Flavor::Aurora } else { Flavor::Rds };
+            }
+            _ => {}
+        }
+    }
+    let max_connections = max_connections
+        .ok_or_else(|| Fields::new("pg_settings", &[]).failure("max_connections", "the setting is missing"))?;
+
+    if let Some(row) = extension.first() {
+        let mut row = Fields::new("pg_extension", row);
+        let schema = row.required("nspname", |text| Some(text.to_owned()))?;
+        let version = row.required("extversion", |text| Some(text.to_owned()))?;
+        identity.statements =
+            if is_loaded { StatementsAccess::Readable { schema, version } } else { StatementsAccess::NotLoaded };
+    }
+
+    let (mut sender_layout, mut receiver_layout) = (None, None);
+    for row in functions {
+        let mut function = Fields::new("pg_proc", row);
+        let name = function.required("proname", Some)?;
+        let columns = function.text("proargnames")?.unwrap_or_default();
+        match name {
+            "pg_stat_get_wal_senders" => {
+                sender_layout = Some(Layout::find("pg_stat_get_wal_senders", columns, SENDER_COLUMNS)?);
+            }
+            "pg_stat_get_wal_receiver" => {
+                receiver_layout = Some(Layout::find("pg_stat_get_wal_receiver", columns, RECEIVER_COLUMNS)?);
+            }
+            "aurora_version" => identity.flavor = Flavor::Aurora,
+            _ => {}
+        }
+    }
+    Ok(Introduction { identity, max_connections, reserved_connections, sender_layout, receiver_layout })
+}
+
+/// Says how the session runs, which the server's answer cannot tell, and who is behind it.
+pub(crate) fn complete(identity: Identity, system_identifier: Option<u64>, tls: bool, pooled: bool) -> Arc<Identity> {
+    Arc::new(Identity { system_identifier, tls, pooled, ..identity })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::core::time::ServerTime;
+
+    /// The columns as every major from 13 to 18 has them.
+    pub(crate) const SENDERS: &str = "pid,state,sent_lsn,write_lsn,flush_lsn,replay_lsn,write_lag,flush_lag,replay_lag,\
+                                      sync_priority,sync_state,reply_time";
+    pub(crate) const RECEIVER: &str = "pid,status,receive_start_lsn,receive_start_tli,written_lsn,flushed_lsn,\
+                                       received_tli,last_msg_send_time,last_msg_receipt_time,latest_end_lsn,\
+                                       latest_end_time,slot_name,sender_host,sender_port,conninfo";
+
+    fn server() -> Rows<'static> {
+        vec![vec![
+            Some("160014"),
+            Some("16.14 (Debian 16.14-1.pgdg12+1)"),
+            Some("2026-11-20 10:11:12.123456+00"),
+            Some("r1"),
+            Some("mon"),
+            Some("t"),
+        ]]
+    }
+
+    fn expected() -> Introduction {
+        Introduction {
+            identity: Identity {
+                version_num: 160_014,
+                version: "16.14".to_owned(),
+                flavor: Flavor::PostgreSql,
+                system_identifier: None,
+                started_at: ServerTime::from_unix_micros(1_795_169_472_123_456),
+                cluster_name: "r1".to_owned(),
+                user: "mon".to_owned(),
+                reads_all_stats: true,
+                statements: StatementsAccess::NotCreated,
+                tls: false,
+                pooled: false,
+            },
+            max_connections: 100,
+            reserved_connections: 5,
+            sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11])),
+            receiver_layout: Some(Layout([1, 5, 6, 7, 8, 9, 11, 12, 13])),
+        }
+    }
+
+    fn settings() -> Rows<'static> {
+        vec![
+            vec![Some("max_connections"), Some("100")],
+            vec![Some("superuser_reserved_connections"), Some("3")],
+            vec![Some("reserved_connections"), Some("2")],
+        ]
+    }
+
+    fn functions() -> Rows<'static> {
+        vec![
+            vec![Some("pg_stat_get_wal_senders"), Some(SENDERS)],
+            vec![Some("pg_stat_get_wal_receiver"), Some(RECEIVER)],
+        ]
+    }
+
+    #[test]
+    fn a_plain_server_introduces_itself() {
+        assert_eq!(decode(&[server(), settings(), vec![], functions()]), Ok(expected()));
+    }
+
+    #[test]
+    fn an_extension_without_its_library_is_not_loaded() {
+        let extension = vec![vec![Some("public"), Some("1.10")]];
+        let mut expect = expected();
+        expect.identity.statements = StatementsAccess::NotLoaded;
+        assert_eq!(decode(&[server(), settings(), extension.clone(), functions()]), Ok(expect.clone()));
+
+        let mut loaded = settings();
+        loaded.push(vec![Some("pg_stat_statements.max"), Some("5000")]);
+        expect.identity.statements =
+            StatementsAccess::Readable { schema: "public".to_owned(), version: "1.10".to_owned() };
+        assert_eq!(decode(&[server(), loaded, extension, functions()]), Ok(expect));
+    }
+
+    #[test]
+    fn a_managed_server_is_known_by_what_it_alone_has() {
+        let mut expect = expected();
+        for (extensions, flavor) in
+            [("address_standardizer, pg_cron", Flavor::Rds), ("apg_plan_mgmt, aurora_stat_utils", Flavor::Aurora)]
+        {
+            let mut settings = settings();
+            settings.push(vec![Some("rds.extensions"), Some(extensions)]);
+            expect.identity.flavor = flavor;
+            assert_eq!(decode(&[server(), settings, vec![], functions()]), Ok(expect.clone()));
+        }
+        let mut functions = functions();
+        functions.push(vec![Some("aurora_version"), None]);
+        assert_eq!(decode(&[server(), settings(), vec![], functions]), Ok(expect));
+    }
+
+    #[test]
+    fn a_column_that_is_no_more_is_named() {
+        let functions = vec![vec![Some("pg_stat_get_wal_senders"), Some("pid,state")]];
+        assert_eq!(
+            decode(&[server(), settings(), vec![], functions]),
+            Err(PollFailure::Decode {
+                view: "pg_stat_get_wal_senders".to_owned(),
+                column: "sent_lsn".to_owned(),
+                reason: "the column is missing".to_owned(),
+            })
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! A session with one server: its connection is driven by whoever asks, so that dropping it drops everything.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsStream};
+use tokio_postgres::{Client, Connection, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_util::either::Either;
+
+use super::failure;
+use crate::core::observation::PollFailure;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Name lookup, TCP, TLS and start-up together, over all hosts.
+    pub connect: Duration,
+    /// `statement_timeout`: the server gives up by itself when we no longer listen.
+    pub statement: Duration,
+    /// `lock_timeout`.
+    pub lock: Duration,
+}
+
+impl Limits {
+    /// For polls that may take `timeout`: a lock is waited for at most half as long, so that its failure is told as such.
+    pub fn within(timeout: Duration) -> Self {
+        Self { connect: timeout, statement: timeout, lock: timeout / 2 }
+    }
+
+    /// What every session of ours has set, beside being read-only.
+    fn settings(&self) -> [(&'static str, String); 8] {
+        // 0 would switch a limit off.
+        let ms = |limit: Duration| limit.as_millis().max(1).to_string();
+        [
+            ("statement_timeout", ms(self.statement)),
+            ("lock_timeout", ms(self.lock)),
+            ("idle_in_transaction_session_timeout", ms(self.statement)),
+            ("jit", "off".to_owned()),
+            ("datestyle", "ISO".to_owned()),
+            ("timezone", "UTC".to_owned()),
+            ("intervalstyle", "postgres".to_owned()),
+            ("extra_float_digits", "1".to_owned()),
+        ]
+    }
+
+    /// The start-up parameter `options`: the connection string's own, then ours, which win.
+    pub(super) fn startup_options(&self, own: Option<&str>) -> String {
+        let mut options = own.unwrap_or_default().to_owned();
+        for (name, value) in self.settings() {
+            options.push_str(&format!(" -c {name}={value}"));
+        }
+        options.push_str(" -c default_transaction_read_only=on");
+        options.trim_start().to_owned()
+    }
+
+    /// The same for one transaction, with the number of statements it takes.
+    fn prologue(&self) -> (String, usize) {
+        let settings = self.settings();
+        let mut sql = "BEGIN READ ONLY;".to_owned();
+        for (name, value) in &settings {
+            sql.push_str(&format!("SET LOCAL {name}='{value}';"));
+        }
+        (sql, settings.len() + 1)
+    }
+}
+
+/// How a session's settings are made. A pooler that hands its connections from client to client takes none at start-up,
+/// or drops them silently; then each question is a transaction that makes them for itself, in the same round trip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SettingsBy {
+    #[default]
+    Startup,
+    Transaction,
+}
+
+pub(super) type Wire = Either<TcpStream, UnixStream>;
+
+/// A TLS session is big; boxed, a target without TLS does not pay for it.
+pub(super) struct Encrypted(pub(super) Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>);
+
+pub(super) type Wired = Connection<Wire, Encrypted>;
+
+/// An open session.
+pub struct Session {
+    client: Client,
+    connection: Wired,
+    tls: bool,
+    settings: SettingsBy,
+    limits: Limits,
+    lost: Option<PollFailure>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("tls", &self.tls)
+            .field("settings", &self.settings)
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(super) fn new(client: Client, connection: Wired, tls: bool, settings: SettingsBy, limits: Limits) -> Self {
+        Self { client, connection, tls, settings, limits, lost: None }
+    }
+
+    /// Whether it is encrypted.
+    pub const fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// How its settings are made: to be kept for the next connection to the same target.
+    /// [`SettingsBy::Transaction`] also says that a pooler is in between.
+    pub const fn settings(&self) -> SettingsBy {
+        self.settings
+    }
+
+    pub(super) fn set_settings(&mut self, settings: SettingsBy) {
+        self.settings = settings;
+    }
+
+    /// A parameter that the server reports by itself (`in_hot_standby`, `server_version`, ...).
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.connection.parameter(name)
+    }
+
+    /// Whether the server has ended it, as far as is known by now: looks at what has arrived, without waiting.
+    pub fn is_closed(&mut self) -> bool {
+        if self.lost.is_none()
+            && let Poll::Ready(ending) = Pin::new(&mut self.connection).poll(&mut Context::from_waker(Waker::noop()))
+        {
+            self.lost = Some(ended(ending));
+        }
+        self.lost.is_some()
+    }
+
+    /// Asks in the simple query protocol; several statements are one round trip. Nothing is prepared, so that a pooler
+    /// may be in between. A connection that ends says why: the server's last words, where there are any.
+    ///
+    /// # Errors
+    /// The server refused the query, or the connection is lost.
+    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
+        if self.settings == SettingsBy::Startup {
+            return self.ask(sql).await;
+        }
+        let (prologue, n_statements) = self.limits.prologue();
+        match self.ask(&format!("{prologue}{sql}\n;COMMIT")).await {
+            Ok(mut messages) => {
+                messages.pop();
+                messages.drain(..n_statements.min(messages.len()));
+                Ok(messages)
+            }
+            Err(failure) => {
+                // The transaction is still open, and the next BEGIN would meet it.
+                if self.lost.is_none() {
+                    self.ask("ROLLBACK").await?;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
+        }
+        let Self { client, connection, lost, .. } = self;
+        let mut query = pin!(client.simple_query(sql));
+        poll_fn(|cx| {
+            let mut ending = None;
+            // The first round sends the question, the second takes up what the connection has read.
+            for _ in 0..2 {
+                if let Poll::Ready(answer) = query.as_mut().poll(cx) {
+                    return Poll::Ready(answer.map_err(|error| match ending.take() {
+                        Some(ending) if error.is_closed() => ending,
+                        _ => failure::of_session(&error),
+                    }));
+                }
+                if ending.is_none()
+                    && let Poll::Ready(end) = Pin::new(&mut *connection).poll(cx)
+                {
+                    ending = Some(ended(end));
+                    lost.clone_from(&ending);
+                }
+            }
+            match ending {
+                Some(ending) => Poll::Ready(Err(ending)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+fn ended(ending: Result<(), tokio_postgres::Error>) -> PollFailure {
+    match ending {
+        Ok(()) => PollFailure::Lost { reason: "the server closed it".to_owned() },
+        Err(error) => failure::of_session(&error),
+    }
+}
+
+impl AsyncRead for Encrypted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Encrypted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
+impl TlsStream for Encrypted {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.0.channel_binding()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_settings_follow_those_of_the_connection_string_and_no_limit_is_off() {
+        let limits = Limits { connect: Duration::ZERO, statement: Duration::from_secs(3), lock: Duration::ZERO };
+        assert_eq!(
+            limits.startup_options(Some("-c search_path=x -c jit=on")),
+            "-c search_path=x -c jit=on -c statement_timeout=3000 -c lock_timeout=1 \
+             -c idle_in_transaction_session_timeout=3000 -c jit=off -c datestyle=ISO -c timezone=UTC \
+             -c intervalstyle=postgres -c extra_float_digits=1 -c default_transaction_read_only=on"
+        );
+        assert!(limits.startup_options(None).starts_with("-c statement_timeout=3000"));
+    }
+
+    #[test]
+    fn the_prologue_has_as_many_statements_as_it_says() {
+        let (sql, n_statements) = Limits::within(Duration::from_secs(2)).prologue();
+        assert_eq!(sql.matches(';').count(), n_statements);
+        assert!(sql.starts_with("BEGIN READ ONLY;SET LOCAL statement_timeout='2000';SET LOCAL lock_timeout='1000';"));
+    }
+}

@@ -1,0 +1,234 @@
+//! The configuration: the sum of what the parts want to know, brought together from four layers and checked as a whole.
+//!
+//! Built-in defaults < file (TOML) < environment (`PGVIGIL_*`) < command line. Without a file, the variables in which
+//! applications keep their connection strings make one cluster (see [`environment`]). Each part defines and reads its own
+//! section; only what concerns several parts is checked here. An error names where the value stands, the key, the reason
+//! and the way out, and never repeats a secret.
+
+pub mod environment;
+mod error;
+mod expand;
+mod layers;
+mod validate;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use figment::Figment;
+use figment::value::{Dict, Value};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+
+use crate::collect::PollConfig;
+use crate::collect::conninfo::Conninfo;
+use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::rule::{Rule, RuleConfig};
+use crate::core::topology::{Name, TargetId};
+use crate::http::{HealthConfig, ServerConfig};
+use crate::notify::NotifierConfig;
+use environment::Environment;
+pub use error::ConfigError;
+use error::{Located, Problem};
+use layers::Layer;
+
+/// What the daemon watches, and how: read, checked and ready to use.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub poll: PollConfig,
+    pub statements: StatementsConfig,
+    pub health: HealthConfig,
+    pub clusters: Vec<Cluster>,
+    /// The written ones, or the built-in ones when none are written.
+    pub rules: Vec<Rule>,
+    /// The written ones, or the log when none are written.
+    pub notifiers: Vec<NotifierConfig>,
+}
+
+/// Servers that replicate one another.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub name: Name,
+    pub targets: Vec<Target>,
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub id: TargetId,
+    pub conninfo: Arc<Conninfo>,
+}
+
+/// `[statements]`: what is told of `pg_stat_statements`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatementsConfig {
+    /// Whether it is read at all.
+    pub enabled: bool,
+    /// How many statements of each target are told one by one; the others are in their database's totals.
+    pub top: usize,
+}
+
+impl Default for StatementsConfig {
+    fn default() -> Self {
+        Self { enabled: true, top: 20 }
+    }
+}
+
+impl Config {
+    /// What the core must know.
+    pub fn fleet_spec(&self) -> FleetSpec {
+        let cluster = |cluster: &Cluster| ClusterSpec {
+            name: cluster.name.clone(),
+            targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
+        };
+        FleetSpec {
+            clusters: self.clusters.iter().map(cluster).collect(),
+            poll_interval: self.poll.interval,
+            stale_after: self.poll.stale_after(),
+            survey_stale_after: self.poll.survey_stale_after(),
+            statements_top: self.statements.top,
+            rules: self.rules.clone(),
+            notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
+        }
+    }
+
+    /// How many servers are watched.
+    pub fn n_targets(&self) -> usize {
+        self.clusters.iter().map(|cluster| cluster.targets.len()).sum()
+    }
+}
+
+/// The sections as written: the sum of the parts' own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    server: ServerConfig,
+    poll: PollConfig,
+    statements: StatementsConfig,
+    health: HealthConfig,
+    cluster: Vec<WrittenCluster>,
+    rule: Vec<RuleConfig>,
+    notify: Vec<NotifierConfig>,
+}
+
+/// One `[[cluster]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCluster {
+    name: String,
+    #[serde(default)]
+    target: Vec<WrittenTarget>,
+}
+
+/// One `[[cluster.target]]`. Its connection string is read here, once, so that no part of it can be shown later.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTarget {
+    name: String,
+    #[serde(deserialize_with = "conninfo")]
+    dsn: Conninfo,
+}
+
+fn conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conninfo, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Conninfo::parse(&text).map_err(D::Error::custom)
+}
+
+/// What a start was given, apart from the defaults.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    pub file: Option<&'a Path>,
+    pub environment: &'a Environment,
+    pub overrides: &'a Overrides,
+}
+
+/// Settings from the command line, the topmost layer.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--listen`.
+    pub listen: Option<String>,
+}
+
+/// A configuration that holds together, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// The layers that said something, lowest first: `config/prod.toml`, `DATABASE_URL`, `PGVIGIL_SERVER__LISTEN`, `--listen`.
+    pub sources: Vec<String>,
+    /// Variables with connection strings that were left aside because a file says what to watch.
+    pub ignored: Vec<String>,
+}
+
+impl Loaded {
+    /// One line for people: what would be watched.
+    pub fn summary(&self) -> String {
+        let config = &self.config;
+        let notifiers: Vec<String> =
+            config.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place).to_string()).collect();
+        format!(
+            "configuration ok ({}): {} clusters, {} targets, {} rules, notifiers: {}",
+            self.sources.join(", "),
+            config.clusters.len(),
+            config.n_targets(),
+            config.rules.len(),
+            notifiers.join(", ")
+        )
+    }
+
+    /// The same for programs.
+    pub fn summary_json(&self) -> serde_json::Value {
+        let clusters = self.config.clusters.iter().map(|cluster| {
+            let targets: Vec<_> = cluster.targets.iter().map(|target| target.id.target.as_str()).collect();
+            serde_json::json!({ "name": cluster.name, "targets": targets })
+        });
+        serde_json::json!({
+            "ok": true,
+            "sources": self.sources,
+            "clusters": clusters.collect::<Vec<_>>(),
+            "rules": self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Reads, merges and checks all layers.
+pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
+    let mut layers = Vec::new();
+    let mut ignored = Vec::new();
+    let conventional = environment::conventional(inputs.environment);
+    if let Some(path) = inputs.file {
+        layers.push(layers::file(path)?);
+        ignored = environment::conventional_names(inputs.environment);
+    } else if let Some(layer) = conventional? {
+        layers.push(layer);
+    }
+    let references = layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect();
+    layers.extend(environment::own(inputs.environment, &references)?);
+    layers.extend(layers::overrides(inputs.overrides));
+    if inputs.file.is_none() && !layers.iter().any(|layer| layer.dict.contains_key("cluster")) {
+        return Err(ConfigError::NothingToWatch);
+    }
+
+    let mut root = merge(&layers)?;
+    let expansions = expand::expand(&mut root, &layers, inputs.environment).map_err(ConfigError::one)?;
+    let located = Located { layers: &layers, root: &root, expansions: &expansions };
+    let written: Written =
+        Value::from(root.clone()).deserialize().map_err(|error| ConfigError::one(located.explain(error)))?;
+    let config = validate::checked(written).map_err(|findings| {
+        ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
+    })?;
+    let sources = layers.iter().flat_map(Layer::sources).collect();
+    Ok(Loaded { config, sources, ignored })
+}
+
+/// One table out of all layers: tables are merged key by key, anything else is replaced by the higher layer.
+fn merge(layers: &[Layer]) -> Result<Dict, ConfigError> {
+    layers
+        .iter()
+        .fold(Figment::new(), Figment::merge)
+        .extract()
+        .map_err(|error| ConfigError::one(Problem::new(String::new(), String::new(), error.kind.to_string())))
+}
+
+#[cfg(test)]
+mod tests;

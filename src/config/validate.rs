@@ -1,0 +1,154 @@
+//! What no single part can check: names, and what one section says about another.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::did_you_mean;
+use super::layers::KeyPath;
+use super::{Cluster, Config, Target, Written, WrittenCluster};
+use crate::collect::PollConfig;
+use crate::core::rule::{Rule, preset};
+use crate::core::signal::SIGNALS;
+use crate::core::topology::{Name, TargetId};
+use crate::notify::NotifierConfig;
+
+/// A server is not asked more often than this.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Something wrong at a key.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) path: KeyPath,
+    pub(super) reason: String,
+}
+
+/// The longest name. Names become parts of URLs and labels.
+const LONGEST_NAME: usize = 63;
+
+/// Whether a text may name a cluster, a target, a rule or a notifier.
+pub(super) fn is_name(text: &str) -> bool {
+    text.len() <= LONGEST_NAME
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// The configuration, if all of it holds together.
+pub(super) fn checked(written: Written) -> Result<Config, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut finding = |path: &[&str], reason: String| {
+        findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
+    };
+    check_clusters(&written, &mut finding);
+    check_poll(&written.poll, &mut finding);
+    let rules = rules(&written, &mut finding);
+    check_notifiers(&written.notify, &mut finding);
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+
+    let cluster = |cluster: WrittenCluster| Cluster {
+        name: Name::new(&cluster.name),
+        targets: cluster
+            .target
+            .into_iter()
+            .map(|target| Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(target.dsn) })
+            .collect(),
+    };
+    Ok(Config {
+        server: written.server,
+        poll: written.poll,
+        statements: written.statements,
+        health: written.health,
+        clusters: written.cluster.into_iter().map(cluster).collect(),
+        rules,
+        notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
+    })
+}
+
+fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    if written.cluster.is_empty() {
+        finding(&["cluster"], "nothing to watch; add a [[cluster]] with a [[cluster.target]]".to_owned());
+    }
+    names(&["cluster"], written.cluster.iter().map(|cluster| cluster.name.as_str()), finding);
+    for (position, cluster) in written.cluster.iter().enumerate() {
+        let position = position.to_string();
+        if cluster.target.is_empty() {
+            finding(
+                &["cluster", &position],
+                "has no targets; add a [[cluster.target]] with a name and a dsn".to_owned(),
+            );
+        }
+        let list = ["cluster", &position, "target"];
+        names(&list, cluster.target.iter().map(|target| target.name.as_str()), finding);
+    }
+}
+
+fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
+    if poll.interval < SHORTEST_INTERVAL {
+        finding(&["poll", "interval"], format!("{:?} is too short; write at least \"100ms\"", poll.interval));
+    }
+    if poll.slow_interval < poll.interval {
+        finding(&["poll", "slow_interval"], "is shorter than poll.interval; the slow facts cost more".to_owned());
+    }
+}
+
+/// The rules that apply, as far as they can be used.
+fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Rule> {
+    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
+    let targets: Vec<&str> =
+        written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str()).collect();
+    let mut seen = HashSet::new();
+    let mut rules = Vec::new();
+    for (position, config) in written.rule.iter().enumerate() {
+        let position = position.to_string();
+        if !seen.insert(config.name.as_str()) {
+            finding(
+                &["rule", &position, "name"],
+                format!("{:?} is taken by another rule; give each its own", config.name),
+            );
+        }
+        for (key, wanted, known) in [("cluster", &config.cluster, &clusters), ("target", &config.target, &targets)] {
+            for name in wanted.0.iter().filter(|name| !known.contains(&name.as_str())) {
+                finding(&["rule", &position, key], format!("there is no {key} {name:?}{}", did_you_mean(name, known)));
+            }
+        }
+        match Rule::parse(config, SIGNALS) {
+            Ok(rule) => rules.push(rule),
+            Err(error) => finding(&["rule", &position], error.fault.to_string()),
+        }
+    }
+    if !written.rule.is_empty() {
+        return rules;
+    }
+    preset().iter().filter_map(|config| Rule::parse(config, SIGNALS).ok()).collect()
+}
+
+fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str], String)) {
+    let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
+    names(&["notify"], own.iter().map(Name::as_str), finding);
+    for (position, notifier) in notifiers.iter().enumerate() {
+        if let Err(error) = notifier.clone().worker(position) {
+            finding(&["notify", &position.to_string()], error.fault);
+        }
+    }
+}
+
+/// Names of one list: each usable, none twice.
+fn names<'a>(list: &[&str], names: impl Iterator<Item = &'a str>, finding: &mut impl FnMut(&[&str], String)) {
+    let mut seen = HashSet::new();
+    for (position, name) in names.enumerate() {
+        let position = position.to_string();
+        let path: Vec<&str> = list.iter().copied().chain([position.as_str(), "name"]).collect();
+        if !is_name(name) {
+            finding(
+                &path,
+                format!(
+                    "{name:?} cannot be a name; use letters, digits, \"-\", \"_\" and \".\", beginning with a letter or digit, at most {LONGEST_NAME}"
+                ),
+            );
+        } else if !seen.insert(name) {
+            finding(&path, format!("{name:?} is taken by another {}; give each its own", list.last().unwrap_or(&"")));
+        }
+    }
+}

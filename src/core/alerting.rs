@@ -1,0 +1,392 @@
+//! Rules, alerts and the ledger put together: views in, notices out.
+//!
+//! Only what is not quiet is remembered. A subject that no rule breaches costs a reading and a comparison at each
+//! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
+use super::ledger::{Delivery, Due, Episode, Ledger, Notice};
+use super::rule::{Rule, Selected, Verdict};
+use super::signal::{Coverage, Read, Value};
+use super::snapshot::{ClusterView, TargetView};
+use super::time::MonoTime;
+use super::topology::Name;
+
+/// All rules with their alerts, and what notifiers must still be told of them.
+#[derive(Debug)]
+pub struct Alerting {
+    rules: Vec<Watch>,
+    poll_interval: Duration,
+    ledger: Ledger,
+    /// Only clusters that have something to show.
+    views: HashMap<Name, Arc<[AlertView]>>,
+    no_views: Arc<[AlertView]>,
+    /// Counts judgements, to find what was not seen in the last one.
+    round: u64,
+}
+
+/// A rule and the alerts it has.
+#[derive(Debug)]
+struct Watch {
+    rule: Rule,
+    alerts: HashMap<Place, Vec<Alert>>,
+}
+
+/// Where an alert is: a cluster, and the target if it is about one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    cluster: Name,
+    target: Option<Name>,
+}
+
+/// A subject that is not quiet, or was not of late.
+#[derive(Debug)]
+struct Alert {
+    /// Values of the signal's own labels. Empty for the place as a whole.
+    labels: Vec<String>,
+    state: AlertState,
+    /// Of this life; it means nothing while inactive.
+    episode: Episode,
+    /// The last reading that was known.
+    reading: Option<f64>,
+    is_unknown: bool,
+    /// The last life that fired and ended.
+    resolved: Option<Resolved>,
+    /// The judgement that saw it last.
+    round: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Resolved {
+    episode: Episode,
+    active_at: MonoTime,
+    fired_at: MonoTime,
+    resolved_at: MonoTime,
+}
+
+/// What all steps of one rule at one place have in common.
+struct Judgement<'a> {
+    rule: &'a Rule,
+    place: &'a ClusterView,
+    target: Option<&'a TargetView>,
+    poll_interval: Duration,
+    round: u64,
+    now: MonoTime,
+    wall: SystemTime,
+}
+
+impl Alerting {
+    pub fn new(rules: Vec<Rule>, notifiers: Vec<Name>, poll_interval: Duration) -> Self {
+        Self {
+            rules: rules.into_iter().map(|rule| Watch { rule, alerts: HashMap::new() }).collect(),
+            poll_interval,
+            ledger: Ledger::new(notifiers),
+            views: HashMap::new(),
+            no_views: Arc::default(),
+            round: 0,
+        }
+    }
+
+    /// Judges every rule on every target. `clusters` is all that is watched: an alert of anything else has gone.
+    pub fn judge(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) {
+        self.round += 1;
+        let (round, poll_interval) = (self.round, self.poll_interval);
+        for watch in &mut self.rules {
+            for cluster in clusters.iter().filter(|cluster| watch.rule.selects_cluster(cluster)) {
+                let judgement =
+                    Judgement { rule: &watch.rule, place: cluster, target: None, poll_interval, round, now, wall };
+                match watch.rule.condition.signal.read {
+                    Read::Cluster(read) => {
+                        judgement
+                            .run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| read(cluster, now, emit));
+                    }
+                    Read::Target(read) => {
+                        for target in &cluster.targets {
+                            let selected = watch.rule.selects(target);
+                            let judgement = Judgement { target: Some(target), ..judgement };
+                            judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
+                                read(cluster, target, now, emit)
+                            });
+                        }
+                    }
+                }
+            }
+            watch.end_what_has_gone(&mut self.ledger, round, now, wall);
+        }
+        self.show();
+    }
+
+    /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
+    pub fn due(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        let due = self.ledger.due(now);
+        due.into_iter().map(|due| self.notice(due, clusters, now, wall)).collect()
+    }
+
+    pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
+        self.ledger.record(delivery, now);
+    }
+
+    /// A cluster's alerts: firing, pending, and those that resolved of late; the severest and oldest first.
+    pub fn views(&self, cluster: &Name) -> Arc<[AlertView]> {
+        Arc::clone(self.views.get(cluster).unwrap_or(&self.no_views))
+    }
+
+    fn show(&mut self) {
+        let mut by_cluster: HashMap<Name, Vec<AlertView>> = HashMap::new();
+        for watch in &self.rules {
+            for (place, alerts) in &watch.alerts {
+                let views = alerts.iter().filter_map(|alert| alert.view(&watch.rule, place));
+                by_cluster.entry(place.cluster.clone()).or_default().extend(views);
+            }
+        }
+        self.views = by_cluster
+            .into_iter()
+            .filter(|(_, views)| !views.is_empty())
+            .map(|(cluster, mut views)| {
+                let rank = |phase| match phase {
+                    Phase::Firing => 0,
+                    Phase::Pending => 1,
+                    Phase::Resolved => 2,
+                };
+                views.sort_by(|a, b| {
+                    (rank(a.phase), b.severity, a.active_at, &a.id).cmp(&(
+                        rank(b.phase),
+                        a.severity,
+                        b.active_at,
+                        &b.id,
+                    ))
+                });
+                (cluster, Arc::from(views))
+            })
+            .collect();
+    }
+
+    fn notice(&self, due: Due, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Notice {
+        let watch = self.rules.iter().find(|watch| watch.rule.name == due.alert.id.rule);
+        let mut alert = due.alert;
+        // Told late, an alert is told with its present reading.
+        if let Some(current) = watch.and_then(|watch| watch.current(&alert.id))
+            && current.phase == alert.phase
+            && current.active_at == alert.active_at
+        {
+            alert = current;
+        }
+        let target = clusters
+            .iter()
+            .find(|cluster| cluster.name == alert.id.cluster)
+            .and_then(|cluster| cluster.target(alert.id.target.as_ref()?.as_str()));
+        let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
+        Notice {
+            notifier: due.notifier,
+            dedup_key: due.dedup_key,
+            active_at: wall_of(alert.active_at),
+            fired_at: alert.fired_at.map(wall_of),
+            resolved_at: alert.resolved_at.map(wall_of),
+            role: target.and_then(|target| target.last_role()),
+            details: watch.map_or_else(Vec::new, |watch| details(&watch.rule, target.map(|target| &**target), now)),
+            alert,
+            attempt: due.attempt,
+        }
+    }
+}
+
+impl Watch {
+    /// Ends alerts whose place was not judged in this round.
+    fn end_what_has_gone(&mut self, ledger: &mut Ledger, round: u64, now: MonoTime, wall: SystemTime) {
+        let rule = &self.rule;
+        self.alerts.retain(|place, alerts| {
+            for alert in alerts.iter_mut().filter(|alert| alert.round != round) {
+                if alert.step(rule, Verdict::Gone, Duration::ZERO, now, wall).is_some() {
+                    alert.tell(ledger, rule, place, now);
+                }
+            }
+            alerts.retain(|alert| alert.is_remembered(now));
+            !alerts.is_empty()
+        });
+    }
+
+    fn current(&self, id: &AlertId) -> Option<AlertView> {
+        let place = Place { cluster: id.cluster.clone(), target: id.target.clone() };
+        let values = || id.labels.iter().map(|(_, value)| value);
+        let alert = self.alerts.get(&place)?.iter().find(|alert| alert.labels.iter().eq(values()))?;
+        alert.view(&self.rule, &place)
+    }
+}
+
+impl Judgement<'_> {
+    /// Judges what `read` states, then what it does not state.
+    fn run(
+        &self,
+        alerts: &mut HashMap<Place, Vec<Alert>>,
+        ledger: &mut Ledger,
+        selected: Selected,
+        read: impl FnOnce(&mut dyn FnMut(&[&str], Value)) -> Coverage,
+    ) {
+        let mut known = if alerts.is_empty() { None } else { alerts.get_mut(&self.place()) };
+        // A quiet subject adds nothing to this, and an empty Vec allocates nothing.
+        let mut begun = Vec::new();
+        let coverage = match selected {
+            Selected::No => Coverage::Complete,
+            Selected::Unknown => Coverage::Unknown,
+            Selected::Yes => read(&mut |labels, value| {
+                let verdict = match self.rule.judge(value, self.target) {
+                    Verdict::Unknown => self.rule.judge_unknown(),
+                    verdict => verdict,
+                };
+                let of_labels = |alert: &&mut Alert| alert.labels == labels;
+                if let Some(alert) = known.iter_mut().flat_map(|alerts| alerts.iter_mut()).find(of_labels) {
+                    self.step(alert, verdict, Some(value.value), ledger);
+                } else if matches!(verdict, Verdict::Breach | Verdict::Proven) {
+                    begun.push(self.begin(labels, verdict, Some(value.value), ledger));
+                }
+            }),
+        };
+        let silent = match coverage {
+            Coverage::Complete => Verdict::Gone,
+            Coverage::Unknown => self.rule.judge_unknown(),
+        };
+        let mut whole_is_known = false;
+        for alert in known.into_iter().flatten() {
+            whole_is_known |= alert.labels.is_empty();
+            if alert.round != self.round {
+                self.step(alert, silent, None, ledger);
+            }
+        }
+        // Nothing can be read here, and the rule takes that for a breach: of the place as a whole, for its subjects are not known.
+        if silent == Verdict::Breach && selected == Selected::Yes && !whole_is_known && begun.is_empty() {
+            begun.push(self.begin(&[], silent, None, ledger));
+        }
+        if !begun.is_empty() {
+            alerts.entry(self.place()).or_default().append(&mut begun);
+        }
+    }
+
+    fn place(&self) -> Place {
+        Place { cluster: self.place.name.clone(), target: self.target.map(|target| target.id.target.clone()) }
+    }
+
+    fn begin(&self, labels: &[&str], verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) -> Alert {
+        let mut alert = Alert {
+            labels: labels.iter().map(|&value| value.to_owned()).collect(),
+            state: AlertState::Inactive,
+            episode: Episode::begin(self.wall, None),
+            reading: None,
+            is_unknown: false,
+            resolved: None,
+            round: self.round,
+        };
+        self.step(&mut alert, verdict, reading, ledger);
+        alert
+    }
+
+    fn step(&self, alert: &mut Alert, verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) {
+        alert.round = self.round;
+        alert.is_unknown = reading.is_none_or(f64::is_nan) && verdict != Verdict::Gone;
+        alert.reading = reading.filter(|reading| !reading.is_nan()).or(alert.reading);
+        let hold = self.rule.hold(verdict, self.poll_interval);
+        if alert.step(self.rule, verdict, hold, self.now, self.wall).is_some() {
+            alert.tell(ledger, self.rule, &self.place(), self.now);
+        }
+    }
+}
+
+/// An alert has begun to fire, or has resolved.
+struct Turned;
+
+impl Alert {
+    fn step(
+        &mut self,
+        rule: &Rule,
+        verdict: Verdict,
+        hold: Duration,
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Option<Turned> {
+        let before = self.state;
+        self.state = before.step(verdict, hold, rule.keep_firing_for, now);
+        match (before, self.state) {
+            (AlertState::Inactive, AlertState::Pending { .. } | AlertState::Firing { .. }) => {
+                self.episode = Episode::begin(wall, self.resolved.map(|resolved| resolved.episode));
+            }
+            (AlertState::Firing { active_at, fired_at, .. }, AlertState::Inactive) => {
+                self.resolved = Some(Resolved { episode: self.episode, active_at, fired_at, resolved_at: now });
+                return Some(Turned);
+            }
+            _ => {}
+        }
+        let fires = matches!(self.state, AlertState::Firing { .. });
+        (fires && !matches!(before, AlertState::Firing { .. })).then_some(Turned)
+    }
+
+    fn tell(&self, ledger: &mut Ledger, rule: &Rule, place: &Place, now: MonoTime) {
+        if let Some(view) = self.view(rule, place) {
+            ledger.set(view, self.episode, now);
+        }
+    }
+
+    fn is_remembered(&self, now: MonoTime) -> bool {
+        self.state != AlertState::Inactive
+            || self.resolved.is_some_and(|ended| now.duration_since(ended.resolved_at) < SHOWN_AFTER_RESOLVED)
+    }
+
+    fn view(&self, rule: &Rule, place: &Place) -> Option<AlertView> {
+        let (phase, active_at, fired_at, resolved_at) = match (self.state, self.resolved) {
+            (AlertState::Pending { active_at }, _) => (Phase::Pending, active_at, None, None),
+            (AlertState::Firing { active_at, fired_at, .. }, _) => (Phase::Firing, active_at, Some(fired_at), None),
+            (AlertState::Inactive, Some(Resolved { active_at, fired_at, resolved_at, .. })) => {
+                (Phase::Resolved, active_at, Some(fired_at), Some(resolved_at))
+            }
+            (AlertState::Inactive, None) => return None,
+        };
+        let signal = rule.condition.signal;
+        Some(AlertView {
+            id: AlertId {
+                rule: rule.name.clone(),
+                cluster: place.cluster.clone(),
+                target: place.target.clone(),
+                labels: signal.labels.iter().map(|&name| name.to_owned()).zip(self.labels.iter().cloned()).collect(),
+            },
+            severity: rule.severity,
+            phase,
+            active_at,
+            fired_at,
+            resolved_at,
+            reading: self.reading,
+            is_unknown: self.is_unknown,
+            condition: rule.condition.text.clone(),
+            unit: signal.unit,
+        })
+    }
+}
+
+/// What helps to judge the reading of an alert.
+fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(String, String)> {
+    let mut details = vec![("meaning".to_owned(), rule.condition.signal.help.to_owned())];
+    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
+    let Some(target) = target else { return details };
+    if rule.condition.is_replay_lag()
+        && let Some(lag) = target.lag
+    {
+        add("certainty", lag.certainty.as_str().to_owned());
+        add("method", lag.method.to_string());
+        add("lower_seconds", format!("{:.3}", lag.lower));
+        add("upper_seconds", format!("{:.3}", lag.upper));
+        if let Some(survey) = target.survey.as_ref().filter(|survey| survey.facts.apply_delay_seconds > 0.0) {
+            add("apply_delay_seconds", format!("{:.3}", survey.facts.apply_delay_seconds));
+        }
+    }
+    if let Some(failing) = &target.failing {
+        add("error", failing.failure.to_string());
+        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
+    }
+    if let Some(answer) = &target.answer {
+        add("server", answer.positions.identity.version.clone());
+    }
+    details
+}
+
+#[cfg(test)]
+mod tests;

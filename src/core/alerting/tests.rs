@@ -1,0 +1,449 @@
+//! Whole lives of alerts, on an invented clock: views in, notices out, every notice taken unless said otherwise.
+
+use super::*;
+use crate::core::alert::Severity;
+use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
+use crate::core::ledger::SendFailure;
+use crate::core::observation::{
+    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerState, Sessions, Slot,
+    StandbyState, StatementsAccess, SurveyFacts,
+};
+use crate::core::rule::tests::{SIGNALS, config};
+use crate::core::rule::{OneOrMany, RuleConfig, WhenUnknown};
+use crate::core::snapshot::{Answer, Failing, SurveyView};
+use crate::core::time::ServerTime;
+use crate::core::topology::{Role, TargetId};
+use crate::core::wal::{Lsn, Timeline};
+
+const POLL: Duration = Duration::from_secs(1);
+
+fn at(seconds: f64) -> MonoTime {
+    MonoTime::from_nanos(0).plus_seconds(seconds)
+}
+
+fn wall(seconds: f64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + Duration::from_secs_f64(seconds)
+}
+
+/// A server that answered at second 0.
+fn server(name: &str, role: Role) -> TargetView {
+    let state = match role {
+        Role::Primary => {
+            ServerState::Primary(PrimaryState { flush_lsn: Lsn::new(100), timeline: Timeline(1), checkpoint: None })
+        }
+        Role::Replica => ServerState::Standby(StandbyState {
+            replay_lsn: None,
+            receive_lsn: None,
+            last_commit_replayed_at: None,
+            control_timeline: None,
+            pause: ReplayPause::NotPaused,
+            receiver: Receiver::Absent,
+        }),
+    };
+    let identity = Arc::new(Identity {
+        version_num: 150_018,
+        version: "15.18".to_owned(),
+        flavor: Flavor::PostgreSql,
+        system_identifier: None,
+        started_at: ServerTime::from_unix_micros(0),
+        cluster_name: String::new(),
+        user: "pgvigil".to_owned(),
+        reads_all_stats: false,
+        statements: StatementsAccess::NotCreated,
+        tls: false,
+        pooled: false,
+    });
+    let positions = Positions { identity, clock: ServerTime::from_unix_micros(0), state, senders: vec![] };
+    let answer = Answer { asked_at: at(0.0), answered_at: at(0.0), positions: Arc::new(positions) };
+    TargetView { answer: Some(answer), ..TargetView::new(TargetId::new("orders", name), Duration::from_secs(10)) }
+}
+
+fn replica(name: &str, lag: Option<LagEstimate>) -> TargetView {
+    TargetView { lag, survey: with_slots(Some(&[])).survey, ..server(name, Role::Replica) }
+}
+
+fn estimate(value: f64, lower: f64, upper: f64, certainty: Certainty) -> Option<LagEstimate> {
+    let method = Method {
+        evidence: Evidence::Lsn,
+        last_known: false,
+        upstream: false,
+        old_timeline: false,
+        primary_lost: certainty == Certainty::AtLeast,
+    };
+    Some(LagEstimate { value: Some(value), lower, upper, certainty, method })
+}
+
+fn exact(seconds: f64) -> Option<LagEstimate> {
+    estimate(seconds, seconds, seconds, Certainty::Exact)
+}
+
+fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
+    let slot = |&(name, retained): &(&str, u64)| Slot {
+        name: name.to_owned(),
+        slot_type: "physical".to_owned(),
+        active: false,
+        restart_lsn: None,
+        confirmed_flush_lsn: None,
+        wal_status: None,
+        safe_wal_size: None,
+        retained_bytes: Some(retained),
+    };
+    let survey = slots.map(|slots| SurveyView {
+        answered_at: at(0.0),
+        facts: Arc::new(SurveyFacts {
+            sessions: Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 },
+            slots: slots.iter().map(slot).collect(),
+            statements: None,
+            apply_delay_seconds: 0.0,
+        }),
+        stale_after: Duration::from_secs(9999),
+    });
+    TargetView { survey, ..server("p", Role::Primary) }
+}
+
+fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
+    let index = targets.iter().enumerate().map(|(place, target)| (target.id.target.clone(), place)).collect();
+    vec![Arc::new(ClusterView {
+        name: Name::new("orders"),
+        primary: None,
+        targets: targets.into_iter().map(Arc::new).collect(),
+        index: Arc::new(index),
+        alerts: Arc::default(),
+    })]
+}
+
+fn alerting(rules: &[RuleConfig]) -> Alerting {
+    let rules = Rule::parse_all(rules, SIGNALS).expect("good rules");
+    Alerting::new(rules, vec![Name::new("pager")], POLL)
+}
+
+/// Judges, and takes what is due: `firing ReplicaLagging orders/r1 6`.
+fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> Vec<String> {
+    let (now, wall) = (at(second), wall(second));
+    alerting.judge(clusters, now, wall);
+    let notices = alerting.due(clusters, now, wall);
+    for notice in &notices {
+        alerting.record(&delivery(notice, Ok(())), now);
+    }
+    notices
+        .iter()
+        .map(|notice| {
+            let reading = notice.alert.reading.map_or("?".to_owned(), |reading| reading.to_string());
+            format!("{} {} {reading}", notice.alert.phase.as_str(), notice.alert.id)
+        })
+        .collect()
+}
+
+fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
+    Delivery {
+        notifier: notice.notifier.clone(),
+        alert: notice.alert.id.clone(),
+        dedup_key: notice.dedup_key.clone(),
+        outcome,
+    }
+}
+
+/// A second, the clusters then, and what is told.
+type Step<'a> = (f64, Vec<Arc<ClusterView>>, &'a [&'a str]);
+
+fn check(rules: &[RuleConfig], steps: Vec<Step<'_>>) {
+    let mut alerting = alerting(rules);
+    for (second, clusters, expect) in steps {
+        assert_eq!(tick(&mut alerting, second, &clusters), expect, "at {second} s");
+    }
+}
+
+fn lagging(hold_for: Option<u64>) -> RuleConfig {
+    RuleConfig { hold_for: hold_for.map(Duration::from_secs), ..config("Lag", "replay_lag_seconds > 5s") }
+}
+
+fn one(lag: Option<LagEstimate>) -> Vec<Arc<ClusterView>> {
+    cluster(vec![replica("r1", lag)])
+}
+
+#[test]
+fn a_replica_that_lags_is_told_once_and_so_is_its_recovery() {
+    check(
+        &[lagging(Some(60))],
+        vec![
+            (0.0, one(exact(0.0)), &[]),
+            (1.0, one(exact(6.0)), &[]),
+            (60.0, one(exact(65.0)), &[]),
+            (61.0, one(exact(66.0)), &["firing Lag orders/r1 66"]),
+            (62.0, one(exact(67.0)), &[]),
+            (90.0, one(exact(0.5)), &["resolved Lag orders/r1 0.5"]),
+            (91.0, one(exact(0.0)), &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_proven_breach_fires_at_once_and_an_estimate_after_two_polls() {
+    let doubtful = || one(estimate(6.0, 0.0, 9.0, Certainty::AtMost));
+    check(&[lagging(None)], vec![(0.0, one(exact(6.0)), &["firing Lag orders/r1 6"])]);
+    check(
+        &[lagging(None)],
+        vec![(0.0, doubtful(), &[]), (1.0, doubtful(), &[]), (2.0, doubtful(), &["firing Lag orders/r1 6"])],
+    );
+}
+
+#[test]
+fn an_alert_does_not_resolve_while_the_upper_bound_breaches() {
+    check(
+        &[lagging(None)],
+        vec![
+            (0.0, one(exact(6.0)), &["firing Lag orders/r1 6"]),
+            (1.0, one(estimate(0.0, 0.0, f64::INFINITY, Certainty::AtLeast)), &[]),
+            (2.0, one(estimate(0.0, 0.0, 4.0, Certainty::AtMost)), &["resolved Lag orders/r1 0"]),
+        ],
+    );
+}
+
+#[test]
+fn a_lag_that_cannot_be_told_is_held_cleared_or_a_breach_as_the_rule_says() {
+    let rule = |when_unknown| RuleConfig { when_unknown, ..lagging(None) };
+    let steps = |unknown: &'static [&'static str], known: &'static [&'static str]| {
+        vec![
+            (0.0, one(exact(6.0)), &["firing Lag orders/r1 6"][..]),
+            (1.0, one(None), unknown),
+            (500.0, one(None), &[]),
+            (501.0, one(exact(0.0)), known),
+        ]
+    };
+    check(&[rule(WhenUnknown::Hold)], steps(&[], &["resolved Lag orders/r1 0"]));
+    check(&[rule(WhenUnknown::Clear)], steps(&["resolved Lag orders/r1 6"], &[]));
+    check(&[rule(WhenUnknown::Breach)], steps(&[], &["resolved Lag orders/r1 0"]));
+    // Unknown from the start.
+    let silence = |told: &'static [&'static str]| {
+        vec![(0.0, one(None), &[][..]), (1.0, one(None), &[]), (2.0, one(None), told), (3.0, one(None), &[])]
+    };
+    check(&[rule(WhenUnknown::Hold)], silence(&[]));
+    check(&[rule(WhenUnknown::Clear)], silence(&[]));
+    check(&[rule(WhenUnknown::Breach)], silence(&["firing Lag orders/r1 ?"]));
+}
+
+#[test]
+fn a_slot_that_is_dropped_resolves_and_one_that_cannot_be_seen_does_not() {
+    let rule = config("Slot", "slot_inactive_retained_bytes > 1kB");
+    let slots = |slots: Option<&[(&str, u64)]>| cluster(vec![with_slots(slots)]);
+    check(
+        &[rule],
+        vec![
+            (
+                0.0,
+                slots(Some(&[("a", 2000), ("b", 3000), ("c", 0)])),
+                &["firing Slot orders/p slot=a 2000", "firing Slot orders/p slot=b 3000"],
+            ),
+            (1.0, slots(None), &[]),
+            (2.0, slots(Some(&[("b", 4000)])), &["resolved Slot orders/p slot=a 2000"]),
+            (3.0, slots(Some(&[("b", 900)])), &["resolved Slot orders/p slot=b 900"]),
+        ],
+    );
+}
+
+#[test]
+fn slots_that_cannot_be_seen_breach_as_a_whole() {
+    let rule = RuleConfig { when_unknown: WhenUnknown::Breach, ..config("Slot", "slot_inactive_retained_bytes > 1kB") };
+    let slots = |slots: Option<&[(&str, u64)]>| cluster(vec![with_slots(slots)]);
+    check(
+        &[rule],
+        vec![
+            (0.0, slots(None), &[]),
+            (2.0, slots(None), &["firing Slot orders/p ?"]),
+            (3.0, slots(Some(&[("a", 10)])), &["resolved Slot orders/p ?"]),
+        ],
+    );
+}
+
+#[test]
+fn a_target_that_is_no_longer_watched_resolves() {
+    check(
+        &[lagging(None)],
+        vec![
+            (0.0, one(exact(6.0)), &["firing Lag orders/r1 6"]),
+            (1.0, cluster(vec![]), &["resolved Lag orders/r1 6"]),
+            (2.0, one(exact(6.0)), &["firing Lag orders/r1 6"]),
+            (3.0, vec![], &["resolved Lag orders/r1 6"]),
+        ],
+    );
+}
+
+#[test]
+fn a_rule_keeps_to_what_it_selects() {
+    let two = || cluster(vec![replica("r1", exact(6.0)), replica("r2", exact(7.0))]);
+    for (rule, expect) in [
+        (lagging(None), &["firing Lag orders/r1 6", "firing Lag orders/r2 7"][..]),
+        (RuleConfig { target: OneOrMany(vec!["r2".into()]), ..lagging(None) }, &["firing Lag orders/r2 7"]),
+        (RuleConfig { cluster: OneOrMany(vec!["payments".into()]), ..lagging(None) }, &[]),
+        (
+            RuleConfig {
+                cluster: OneOrMany(vec!["orders".into()]),
+                target: OneOrMany(vec!["r1".into()]),
+                ..lagging(None)
+            },
+            &["firing Lag orders/r1 6"],
+        ),
+        (RuleConfig { role: Some(Role::Primary), ..lagging(None) }, &[]),
+        (RuleConfig { certainty: OneOrMany(vec!["at_least".into()]), ..lagging(None) }, &[]),
+    ] {
+        check(&[rule], vec![(0.0, two(), expect)]);
+    }
+}
+
+#[test]
+fn a_replica_that_is_promoted_leaves_the_rules_of_replicas() {
+    let rule = RuleConfig { role: Some(Role::Replica), ..lagging(None) };
+    let promoted = TargetView { lag: exact(9.0), ..server("r1", Role::Primary) };
+    let silent = TargetView { answer: None, ..replica("r1", exact(9.0)) };
+    check(
+        &[rule],
+        vec![
+            (0.0, one(exact(6.0)), &["firing Lag orders/r1 6"]),
+            (1.0, cluster(vec![silent]), &[]),
+            (2.0, cluster(vec![promoted]), &["resolved Lag orders/r1 6"]),
+        ],
+    );
+}
+
+#[test]
+fn two_primaries_are_an_alert_on_the_cluster() {
+    let rule = config("SeveralPrimaries", "primaries > 1");
+    let two = || cluster(vec![server("a", Role::Primary), server("b", Role::Primary)]);
+    let one = cluster(vec![server("a", Role::Primary), server("b", Role::Replica)]);
+    check(
+        &[rule],
+        vec![(0.0, two(), &["firing SeveralPrimaries orders 2"]), (1.0, one, &["resolved SeveralPrimaries orders 1"])],
+    );
+}
+
+#[test]
+fn the_built_in_rules_tell_a_lost_primary_from_a_lagging_replica() {
+    let rules = crate::core::rule::preset();
+    let mut lost = alerting(&rules);
+    let doubtful = || one(estimate(0.0, 0.0, 400.0, Certainty::AtLeast));
+    assert_eq!(tick(&mut lost, 0.0, &doubtful()), [] as [&str; 0]);
+    assert_eq!(tick(&mut lost, 60.0, &doubtful()), ["firing ReplicaLagUnproven orders/r1 400"]);
+    assert_eq!(tick(&mut lost, 61.0, &one(exact(0.0))), ["resolved ReplicaLagUnproven orders/r1 400"]);
+    check(
+        &rules,
+        vec![
+            (0.0, one(exact(400.0)), &["firing ReplicaLagCritical orders/r1 400"]),
+            (15.0, one(exact(415.0)), &["firing ReplicaLagging orders/r1 415"]),
+            (600.0, one(exact(999.0)), &[]),
+            (
+                601.0,
+                one(exact(0.1)),
+                &["resolved ReplicaLagCritical orders/r1 0.1", "resolved ReplicaLagging orders/r1 0.1"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_notice_says_all_that_is_known() {
+    let mut alerting = alerting(&[lagging(None)]);
+    let failure = PollFailure::Refused;
+    let failing = Failing { since: at(-30.0), last_at: at(0.0), failure, count: 3 };
+    let target =
+        TargetView { failing: Some(failing), ..replica("r1", estimate(6.0, 4.5, f64::INFINITY, Certainty::AtLeast)) };
+    let clusters = cluster(vec![target]);
+    alerting.judge(&clusters, at(0.0), wall(0.0));
+    alerting.judge(&clusters, at(2.0), wall(2.0));
+    let notices = alerting.due(&clusters, at(5.0), wall(5.0));
+    let detail = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let id =
+        AlertId { rule: Name::new("Lag"), cluster: Name::new("orders"), target: Some(Name::new("r1")), labels: vec![] };
+    assert_eq!(
+        notices,
+        [Notice {
+            notifier: Name::new("pager"),
+            alert: AlertView {
+                id,
+                severity: Severity::Warning,
+                phase: Phase::Firing,
+                active_at: at(0.0),
+                fired_at: Some(at(2.0)),
+                resolved_at: None,
+                reading: Some(6.0),
+                is_unknown: false,
+                condition: "replay_lag_seconds > 5s".to_owned(),
+                unit: crate::core::signal::Unit::Seconds,
+            },
+            dedup_key: notices[0].dedup_key.clone(),
+            active_at: wall(0.0),
+            fired_at: Some(wall(2.0)),
+            resolved_at: None,
+            role: Some(Role::Replica),
+            details: vec![
+                detail("meaning", "A number."),
+                detail("certainty", "at_least"),
+                detail("method", "lsn~primary_lost"),
+                detail("lower_seconds", "4.500"),
+                detail("upper_seconds", "inf"),
+                detail("error", "connection refused"),
+                detail("failing_for_seconds", "35"),
+                detail("server", "15.18"),
+            ],
+            attempt: 1,
+        }]
+    );
+}
+
+#[test]
+fn an_alert_told_late_is_told_with_its_present_reading() {
+    let mut alerting = alerting(&[lagging(None)]);
+    alerting.judge(&one(exact(6.0)), at(0.0), wall(0.0));
+    let notice = alerting.due(&[], at(0.0), wall(0.0)).remove(0);
+    alerting.record(&delivery(&notice, Err(SendFailure::Transient("busy".into()))), at(0.0));
+    assert_eq!(tick(&mut alerting, 1.0, &one(exact(7.0))), [] as [&str; 0]);
+    assert_eq!(tick(&mut alerting, 2.0, &one(exact(8.0))), ["firing Lag orders/r1 8"]);
+}
+
+#[test]
+fn twin_daemons_give_one_key_and_a_flap_within_a_minute_another() {
+    let keys = |offset: f64| {
+        let mut alerting = alerting(&[lagging(None)]);
+        let mut keys = Vec::new();
+        for (second, lag) in [(0.0, 6.0), (5.0, 0.0), (10.0, 6.0), (15.0, 0.0), (70.0, 6.0), (75.0, 0.0)] {
+            let (now, wall) = (at(second + offset * 1000.0), wall(second + offset));
+            let clusters = one(exact(lag));
+            alerting.judge(&clusters, now, wall);
+            for notice in alerting.due(&clusters, now, wall) {
+                keys.push(notice.dedup_key.clone());
+                alerting.record(&delivery(&notice, Ok(())), now);
+            }
+        }
+        keys
+    };
+    let ours = keys(0.0);
+    assert_eq!(ours, keys(1.7));
+    let mut distinct = ours.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!((ours.len(), distinct.len()), (6, 6));
+}
+
+#[test]
+fn a_resolved_alert_is_shown_for_a_quarter_of_an_hour() {
+    let mut alerting = alerting(&[lagging(Some(10)), config("Now", "replay_lag_seconds > 7s")]);
+    let shown = |alerting: &Alerting| {
+        let views = alerting.views(&Name::new("orders"));
+        views.iter().map(|view| format!("{} {}", view.phase.as_str(), view.id.rule)).collect::<Vec<_>>()
+    };
+    for (second, lag, expect) in [
+        (0.0, 6.0, &["pending Lag"][..]),
+        (10.0, 6.0, &["firing Lag"]),
+        (11.0, 8.0, &["firing Lag", "firing Now"]),
+        (12.0, 6.0, &["firing Lag", "resolved Now"]),
+        (20.0, 0.0, &["resolved Lag", "resolved Now"]),
+        (30.0, 6.0, &["pending Lag", "resolved Now"]),
+        (31.0, 0.0, &["resolved Lag", "resolved Now"]),
+        (912.0, 0.0, &["resolved Lag"]),
+        (920.0, 0.0, &[]),
+    ] {
+        tick(&mut alerting, second, &one(exact(lag)));
+        assert_eq!(shown(&alerting), expect, "at {second} s");
+    }
+    assert_eq!(alerting.rules.iter().map(|watch| watch.alerts.len()).sum::<usize>(), 0);
+    assert_eq!(*alerting.views(&Name::new("payments")), []);
+}

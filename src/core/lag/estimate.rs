@@ -1,0 +1,371 @@
+//! Reading one replica's lag from all that is known. The order of the evidence is the module doc's table.
+
+use super::primary::Primary;
+use super::server::{Row, Server, Standing, Stream};
+use super::{Certainty, Evidence, LagEstimate, LagTracker, Method, mono_seconds};
+use crate::core::time::MonoTime;
+use crate::core::topology::Name;
+use crate::core::wal::{Lsn, Timeline};
+
+/// A sender's measurement older than this is not believed: standbys reply at least every 10 s
+/// (`wal_receiver_status_interval`). Seconds.
+const REPLY_MAX: f64 = 12.0;
+/// A stream is alive while its last message is younger than this: an idle one is silent for half of `wal_sender_timeout`,
+/// 30 s by default. Seconds.
+const KEEPALIVE: f64 = 35.0;
+/// A history younger than this holds one poll. Seconds.
+const WARMING: f64 = 0.9;
+/// Bounds that are this many poll intervals apart are as near as polling can bring them.
+const EXACT_INTERVALS: f64 = 2.0;
+/// Bounds that are this part of the value apart are exact, too.
+const EXACT_PART: f64 = 0.05;
+
+/// Where a replica stands, and since when that is known. Instants are seconds of the monitor's clock.
+#[derive(Clone, Copy)]
+struct Position {
+    lsn: Lsn,
+    /// The position was true at some instant between these two.
+    asked: f64,
+    answered: f64,
+    last_known: bool,
+    upstream: bool,
+    old_timeline: bool,
+}
+
+/// An estimate before its certainty is judged and its bounds are put in order.
+struct Reading {
+    evidence: Evidence,
+    value: Option<f64>,
+    lower: f64,
+    upper: f64,
+    /// The value may be too small.
+    is_floor: bool,
+    primary_lost: bool,
+}
+
+impl Reading {
+    const fn unknown(evidence: Evidence) -> Self {
+        Self { evidence, value: None, lower: 0.0, upper: f64::INFINITY, is_floor: false, primary_lost: false }
+    }
+}
+
+impl LagTracker {
+    /// How far `target` lags: as of its last answer when that was its last poll, as of `now` when it is silent.
+    /// `None` for the primary itself, and for a target that was never tried.
+    pub fn estimate(&self, target: &Name, now: MonoTime) -> Option<LagEstimate> {
+        let server = self.servers.get(target)?;
+        let is_silent = server.silent_since.is_some();
+        let mut position = Position {
+            lsn: Lsn::new(0),
+            asked: mono_seconds(now),
+            answered: mono_seconds(now),
+            last_known: is_silent,
+            upstream: false,
+            old_timeline: false,
+        };
+        let is_primary = self.primary.as_ref().is_some_and(|primary| primary.name == *target);
+        let Some(last_answer) = &server.last_answer else {
+            return Some(self.told(Reading::unknown(Evidence::NoPosition), position));
+        };
+        let Some(standing) = &last_answer.standing else {
+            return (!is_primary).then(|| self.told(Reading::unknown(Evidence::OtherPrimary), position));
+        };
+        let system_identifier = last_answer.identity.system_identifier;
+        if self.primary.as_ref().is_some_and(|primary| primary.is_foreign(system_identifier)) {
+            return Some(self.told(Reading::unknown(Evidence::ForeignCluster), position));
+        }
+        let Some(replay_lsn) = (if is_silent { server.replay_lsn } else { standing.replay_lsn }) else {
+            return Some(self.told(Reading::unknown(Evidence::NoPosition), position));
+        };
+        position.lsn = replay_lsn;
+        let mut timeline = server.timeline;
+        if !is_silent {
+            (position.asked, position.answered) = (mono_seconds(standing.asked_at), mono_seconds(standing.answered_at));
+        } else if let Some(row) = self.row_at_upstream(server) {
+            position.lsn = replay_lsn.max(row.replay_lsn);
+            (position.asked, position.answered) = (mono_seconds(row.asked_at), mono_seconds(row.answered_at));
+            (position.last_known, position.upstream) = (false, true);
+            // It streams from there, so it has followed to there.
+            timeline = timeline.max(row.timeline);
+        }
+        let Some(primary) = &self.primary else {
+            return Some(self.told(self.without_primary(standing, position), position));
+        };
+        // A receiver that may not be seen could be on any timeline: then the control file's word is not enough.
+        let may_judge = !matches!(standing.receiver, Stream::Hidden);
+        if may_judge
+            && let Some(fork) = timeline.and_then(|timeline| primary.fork_after(timeline))
+            && standing.receiver.timeline() != Some(primary.timeline)
+        {
+            position.lsn = position.lsn.min(fork);
+            position.old_timeline = true;
+        }
+        Some(self.told(self.against_history(primary, server, standing, position), position))
+    }
+
+    fn against_history(&self, primary: &Primary, server: &Server, standing: &Standing, position: Position) -> Reading {
+        let Position { lsn, asked, answered, last_known, .. } = position;
+        let bracket = self.history.bracket(lsn);
+        // A replica on a newer timeline has another primary, of which the history knows nothing.
+        let is_beyond = standing.timeline() > Some(primary.timeline);
+        let after = bracket.after.filter(|_| !is_beyond).map(mono_seconds);
+        let by = bracket.by.filter(|_| !is_beyond).map(mono_seconds);
+        let primary_lost = primary.is_lost || is_beyond;
+        let uncertainty = primary.clock.uncertainty();
+
+        let commit = standing
+            .last_commit_replayed_at
+            .filter(|_| !position.old_timeline && !is_beyond)
+            .and_then(|stamp| primary.clock.instant(stamp))
+            .filter(|&commit| commit <= by.unwrap_or(answered) + uncertainty);
+        let since = |stamp: Option<f64>| stamp.map_or(f64::INFINITY, |stamp| answered - stamp + uncertainty);
+        let since_after = after.map_or(f64::INFINITY, |after| answered - after);
+        // Looked for only where it could tell more than the history does: it takes a walk over all senders.
+        let is_needed = primary_lost || since_after > self.poll_interval;
+        let message = is_needed.then(|| self.last_message(primary, server, standing, lsn)).flatten();
+        let by_stamps = since(commit).min(since(message.map(|message| message.sent)));
+
+        let Some(by) = by else {
+            let stream_is_alive =
+                message.is_some_and(|message| message.streaming && answered - message.sent < KEEPALIVE);
+            let evidence = match () {
+                () if !primary_lost => Evidence::CaughtUp,
+                () if stream_is_alive => Evidence::Receiver,
+                () if primary.down_since.is_some() && !is_beyond => Evidence::PrimaryDown,
+                () => Evidence::PrimaryLost,
+            };
+            let upper = since_after.min(by_stamps);
+            return Reading { evidence, value: Some(0.0), lower: 0.0, upper, is_floor: true, primary_lost: false };
+        };
+        let at_least = (asked - by).max(0.0);
+        // A silent replica may have replayed more since: nothing is proven from below.
+        let lower = if last_known { 0.0 } else { at_least };
+        let Some(after) = after else {
+            return self.older_than_history(primary, server, standing, position, (at_least, lower), by_stamps);
+        };
+
+        let within = |fraction: f64| after + (by - after).max(0.0) * fraction;
+        let rested = bracket.fraction == 0.0;
+        let from_lsn =
+            if rested { (Evidence::LsnPlateau, within(0.5)) } else { (Evidence::Lsn, within(bracket.fraction)) };
+        if last_known {
+            let mut went_beyond = from_lsn.1;
+            if standing.caught_up
+                && let Some(silent_since) = server.silent_since
+            {
+                let stopped = f64::midpoint(mono_seconds(standing.answered_at), mono_seconds(silent_since));
+                went_beyond = went_beyond.max(stopped);
+            }
+            return Reading {
+                evidence: Evidence::Lsn,
+                value: Some(answered - went_beyond),
+                lower,
+                upper: since_after,
+                is_floor: primary_lost,
+                primary_lost,
+            };
+        }
+        let (evidence, went_beyond, upper) = match commit.filter(|&commit| after < commit) {
+            Some(commit) => (Evidence::LsnAndTimestamp, commit.min(by), since_after.min(since(Some(commit)))),
+            None => (from_lsn.0, from_lsn.1, since_after),
+        };
+        let value = Some(f64::midpoint(asked, answered) - went_beyond);
+        Reading { evidence, value, lower, upper, is_floor: primary_lost, primary_lost }
+    }
+
+    /// The history begins after the primary went beyond the position.
+    fn older_than_history(
+        &self,
+        primary: &Primary,
+        server: &Server,
+        standing: &Standing,
+        position: Position,
+        (at_least, lower): (f64, f64),
+        upper: f64,
+    ) -> Reading {
+        let (evidence, value) = if let Some(measured) = self
+            .measured_by_sender(primary, server, standing, position)
+            .filter(|&measured| lower <= measured && measured <= upper)
+        {
+            (Evidence::WalSender, Some(measured))
+        } else if position.answered - mono_seconds(primary.first_answered_at) < WARMING {
+            (Evidence::Warming, None)
+        } else if upper.is_finite() {
+            (Evidence::Timestamp, Some((upper - primary.clock.uncertainty()).max(at_least)))
+        } else {
+            (Evidence::LowerBound, Some(at_least))
+        };
+        let primary_lost = primary.is_lost && matches!(evidence, Evidence::Timestamp | Evidence::LowerBound);
+        Reading { evidence, value, lower, upper, is_floor: primary_lost || upper.is_infinite(), primary_lost }
+    }
+
+    /// The primary's own measurement of exactly this position, with its age added: both by the replica's clock.
+    fn measured_by_sender(
+        &self,
+        primary: &Primary,
+        server: &Server,
+        standing: &Standing,
+        position: Position,
+    ) -> Option<f64> {
+        if position.last_known || position.upstream || position.old_timeline {
+            return None;
+        }
+        let upstream = self.servers.get(&primary.name).filter(|upstream| self.has_rows_of_this_beat(upstream))?;
+        let row = self.only_row(upstream, server)?;
+        if !row.streaming || row.replay_lsn != Some(position.lsn) {
+            return None;
+        }
+        let age = standing.clock.unix_seconds() - row.reply_time?.unix_seconds();
+        let lag = row.replay_lag.filter(|lag| *lag >= 0.0)?;
+        (age < REPLY_MAX).then_some(lag + age.max(0.0))
+    }
+
+    /// No primary has answered since the start: the replica alone must do.
+    fn without_primary(&self, standing: &Standing, position: Position) -> Reading {
+        // Until the primary has had two beats to answer, silence about it means nothing.
+        if self.first_beat.is_none_or(|first_beat| self.beat <= first_beat.saturating_add(1)) {
+            return Reading::unknown(Evidence::Warming);
+        }
+        let clock = standing.clock.unix_seconds() + (position.answered - mono_seconds(standing.answered_at));
+        if let Stream::Running { streaming: true, last_msg_sent_at: Some(sent), last_msg_received_at, .. } =
+            standing.receiver
+            && standing.received().is_some_and(|received| position.lsn >= received)
+        {
+            // By two clocks; the time since it was received is by one, and no message arrives before it is sent.
+            let received = last_msg_received_at.unwrap_or(sent);
+            let age = clock - sent.min(received).unix_seconds();
+            if age < KEEPALIVE {
+                return Reading {
+                    evidence: Evidence::ReceiverOnly,
+                    value: Some(0.0),
+                    lower: 0.0,
+                    upper: age,
+                    is_floor: true,
+                    primary_lost: false,
+                };
+            }
+        }
+        let Some(commit) = standing.last_commit_replayed_at else {
+            return Reading::unknown(Evidence::NoPrimary);
+        };
+        let age = (clock - commit.unix_seconds()).max(0.0);
+        Reading {
+            evidence: Evidence::TimestampOnly,
+            value: Some(age),
+            lower: 0.0,
+            upper: age,
+            is_floor: false,
+            primary_lost: false,
+        }
+    }
+
+    fn told(&self, reading: Reading, position: Position) -> LagEstimate {
+        let lower = reading.lower.max(0.0);
+        let upper = reading.upper.max(lower);
+        let value = reading.value.map(|value| value.clamp(lower, upper));
+        let certainty = match value {
+            None => Certainty::Unknown,
+            Some(value) if upper - lower <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * value) => {
+                Certainty::Exact
+            }
+            Some(_) if reading.is_floor => Certainty::AtLeast,
+            Some(_) => Certainty::AtMost,
+        };
+        let method = Method {
+            evidence: reading.evidence,
+            last_known: position.last_known,
+            upstream: position.upstream,
+            old_timeline: position.old_timeline,
+            primary_lost: reading.primary_lost,
+        };
+        LagEstimate { value, lower, upper, certainty, method }
+    }
+
+    /// What the last message of the primary's own stream proves about `lsn`: when it was sent, the primary had nothing
+    /// beyond. `None` when it proves nothing.
+    fn last_message(&self, primary: &Primary, server: &Server, standing: &Standing, lsn: Lsn) -> Option<Message> {
+        let Stream::Running {
+            streaming,
+            timeline: Some(timeline),
+            latest_end_lsn: Some(latest_end_lsn),
+            last_msg_sent_at: Some(sent_at),
+            ..
+        } = standing.receiver
+        else {
+            return None;
+        };
+        if latest_end_lsn > lsn || timeline != primary.timeline || !self.streams_from(primary, server) {
+            return None;
+        }
+        let sent = primary.clock.instant(sent_at)?;
+        let now = mono_seconds(standing.answered_at) + primary.clock.uncertainty();
+        (sent <= now).then_some(Message { sent, streaming })
+    }
+
+    /// Whether `server` streams from the primary itself, and not through another standby whose clock would count.
+    fn streams_from(&self, primary: &Primary, server: &Server) -> bool {
+        let Some(name) = server.application_name() else { return false };
+        let standbys = self.standbys_named(name);
+        let rows_of = |upstream: &Server| upstream.senders.named(name).count();
+        let rows: usize = self.servers.get(&primary.name).map_or(0, rows_of);
+        rows >= 1
+            && rows == standbys
+            && self.servers.iter().all(|(other, upstream)| *other == primary.name || rows_of(upstream) == 0)
+    }
+
+    /// What a row of this beat says of a silent server. Of several the furthest counts.
+    fn row_at_upstream(&self, server: &Server) -> Option<UpstreamRow> {
+        let upstreams = self.servers.values().filter(|upstream| self.has_rows_of_this_beat(upstream));
+        let rows = upstreams.filter_map(|upstream| {
+            let replay_lsn = self.only_row(upstream, server)?.replay_lsn?;
+            let polled = upstream.senders.polled?;
+            let timeline = upstream.timeline;
+            Some(UpstreamRow { replay_lsn, timeline, asked_at: polled.asked_at, answered_at: polled.answered_at })
+        });
+        rows.max_by_key(|row| (row.replay_lsn, row.answered_at))
+    }
+
+    /// The one row that can only be `server`'s.
+    fn only_row<'a>(&'a self, upstream: &'a Server, server: &'a Server) -> Option<&'a Row> {
+        let name = server.application_name()?;
+        if self.shared_names.contains(name) || self.standbys_named(name) != 1 {
+            return None;
+        }
+        let mut rows = upstream.senders.named(name);
+        rows.next().filter(|_| rows.next().is_none())
+    }
+
+    fn standbys_named(&self, name: &str) -> usize {
+        self.servers
+            .values()
+            .filter(|server| server.standing().is_some() && server.application_name() == Some(name))
+            .count()
+    }
+
+    /// Whether a server's rows are of this beat, or of the one before while it has not answered in this one yet.
+    fn has_rows_of_this_beat(&self, upstream: &Server) -> bool {
+        upstream.silent_since.is_none()
+            && upstream
+                .senders
+                .polled
+                .is_some_and(|polled| polled.beat == self.beat || polled.beat.checked_add(1) == Some(self.beat))
+    }
+}
+
+/// What an upstream says of a standby that is silent.
+#[derive(Clone, Copy)]
+struct UpstreamRow {
+    replay_lsn: Lsn,
+    /// The upstream's own.
+    timeline: Option<Timeline>,
+    asked_at: MonoTime,
+    answered_at: MonoTime,
+}
+
+/// The last message of a stream from the primary.
+#[derive(Clone, Copy)]
+struct Message {
+    /// Seconds of the monitor's clock.
+    sent: f64,
+    streaming: bool,
+}

@@ -1,0 +1,40 @@
+//! Alerts in the daemon's own log: the notifier that always works.
+
+use serde::Deserialize;
+
+use super::message;
+use crate::core::alert::{Phase, Severity};
+use crate::core::ledger::Notice;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What it is called in logs and metrics.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// Writes one line: an error when a critical alert fires, a warning when another does, information when one resolves.
+pub(super) fn tell(notice: &Notice) {
+    let alert = &notice.alert;
+    let line = message::sentence(notice);
+    let (id, rule, cluster) = (&alert.id, &alert.id.rule, &alert.id.cluster);
+    let target = alert.id.target.as_ref().map(tracing::field::display);
+    let role = notice.role.map(tracing::field::display);
+    let (severity, state, condition) = (alert.severity.as_str(), alert.phase.as_str(), &alert.condition);
+    let reading = alert.reading.map(|reading| message::reading(alert.unit, reading)).map(tracing::field::display);
+    let since = message::utc(notice.active_at);
+    macro_rules! write {
+        ($level:ident) => {
+            tracing::$level!(
+                alert = %id, %rule, severity, state, %cluster, target, role, %condition, reading, %since,
+                "{}", line
+            )
+        };
+    }
+    match (alert.phase, alert.severity) {
+        (Phase::Firing, Severity::Critical) => write!(error),
+        (Phase::Firing, Severity::Warning) => write!(warn),
+        (Phase::Firing, Severity::Info) | (Phase::Pending | Phase::Resolved, _) => write!(info),
+    }
+}

@@ -1,0 +1,254 @@
+//! The way out: what tells people and their tools. A worker makes one attempt for each notice and reports how it ended;
+//! whether and when to try again is the ledger's to say ([`crate::core::ledger`]).
+
+pub mod log;
+pub mod message;
+pub mod sns;
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::core::fleet::Event;
+use crate::core::ledger::{Delivery, Notice, SendFailure};
+use crate::core::topology::Name;
+
+/// One `[[notify]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum NotifierConfig {
+    /// Writes alerts to the daemon's own log.
+    Log(log::Config),
+    /// Publishes to an Amazon SNS topic.
+    Sns(sns::Config),
+}
+
+impl Default for NotifierConfig {
+    fn default() -> Self {
+        Self::Log(log::Config::default())
+    }
+}
+
+/// A notifier that cannot work as configured.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("notifier {notifier:?}: {fault}")]
+pub struct NotifierError {
+    pub notifier: Name,
+    pub fault: String,
+}
+
+impl NotifierConfig {
+    /// The name it was given, or its type and its place among all notifiers: `sns-1`.
+    pub fn name(&self, index: usize) -> Name {
+        let (name, kind) = match self {
+            Self::Log(config) => (&config.name, "log"),
+            Self::Sns(config) => (&config.name, "sns"),
+        };
+        match name {
+            Some(name) => Name::new(name),
+            None => Name::new(&format!("{kind}-{}", index + 1)),
+        }
+    }
+
+    /// The worker of the notifier at this place, checked but not started.
+    ///
+    /// # Errors
+    /// When the notifier cannot work as configured.
+    pub fn worker(self, index: usize) -> Result<Worker, NotifierError> {
+        let name = self.name(index);
+        let notifier = match self {
+            Self::Log(_) => Notifier::Log,
+            Self::Sns(config) => match sns::Sns::new(config) {
+                Ok(sns) => Notifier::Sns(sns),
+                Err(fault) => return Err(NotifierError { notifier: name, fault }),
+            },
+        };
+        Ok(Worker { name, notifier })
+    }
+}
+
+/// Tells one notifier.
+#[derive(Debug)]
+pub struct Worker {
+    name: Name,
+    notifier: Notifier,
+}
+
+#[derive(Debug)]
+enum Notifier {
+    Log,
+    Sns(sns::Sns),
+}
+
+impl Worker {
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Runs until cancelled, or until no more notices can come; then ends the attempts that it has begun.
+    pub async fn run(
+        self,
+        mut notices: mpsc::Receiver<Notice>,
+        events: mpsc::Sender<Event>,
+        cancel: CancellationToken,
+    ) {
+        let notifier = &self.notifier;
+        let mut attempts = FuturesUnordered::new();
+        let mut pace = tokio::time::interval(notifier.pace());
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut edge = Edge::default();
+        loop {
+            let next = async {
+                pace.tick().await;
+                notices.recv().await
+            };
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(delivery) = attempts.next() => self.report(delivery, &mut edge, &events).await,
+                notice = next, if attempts.len() < notifier.at_once() => match notice {
+                    Some(notice) => attempts.push(notifier.tell(notice)),
+                    None => break,
+                },
+            }
+        }
+        while let Some(delivery) = attempts.next().await {
+            self.report(delivery, &mut edge, &events).await;
+        }
+    }
+
+    async fn report(&self, delivery: Delivery, edge: &mut Edge, events: &mpsc::Sender<Event>) {
+        let (notifier, alert) = (&self.name, &delivery.alert);
+        match &delivery.outcome {
+            Ok(()) if edge.is_failing => {
+                edge.is_failing = false;
+                tracing::info!(%notifier, %alert, "notifier {notifier} takes notices again");
+            }
+            Ok(()) if matches!(self.notifier, Notifier::Log) => {}
+            Ok(()) => tracing::info!(%notifier, %alert, "told {notifier} of {alert}"),
+            Err(error) if edge.is_failing => {
+                tracing::debug!(%notifier, %alert, %error, "cannot tell {notifier} of {alert}: {error}");
+            }
+            Err(error) => {
+                edge.is_failing = true;
+                tracing::warn!(%notifier, %alert, %error, "cannot tell {notifier} of {alert}: {error}; will try again");
+            }
+        }
+        // Nobody listens any more only when the daemon stops.
+        let _ = events.send(Event::Delivered(Delivery { notifier: self.name.clone(), ..delivery })).await;
+    }
+}
+
+/// Whether the last attempt failed: a notifier that is away is worth one line, not one for each attempt.
+#[derive(Debug, Default)]
+struct Edge {
+    is_failing: bool,
+}
+
+impl Notifier {
+    /// The least time between the beginnings of two attempts.
+    fn pace(&self) -> Duration {
+        match self {
+            Self::Log => Duration::from_millis(1),
+            Self::Sns(_) => sns::PACE,
+        }
+    }
+
+    const fn at_once(&self) -> usize {
+        match self {
+            Self::Log => 1,
+            Self::Sns(_) => sns::AT_ONCE,
+        }
+    }
+
+    /// One attempt.
+    async fn tell(&self, notice: Notice) -> Delivery {
+        let outcome: Result<(), SendFailure> = match self {
+            Self::Log => {
+                log::tell(&notice);
+                Ok(())
+            }
+            Self::Sns(sns) => sns.tell(&notice).await,
+        };
+        Delivery { notifier: notice.notifier, alert: notice.alert.id, dedup_key: notice.dedup_key, outcome }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::message::tests::{firing, resolved};
+    use super::*;
+
+    #[test]
+    fn a_notifier_is_read_by_its_type() {
+        let read = |text: &str| serde_json::from_str::<NotifierConfig>(text).map_err(|error| error.to_string());
+        assert_eq!(read(r#"{"type": "log"}"#), Ok(NotifierConfig::default()));
+        let arn = "arn:aws:sns:us-east-1:123456789012:alerts";
+        let sns = |extra: &str| read(&format!(r#"{{"type": "sns", "topic_arn": "{arn}"{extra}}}"#));
+        let expect = sns::Config {
+            name: None,
+            topic_arn: arn.to_owned(),
+            format: message::Format::Text,
+            region: None,
+            endpoint_url: None,
+            timeout: Duration::from_secs(10),
+        };
+        assert_eq!(sns(""), Ok(NotifierConfig::Sns(expect.clone())));
+        let json = sns::Config { format: message::Format::Json, timeout: Duration::from_secs(3), ..expect };
+        assert_eq!(sns(r#", "format": "json", "timeout": "3s""#), Ok(NotifierConfig::Sns(json)));
+        for (extra, reason) in [
+            (r#", "topic": "x""#, "unknown field `topic`"),
+            (r#", "format": "xml""#, "unknown variant `xml`, expected `text` or `json`"),
+            (r#", "timeout": "1h""#, "\"1h\" is not between 100ms and 15s"),
+        ] {
+            let error = sns(extra).expect_err(extra);
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(read(r#"{"type": "log", "topic_arn": "x"}"#).is_err());
+    }
+
+    #[test]
+    fn a_notifier_without_a_name_is_called_by_its_type_and_place() {
+        let named = NotifierConfig::Log(log::Config { name: Some("journal".to_owned()) });
+        assert_eq!(NotifierConfig::default().name(1), Name::new("log-2"));
+        assert_eq!(named.name(1), Name::new("journal"));
+    }
+
+    #[tokio::test]
+    async fn each_notice_is_reported_once_and_all_that_was_queued_before_the_end() {
+        let worker = NotifierConfig::default().worker(0).expect("a log");
+        let (queue, notices) = mpsc::channel(8);
+        let (events, mut reports) = mpsc::channel(8);
+        for notice in [firing(), resolved()] {
+            queue.send(notice).await.expect("there is room");
+        }
+        drop(queue);
+        worker.run(notices, events, CancellationToken::new()).await;
+        for notice in [firing(), resolved()] {
+            let Some(Event::Delivered(delivery)) = reports.recv().await else { panic!("a report is missing") };
+            let expect = Delivery {
+                notifier: Name::new("log-1"),
+                alert: notice.alert.id,
+                dedup_key: notice.dedup_key,
+                outcome: Ok(()),
+            };
+            assert_eq!(delivery, expect);
+        }
+        assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_worker_ends_when_it_is_told_to() {
+        let worker = NotifierConfig::default().worker(0).expect("a log");
+        let (_queue, notices) = mpsc::channel(8);
+        let (events, _reports) = mpsc::channel(8);
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        tokio::time::timeout(Duration::from_secs(5), worker.run(notices, events, cancel)).await.expect("it ends");
+    }
+}

@@ -1,0 +1,270 @@
+//! `pgvigil poll`: one look at everything, for a shell or a script.
+//!
+//! The servers are asked just as the daemon asks them, until there is enough to tell a lag. What is printed is what a
+//! [`Snapshot`] says, and nothing of its own.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::collect::tls::Trust;
+use crate::collect::{self, PollConfig, TargetSpec};
+use crate::config::Config;
+use crate::core::alert::{AlertView, Phase, Severity};
+use crate::core::fleet::{Event, Fleet};
+use crate::core::lag::{Certainty, LagEstimate};
+use crate::core::observation::{Receiver, ReplayPause};
+use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
+use crate::core::topology::TargetId;
+use crate::table::{Cell, Table, Tone, bytes, painted, seconds};
+
+/// A lag is the age of WAL whose writing was seen: one answer cannot tell it, a second one a while later can.
+const ANSWERS: u32 = 2;
+
+/// Nobody at a prompt wants to wait longer for the second answer.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks every target, and says what is then known.
+pub async fn look(mut config: Config) -> Arc<Snapshot> {
+    config.poll.interval = config.poll.interval.min(LONGEST_INTERVAL);
+    let (events, mut received) = tokio::sync::mpsc::channel(64);
+    let mut tasks = pollers(&config, &events);
+    let mut fleet = Fleet::new(config.fleet_spec());
+    let mut progress: HashMap<TargetId, Progress> = config
+        .clusters
+        .iter()
+        .flat_map(|cluster| &cluster.targets)
+        .map(|target| (target.id.clone(), Progress::default()))
+        .collect();
+    let deadline = tokio::time::sleep(patience(&config.poll));
+    tokio::pin!(deadline);
+    while !progress.values().all(Progress::is_done) {
+        let event = tokio::select! {
+            Some(event) = received.recv() => event,
+            Some(()) = tasks.next() => continue,
+            () = &mut deadline => break,
+        };
+        match &event {
+            Event::Polled(observation) => {
+                if let Some(target) = progress.get_mut(&observation.target) {
+                    target.polled(observation.outcome.is_ok());
+                }
+            }
+            Event::Surveyed(survey) => {
+                if let Some(target) = progress.get_mut(&survey.target) {
+                    target.is_surveyed = true;
+                }
+            }
+            Event::Delivered(_) | Event::Tick => {}
+        }
+        fleet.apply(event, clock::now(), clock::wall());
+    }
+    // The rules judge at a tick. Whom it would tell is not told: this is a look, not the watch.
+    fleet.apply(Event::Tick, clock::now(), clock::wall());
+    Arc::new(fleet.snapshot(clock::now(), clock::wall()))
+}
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// The daemon's own pollers, to be driven by the one who waits for what they say.
+fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> FuturesUnordered<Task> {
+    let trust = Arc::new(Trust::default());
+    let never = tokio_util::sync::CancellationToken::new();
+    let tasks: FuturesUnordered<Task> = FuturesUnordered::new();
+    for (place, cluster) in config.clusters.iter().enumerate() {
+        let specs = cluster
+            .targets
+            .iter()
+            .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) });
+        let (beat, targets) =
+            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements.enabled, &trust);
+        tasks.push(Box::pin(beat.run(never.clone())));
+        for target in targets {
+            tasks.push(Box::pin(target.run(events.clone(), never.clone())));
+        }
+    }
+    tasks
+}
+
+/// How far one target has come.
+#[derive(Debug, Default)]
+struct Progress {
+    n_answers: u32,
+    has_failed: bool,
+    is_surveyed: bool,
+}
+
+impl Progress {
+    fn polled(&mut self, is_ok: bool) {
+        self.n_answers += u32::from(is_ok);
+        self.has_failed = !is_ok;
+    }
+
+    fn is_done(&self) -> bool {
+        self.has_failed || (self.n_answers >= ANSWERS && self.is_surveyed)
+    }
+}
+
+/// Time in which everything that can be known is known.
+fn patience(poll: &PollConfig) -> Duration {
+    (ANSWERS + 1) * poll.interval + 2 * poll.timeout
+}
+
+/// Whether every target answered and no critical rule breaches, fired or not: a single look cannot wait for `for`.
+pub fn is_well(snapshot: &Snapshot) -> bool {
+    snapshot.clusters.iter().all(|cluster| {
+        let is_critical = |alert: &AlertView| alert.severity == Severity::Critical && alert.phase != Phase::Resolved;
+        cluster.targets.iter().all(|target| target.is_up()) && !cluster.alerts.iter().any(is_critical)
+    })
+}
+
+/// A row for each target, and a line for each alert.
+pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
+    let heading = ["CLUSTER", "TARGET", "ROLE", "VERSION", "STATE", "LAG", "BETWEEN", "METHOD", "BEHIND", "NOTE"];
+    let mut table = Table::new(&heading, &["LAG", "BEHIND"]);
+    for cluster in &snapshot.clusters {
+        for target in &cluster.targets {
+            table.row(row(cluster, target));
+        }
+    }
+    let mut text = table.render(has_colour);
+    let active = |alert: &&AlertView| alert.phase != Phase::Resolved;
+    let mut alerts: Vec<&AlertView> =
+        snapshot.clusters.iter().flat_map(|cluster| cluster.alerts.iter()).filter(active).collect();
+    alerts.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.id.clone()));
+    if !alerts.is_empty() {
+        text.push('\n');
+    }
+    for alert in alerts {
+        let tone = if alert.severity == Severity::Critical { Tone::Bad } else { Tone::Doubtful };
+        text.push_str(&painted(alert.severity.as_str(), tone, has_colour));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {}: {}", alert.id, alert.condition);
+    }
+    text
+}
+
+fn row(cluster: &ClusterView, target: &TargetView) -> Vec<Cell> {
+    let version = target.answer.as_ref().map_or("", |answer| &answer.positions.identity.version);
+    let role = target.last_role().map_or("", |role| role.as_str());
+    let (state, tone) = state(target);
+    let (lag, between, method) = match &target.lag {
+        Some(lag) => (lag_cell(lag), between(lag), lag.method.to_string()),
+        None => ("".into(), String::new(), String::new()),
+    };
+    let behind = target.stages.and_then(|stages| stages.unreplayed).map_or_else(String::new, |wal| bytes(wal.0));
+    vec![
+        cluster.name.as_str().into(),
+        target.id.target.as_str().into(),
+        role.into(),
+        version.into(),
+        Cell::new(&state, tone),
+        lag,
+        between.into(),
+        Cell::new(&method, Tone::Faint),
+        behind.into(),
+        note(target).into(),
+    ]
+}
+
+/// What a server does, in a word or two.
+fn state(target: &TargetView) -> (String, Tone) {
+    if target.failing.is_some() {
+        return ("down".to_owned(), Tone::Bad);
+    }
+    let Some(answer) = &target.answer else { return ("not asked".to_owned(), Tone::Doubtful) };
+    let Some(standby) = answer.positions.standby() else { return ("up".to_owned(), Tone::Good) };
+    match (standby.pause, &standby.receiver) {
+        (ReplayPause::Paused, _) => ("replay paused".to_owned(), Tone::Doubtful),
+        (ReplayPause::Requested, _) => ("pausing replay".to_owned(), Tone::Doubtful),
+        (ReplayPause::NotPaused, Receiver::Absent) => ("no receiver".to_owned(), Tone::Doubtful),
+        (ReplayPause::NotPaused, Receiver::Hidden) => ("receiving".to_owned(), Tone::Good),
+        (ReplayPause::NotPaused, Receiver::Running(receiver)) => {
+            let tone = if receiver.status == "streaming" { Tone::Good } else { Tone::Doubtful };
+            (receiver.status.clone(), tone)
+        }
+    }
+}
+
+fn lag_cell(lag: &LagEstimate) -> Cell {
+    match (lag.value, lag.certainty) {
+        (None, _) | (_, Certainty::Unknown) => Cell::new("?", Tone::Doubtful),
+        (Some(value), Certainty::Exact) => seconds(value).into(),
+        (Some(value), Certainty::AtLeast) => format!("≥ {}", seconds(value)).into(),
+        (Some(value), Certainty::AtMost) => format!("≤ {}", seconds(value)).into(),
+    }
+}
+
+/// The proven bounds.
+fn between(lag: &LagEstimate) -> String {
+    if lag.upper.is_infinite() && lag.lower <= 0.0 {
+        return String::new();
+    }
+    let (lower, upper) = (seconds(lag.lower), seconds(lag.upper));
+    if lower == upper { lower } else { format!("{lower} … {upper}") }
+}
+
+fn note(target: &TargetView) -> String {
+    if let Some(failing) = &target.failing {
+        return failing.failure.to_string();
+    }
+    target.survey_failing.as_ref().map_or_else(String::new, |failing| format!("slow facts: {}", failing.failure))
+}
+
+/// The same for programs. What is not known is null; so is an upper bound that nothing bounds.
+pub fn json(snapshot: &Snapshot) -> Value {
+    json!({ "clusters": snapshot.clusters.iter().map(|cluster| cluster_json(cluster, snapshot)).collect::<Vec<_>>() })
+}
+
+fn cluster_json(cluster: &ClusterView, snapshot: &Snapshot) -> Value {
+    json!({
+        "name": cluster.name,
+        "primary": cluster.primary,
+        "targets": cluster.targets.iter().map(|target| target_json(target, snapshot)).collect::<Vec<_>>(),
+        "alerts": cluster.alerts.iter().map(|alert| json!({
+            "rule": alert.id.rule,
+            "severity": alert.severity,
+            "state": alert.phase,
+            "target": alert.id.target,
+            "labels": alert.id.labels.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "condition": alert.condition,
+            "reading": alert.reading,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+fn target_json(target: &TargetView, snapshot: &Snapshot) -> Value {
+    let identity = target.answer.as_ref().map(|answer| &answer.positions.identity);
+    let finite = |value: f64| value.is_finite().then_some(value);
+    json!({
+        "name": target.id.target,
+        "up": target.is_up(),
+        "failure": target.failing.as_ref().map(|failing| json!({
+            "kind": failing.failure.kind(),
+            "reason": failing.failure.to_string(),
+        })),
+        "role": target.last_role(),
+        "version": identity.map(|identity| &identity.version),
+        "flavor": identity.map(|identity| identity.flavor.as_str()),
+        "state": state(target).0,
+        "lsn": target.lsn().map(|lsn| lsn.to_string()),
+        "timeline": target.timeline(),
+        "lag_seconds": target.lag.and_then(|lag| lag.value),
+        "lag_lower_seconds": target.lag.and_then(|lag| finite(lag.lower)),
+        "lag_upper_seconds": target.lag.and_then(|lag| finite(lag.upper)),
+        "lag_certainty": target.lag.map(|lag| lag.certainty.as_str()),
+        "lag_method": target.lag.map(|lag| lag.method.to_string()),
+        "lag_bytes": target.stages.and_then(|stages| stages.unreplayed),
+        "sample_age_ms": target.answer.as_ref().map(|answer| {
+            u64::try_from(snapshot.published_at.duration_since(answer.answered_at).as_millis()).unwrap_or(u64::MAX)
+        }),
+    })
+}

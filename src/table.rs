@@ -1,0 +1,175 @@
+//! Aligned columns for a terminal, and how amounts read in them.
+
+/// What a cell's colour says. Without colours nothing is lost: the text says it too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    #[default]
+    Plain,
+    Good,
+    Doubtful,
+    Bad,
+    Faint,
+}
+
+impl Tone {
+    /// The SGR parameters of ECMA-48, in the eight colours that every terminal has.
+    const fn sgr(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Good => "32",
+            Self::Doubtful => "33",
+            Self::Bad => "31;1",
+            Self::Faint => "2",
+        }
+    }
+}
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// Control characters become spaces: a server's words must not steer the terminal.
+    pub fn new(text: &str, tone: Tone) -> Self {
+        Self { text: text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect(), tone }
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self::new(&text, Tone::Plain)
+    }
+}
+
+/// Rows under a heading. Columns named in `right` are aligned to the right.
+#[derive(Debug)]
+pub struct Table {
+    heading: Vec<Cell>,
+    right: &'static [&'static str],
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    pub fn new(heading: &[&str], right: &'static [&'static str]) -> Self {
+        Self { heading: heading.iter().map(|name| Cell::new(name, Tone::Faint)).collect(), right, rows: Vec::new() }
+    }
+
+    pub fn row(&mut self, row: Vec<Cell>) {
+        self.rows.push(row);
+    }
+
+    /// The table as lines, each with its newline and without trailing spaces. Columns without any text are left out.
+    pub fn render(&self, has_colour: bool) -> String {
+        let widths: Vec<usize> = (0..self.heading.len())
+            .map(|column| {
+                let widest = self.rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0);
+                if widest == 0 { 0 } else { widest.max(self.heading[column].width()) }
+            })
+            .collect();
+        let mut text = String::new();
+        for row in std::iter::once(&self.heading).chain(&self.rows) {
+            let mut padding = 0;
+            for ((cell, width), heading) in row.iter().zip(&widths).zip(&self.heading) {
+                if *width == 0 {
+                    continue;
+                }
+                let spare = width - cell.width();
+                let is_right = self.right.contains(&heading.text.as_str());
+                if cell.text.is_empty() {
+                    padding += width + 2;
+                    continue;
+                }
+                text.extend(std::iter::repeat_n(' ', padding + if is_right { spare } else { 0 }));
+                text.push_str(&painted(&cell.text, cell.tone, has_colour));
+                padding = 2 + if is_right { 0 } else { spare };
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The text in its colour.
+pub fn painted(text: &str, tone: Tone, has_colour: bool) -> String {
+    if has_colour && tone != Tone::Plain { format!("\x1b[{}m{text}\x1b[0m", tone.sgr()) } else { text.to_owned() }
+}
+
+/// Seconds as people read them: `0 s`, `12 ms`, `1.24 s`, `2m 05s`, `3h 04m`, `2d 03h`.
+pub fn seconds(value: f64) -> String {
+    if value.is_infinite() {
+        return "∞".to_owned();
+    }
+    let whole = value.max(0.0).round() as u64;
+    match value {
+        v if v <= 0.0 => "0 s".to_owned(),
+        v if v < 0.001 => "<1 ms".to_owned(),
+        v if v < 0.9995 => format!("{:.0} ms", v * 1e3),
+        v if v < 9.995 => format!("{v:.2} s"),
+        v if v < 59.95 => format!("{v:.1} s"),
+        v if v < 3_600.0 => format!("{}m {:02}s", whole / 60, whole % 60),
+        v if v < 86_400.0 => format!("{}h {:02}m", whole / 3_600, whole % 3_600 / 60),
+        _ => format!("{}d {:02}h", whole / 86_400, whole % 86_400 / 3_600),
+    }
+}
+
+/// Bytes as people read them: `0 B`, `512 B`, `1.5 KiB`, `64.0 MiB`.
+pub fn bytes(value: u64) -> String {
+    let mut scaled = value as f64;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
+        // Rounds to 1024.0 of the smaller unit otherwise.
+        if scaled < 1023.95 {
+            break;
+        }
+        scaled /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" { format!("{value} B") } else { format!("{scaled:.1} {unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_their_heading() {
+        let mut table = Table::new(&["NAME", "LAG", "NEVER", "NOTE"], &["LAG"]);
+        table.row(vec!["a".into(), "≥ 12 s".into(), "".into(), "x\ny".into()]);
+        table.row(vec!["größer".into(), "0 s".into(), "".into(), "".into()]);
+        table.row(vec!["b".into(), "".into(), "".into(), "z".into()]);
+        let expected = "NAME       LAG  NOTE\na       ≥ 12 s  x y\ngrößer     0 s\nb               z\n";
+        assert_eq!(table.render(false), expected);
+    }
+
+    #[test]
+    fn colours_do_not_move_columns() {
+        let mut table = Table::new(&["A", "B"], &[]);
+        table.row(vec![Cell::new("down", Tone::Bad), "x".into()]);
+        assert_eq!(table.render(true), "\x1b[2mA\x1b[0m     \x1b[2mB\x1b[0m\n\x1b[31;1mdown\x1b[0m  x\n");
+    }
+
+    #[test]
+    fn amounts_read_as_people_say_them() {
+        let told =
+            [0.0, 0.0002, 0.012, 0.9999, 1.239, 12.34, 59.96, 125.0, 11_050.0, 183_600.0, f64::INFINITY].map(seconds);
+        assert_eq!(
+            told,
+            ["0 s", "<1 ms", "12 ms", "1.00 s", "1.24 s", "12.3 s", "1m 00s", "2m 05s", "3h 04m", "2d 03h", "∞"]
+        );
+        let told = [0, 512, 1023, 1024, 1536, 64 << 20, (1 << 30) - 1, u64::MAX].map(bytes);
+        assert_eq!(told, ["0 B", "512 B", "1023 B", "1.0 KiB", "1.5 KiB", "64.0 MiB", "1.0 GiB", "16384.0 PiB"]);
+    }
+}

@@ -1,0 +1,16 @@
+//! The tests that need more than the library alone: real servers, the real binary, the real tools. One binary, so
+//! that the AWS crates link once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says so by panicking"
+)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
+
+mod connect;
+mod demo;
+mod layers;
+mod rig;
+mod scenarios;
+mod support;

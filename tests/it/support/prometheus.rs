@@ -1,0 +1,91 @@
+//! A real Prometheus that scrapes the daemon, and the linter of its format.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::http;
+use super::process::Process;
+use super::until;
+
+/// A running Prometheus. Dropping it kills it.
+pub struct Prometheus {
+    pub process: Process,
+    pub url: String,
+    dir: tempfile::TempDir,
+}
+
+fn installed(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+impl Prometheus {
+    /// Starts one that scrapes `target` (an address, `/metrics`) each second, or says that it is missing.
+    pub async fn start(target: &str) -> Option<Self> {
+        if !installed("prometheus") {
+            super::missing("prometheus");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
+             scrape_configs:\n- job_name: pgvigil\n  static_configs: [{{targets: ['{target}']}}]\n"
+        );
+        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
+        let port = super::free_port();
+        let mut command = Command::new("prometheus");
+        command.arg("--config.file=prometheus.yml").arg("--storage.tsdb.path=data").current_dir(dir.path());
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}"));
+        let prometheus = Self { process: Process::start(command), url: format!("http://127.0.0.1:{port}"), dir };
+        let ready = format!("{}/-/ready", prometheus.url);
+        until("Prometheus", Duration::from_secs(30), || async {
+            let answer = http::get(&ready).await?;
+            if answer.status == 200 { Ok(()) } else { Err(format!("{answer:?}")) }
+        })
+        .await;
+        Some(prometheus)
+    }
+
+    /// The result of an instant query: labels and value of each series.
+    pub async fn query(&self, promql: &str) -> Vec<(Value, f64)> {
+        let answer = http::get(&format!("{}/api/v1/query?query={}", self.url, http::encode(promql))).await.unwrap();
+        let json = answer.json();
+        assert_eq!(json["status"], "success", "{promql}: {json}");
+        let result = json["data"]["result"].as_array().cloned().unwrap_or_default();
+        result
+            .into_iter()
+            .map(|series| (series["metric"].clone(), series["value"][1].as_str().unwrap().parse().unwrap()))
+            .collect()
+    }
+
+    /// Waits until a query has a result, and gives it.
+    pub async fn until_result(&self, promql: &str, patience: Duration) -> Vec<(Value, f64)> {
+        until(promql, patience, || async {
+            let result = self.query(promql).await;
+            if result.is_empty() { Err("no result".to_owned()) } else { Ok(result) }
+        })
+        .await
+    }
+}
+
+/// What `promtool check metrics` finds in the text of a `/metrics`; empty when all is well.
+pub fn lint(metrics: &str) -> String {
+    if !installed("promtool") {
+        super::missing("promtool");
+        return String::new();
+    }
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let found = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() || !found.trim().is_empty(), "promtool failed without a word");
+    found.trim().to_owned()
+}
