@@ -239,7 +239,7 @@ impl Cluster {
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();
         let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
-        let sender = self.sender_of(&target.id.target, positions);
+        let sender = self.sender_of(positions);
         let receiver_flushed = standby.receiver.running().and_then(|receiver| receiver.flushed_lsn);
         // After a restart the receive position begins at the start of a segment, behind what was replayed.
         let received = [standby.receive_lsn, receiver_flushed, standby.replay_lsn].into_iter().flatten().max();
@@ -253,24 +253,25 @@ impl Cluster {
         })
     }
 
-    /// The upstream's row about this replica: on the primary, or on a cascading standby.
-    fn sender_of(&self, name: &Name, replica: &Positions) -> Option<&WalSender> {
-        let known_as = |sender: &&WalSender| {
-            sender.application_name.as_deref().is_some_and(|application_name| {
-                if replica.identity.cluster_name.is_empty() {
-                    application_name == name.as_str()
-                } else {
-                    application_name == replica.identity.cluster_name
-                }
-            })
-        };
-        self.view
-            .targets
-            .iter()
-            .filter(|upstream| upstream.is_up())
-            .filter_map(|upstream| upstream.answer.as_ref())
-            .find_map(|answer| answer.positions.senders.iter().find(known_as))
+    /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys
+    /// share the name: then nobody can say whose row it is.
+    fn sender_of(&self, replica: &Positions) -> Option<&WalSender> {
+        let name = known_as(&replica.identity.cluster_name);
+        let answers = || self.view.targets.iter().filter(|target| target.is_up()).filter_map(|up| up.answer.as_ref());
+        let standbys = answers()
+            .filter(|answer| answer.positions.standby().is_some())
+            .filter(|answer| known_as(&answer.positions.identity.cluster_name) == name);
+        let mut rows = answers()
+            .flat_map(|answer| &answer.positions.senders)
+            .filter(|sender| sender.application_name.as_deref() == Some(name));
+        let row = rows.next()?;
+        (rows.next().is_none() && standbys.take(2).count() < 2).then_some(row)
     }
+}
+
+/// The `application_name` under which a standby presents itself unless told otherwise.
+fn known_as(cluster_name: &str) -> &str {
+    if cluster_name.is_empty() { "walreceiver" } else { cluster_name }
 }
 
 fn own_lag(sender: &WalSender) -> OwnLag {

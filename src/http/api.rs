@@ -21,8 +21,6 @@ use crate::core::topology::Role;
 /// `/api/v1/clusters`.
 #[derive(Serialize)]
 pub struct Clusters<'a> {
-    /// When this was true.
-    at: Option<String>,
     clusters: Vec<Cluster<'a>>,
 }
 
@@ -30,6 +28,8 @@ pub struct Clusters<'a> {
 #[derive(Serialize)]
 pub struct Cluster<'a> {
     name: &'a str,
+    /// When this was true.
+    at: Option<String>,
     status: Overall,
     reasons: Vec<String>,
     /// The server that lag is measured against.
@@ -41,6 +41,7 @@ pub struct Cluster<'a> {
 /// `/api/v1/alerts`.
 #[derive(Serialize)]
 pub struct Alerts<'a> {
+    /// When this was true.
     at: Option<String>,
     alerts: Vec<Alert<'a>>,
 }
@@ -209,10 +210,7 @@ struct Alert<'a> {
 }
 
 pub(super) fn clusters(snapshot: &Snapshot, now: MonoTime) -> Clusters<'_> {
-    Clusters {
-        at: time_of_day(snapshot.wall_time(now)),
-        clusters: snapshot.clusters.iter().map(|view| Cluster::new(snapshot, view, now, |_| None)).collect(),
-    }
+    Clusters { clusters: snapshot.clusters.iter().map(|view| Cluster::new(snapshot, view, now, |_| None)).collect() }
 }
 
 pub(super) fn cluster<'a>(snapshot: &'a Snapshot, view: &'a ClusterView, now: MonoTime) -> Cluster<'a> {
@@ -257,6 +255,7 @@ impl<'a> Cluster<'a> {
         let verdict = overall::of_cluster(snapshot, view, now);
         Self {
             name: view.name.as_str(),
+            at: time_of_day(snapshot.wall_time(now)),
             status: verdict.status,
             reasons: verdict.reasons,
             primary: view.primary.as_ref().map(|name| name.as_str()),

@@ -18,10 +18,10 @@ pub(super) fn render(snapshot: &Snapshot, now: MonoTime) -> String {
 }
 
 fn write_page(page: &mut String, snapshot: &Snapshot, now: MonoTime) -> fmt::Result {
-    write!(
+    writeln!(
         page,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>pgvigil</title><style>{STYLE}</style>\
-         </head><body><h1>pgvigil: {}</h1>\n",
+         </head><body><h1>pgvigil: {}</h1>",
         overall::of_all(snapshot, now).status.as_str()
     )?;
     for cluster in &snapshot.clusters {

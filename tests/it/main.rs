@@ -11,6 +11,7 @@
 mod connect;
 mod demo;
 mod layers;
+mod postgres;
 mod rig;
 mod scenarios;
 mod support;
