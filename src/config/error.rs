@@ -209,16 +209,19 @@ fn name_of<'a>(root: &'a Dict, item: &[String]) -> Option<&'a str> {
     (is_own && super::validate::is_name(own)).then_some(own)
 }
 
-/// The known word that was probably meant.
+/// The known word that was probably meant: a few letters away, or begun alike.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |text: &str| text.to_ascii_lowercase().replace('-', "_");
     let word = plain(word);
+    let begins_alike =
+        |candidate: &&&str| candidate.starts_with(&format!("{word}_")) || word.starts_with(&format!("{candidate}_"));
     known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, &plain(candidate)), *candidate))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))
         .map(|(_, candidate)| candidate)
+        .or_else(|| known.iter().find(begins_alike).copied())
 }
 
 /// A key of another section that has this name, or nearly so.
