@@ -88,7 +88,7 @@ impl Watched {
 }
 
 fn role(observation: &Observation) -> Option<Role> {
-    observation.outcome.as_ref().ok().map(|positions| positions.role())
+    observation.outcome.as_ref().ok().map(pgvigil::core::observation::Positions::role)
 }
 
 fn assert_no_errors(servers: &Servers) {

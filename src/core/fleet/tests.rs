@@ -125,14 +125,12 @@ impl Story {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "an answer, beside failures")]
 fn primary(flush_lsn: u64) -> Result<ServerState, PollFailure> {
     let state = PrimaryState { flush_lsn: Lsn::new(flush_lsn), timeline: Timeline(3), checkpoint: None };
     Ok(ServerState::Primary(state))
 }
 
 /// A standby that has replayed all that it received, and whose receiver is gone unless told otherwise.
-#[expect(clippy::unnecessary_wraps, reason = "an answer, beside failures")]
 fn severed(lsn: u64) -> Result<ServerState, PollFailure> {
     Ok(ServerState::Standby(StandbyState {
         replay_lsn: Some(Lsn::new(lsn)),
