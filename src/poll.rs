@@ -295,11 +295,11 @@ mod tests {
             fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Resolved, &[("slot", "debezium")]),
         ];
         let expected = "\
-CLUSTER  TARGET     ROLE     VERSION  STATE             LAG  BETWEEN          METHOD       BEHIND  NOTE
+CLUSTER  TARGET     ROLE     VERSION  STATE               LAG  BETWEEN          METHOD       BEHIND  NOTE
 orders   primary    primary  15.18    up
-orders   replica-1  replica  15.18    streaming      120 ms  100 ms … 150 ms  lsn+ts        256 B
+orders   replica-1  replica  15.18    streaming        120 ms  100 ms … 150 ms  lsn+ts        256 B
 orders   replica-2  replica  15.18    replay paused  ≥ 1m 15s  1m 15s … ∞       lower_bound   256 B
-orders   replica-3                    down                ?                   no_position          SQLSTATE 57014: a [2Jb
+orders   replica-3                    down                  ?                   no_position          SQLSTATE 57014: a [2Jb
 
 critical  ReplicaLagCritical orders/replica-1: replay_lag_seconds > 5s
 warning  ReplicaLagging orders/replica-1: replay_lag_seconds > 5s
