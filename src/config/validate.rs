@@ -170,7 +170,12 @@ fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str
 }
 
 /// Names of one list: each usable, none twice.
-fn names<'a>(what: &str, list: &[&str], names: impl Iterator<Item = &'a str>, finding: &mut impl FnMut(&[&str], String)) {
+fn names<'a>(
+    what: &str,
+    list: &[&str],
+    names: impl Iterator<Item = &'a str>,
+    finding: &mut impl FnMut(&[&str], String),
+) {
     let mut seen = HashSet::new();
     for (position, name) in names.enumerate() {
         let position = position.to_string();

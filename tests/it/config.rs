@@ -28,7 +28,9 @@ fn pgvigil_on(config: &str, arguments: &[&str]) -> Run {
 
 #[test]
 fn a_bad_option_or_configuration_ends_with_64() {
-    for arguments in [&["--no-such-option"][..], &["no-such-command"], &["check", "--listen", "[::]:1"], &["completions", "x"]] {
+    for arguments in
+        [&["--no-such-option"][..], &["no-such-command"], &["check", "--listen", "[::]:1"], &["completions", "x"]]
+    {
         let run = run(pgvigil().args(arguments));
         assert_eq!((run.status, run.stdout.as_str()), (Some(64), ""), "{arguments:?}: {}", run.stderr);
     }
@@ -38,7 +40,11 @@ fn a_bad_option_or_configuration_ends_with_64() {
         assert!(nothing.stderr.starts_with("pgvigil: nothing to watch: "), "{}", nothing.stderr);
         let wrong = pgvigil_on("[poll]\nintervall = \"1s\"", command);
         assert_eq!(wrong.status, Some(64), "{command:?}");
-        assert!(wrong.stderr.ends_with("poll: unknown key \"intervall\"; did you mean \"interval\"?\n"), "{}", wrong.stderr);
+        assert!(
+            wrong.stderr.ends_with("poll: unknown key \"intervall\"; did you mean \"interval\"?\n"),
+            "{}",
+            wrong.stderr
+        );
         let missing = run(pgvigil().args(command).args(["--config", "/nonexistent/pgvigil.toml"]));
         assert_eq!(missing.status, Some(64), "{command:?}");
         let log = run(pgvigil().args(command).env("RUST_LOG", "pgvigil=loud"));

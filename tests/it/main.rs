@@ -14,4 +14,5 @@ mod layers;
 mod postgres;
 mod rig;
 mod scenarios;
+mod sns;
 mod support;
