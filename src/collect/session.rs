@@ -245,7 +245,8 @@ mod tests {
             limits.startup_options(Some("-c search_path=x -c jit=on")),
             "-c search_path=x -c jit=on -c statement_timeout=3000 -c lock_timeout=1 \
              -c idle_in_transaction_session_timeout=3000 -c jit=off -c datestyle=ISO -c timezone=UTC \
-             -c intervalstyle=postgres -c extra_float_digits=1 -c default_transaction_read_only=on"
+             -c intervalstyle=postgres -c extra_float_digits=1 -c search_path=pg_catalog \
+             -c default_transaction_read_only=on"
         );
         assert!(limits.startup_options(None).starts_with("-c statement_timeout=3000"));
     }

@@ -22,8 +22,9 @@ pub struct Installation {
 impl Installation {
     /// The installation whose binaries lie in `bin`, or `None` when there is none that runs.
     pub fn at(bin: &Path) -> Option<Self> {
-        // A link would have to be readable by the user that the servers run as; what it points to is enough.
-        let bin = bin.canonicalize().ok()?;
+        // Links are resolved: what they point to is what the user that the servers run as must be able to read, and its
+        // libraries lie beside it.
+        let bin = bin.join("postgres").canonicalize().ok()?.parent()?.to_owned();
         if !is_executable(&bin.join("initdb")) {
             return None;
         }

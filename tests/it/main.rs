@@ -15,4 +15,5 @@ mod layers;
 mod postgres;
 mod rig;
 mod scenarios;
+mod sns;
 mod support;
