@@ -13,7 +13,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -67,19 +67,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let app = App::start(config).await?;
-    let stop = CancellationToken::new();
-    let two_signals = async {
-        let name = either(&mut terminate, &mut interrupt).await;
-        info!(signal = name, "stopping");
-        stop.cancel();
-        either(&mut terminate, &mut interrupt).await;
-    };
+    let (stop, told_to_stop) = oneshot::channel();
+    let stopped = app.run_until(async {
+        // An error would mean that nobody is left to say it, which is the same.
+        let _ = told_to_stop.await;
+    });
     tokio::select! {
-        result = app.run_until(stop.cancelled()) => {
-            info!("stopped");
-            result
-        }
-        () = two_signals => {
+        result = stopped => result,
+        () = async {
+            let name = either(&mut terminate, &mut interrupt).await;
+            info!(signal = name, "stopping");
+            let _ = stop.send(());
+            either(&mut terminate, &mut interrupt).await;
+        } => {
             warn!("second signal: ending at once");
             Ok(())
         }

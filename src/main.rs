@@ -7,11 +7,12 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use tracing::{error, info};
+use tracing::{debug, error, info};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use cli::{CheckArgs, Command, LogFormat, PollArgs, Request};
+use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, Inputs, Loaded, Overrides};
 
@@ -27,9 +28,13 @@ fn main() -> ExitCode {
             return if error.use_stderr() || told.is_err() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let default_level = if matches!(request.command, Command::Run(_)) { "info" } else { "warn" };
+    // What other commands have to say is on standard output.
+    let default_level = if matches!(request.command, Command::Run(_)) { "info" } else { "error" };
     if let Err(error) = start_log(request.log_format, default_level, &environment) {
-        return refuse(&format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""));
+        return complain(
+            &format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""),
+            BAD_USAGE,
+        );
     }
     let file = request.config.as_deref();
     match request.command {
@@ -55,14 +60,36 @@ fn run(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> 
         source = loaded.sources.join(", "),
         "starting"
     );
-    match wait_for(pgvigil::app::run(loaded.config)) {
+    match wait_for(app::run(loaded.config)) {
         Some(Ok(())) => ExitCode::SUCCESS,
-        Some(Err(error)) => {
-            error!(%error, "pgvigil stops");
+        Some(Err(failure)) => {
+            error!(error = chain(&failure), "stopped");
             ExitCode::FAILURE
         }
         None => ExitCode::FAILURE,
     }
+}
+
+fn demo() -> ExitCode {
+    match wait_for(pgvigil::demo::run()) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(failure)) => complain(&chain(&failure), 1),
+        None => ExitCode::FAILURE,
+    }
+}
+
+/// An error with its reasons, each told once.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut reason = error.source();
+    while let Some(error) = reason {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        reason = error.source();
+    }
+    text
 }
 
 fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> ExitCode {
@@ -93,25 +120,6 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
     print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
 }
 
-fn demo() -> ExitCode {
-    match wait_for(pgvigil::demo::run()) {
-        Some(Ok(())) => ExitCode::SUCCESS,
-        Some(Err(failure)) => {
-            error!(error = chain(&failure), "the demo ends early");
-            ExitCode::FAILURE
-        }
-        None => ExitCode::FAILURE,
-    }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
-    }
-}
-
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
 fn wait_for<T>(work: impl Future<Output = T>) -> Option<T> {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -131,12 +139,19 @@ fn lines(value: &impl serde::Serialize) -> String {
 
 fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> Result<Loaded, ExitCode> {
     let loaded = config::load(&Inputs { file, environment, overrides: &overrides })
-        .map_err(|error| refuse(&error.to_string()))?;
+        .map_err(|error| complain(&error.to_string(), BAD_USAGE))?;
     if !loaded.ignored.is_empty() {
         info!(
             variables = loaded.ignored.join(", "),
             "these variables are ignored: the configuration file says what to watch"
         );
+    }
+    for target in loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets) {
+        let ignored = target.conninfo.ignored_keys();
+        if !ignored.is_empty() {
+            let (cluster, target) = (&target.id.cluster, &target.id.target);
+            debug!(%cluster, %target, parameters = ignored.join(", "), "parameters of the connection string that are not used");
+        }
     }
     Ok(loaded)
 }
@@ -158,10 +173,10 @@ fn has_colour(stream: &impl IsTerminal, environment: &Environment) -> bool {
 }
 
 /// Says on standard error why nothing is done.
-fn refuse(reason: &str) -> ExitCode {
+fn complain(reason: &str, status: u8) -> ExitCode {
     // When even standard error is closed, the exit status still tells.
     let _ = writeln!(std::io::stderr().lock(), "pgvigil: {reason}");
-    ExitCode::from(BAD_USAGE)
+    ExitCode::from(status)
 }
 
 /// Writes to standard output; the exit status then says whether all is well. A reader that has gone (`| head`) is no failure.

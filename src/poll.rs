@@ -24,7 +24,7 @@ use crate::core::lag::{Certainty, LagEstimate};
 use crate::core::observation::{Receiver, ReplayPause};
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
 use crate::core::topology::TargetId;
-use crate::table::{Cell, Table, Tone, bytes, painted, seconds};
+use crate::table::{Cell, Table, Tone, bytes, painted, seconds, short};
 
 /// A lag is the age of WAL whose writing was seen: one answer cannot tell it, a second one a while later can.
 const ANSWERS: u32 = 2;
@@ -153,7 +153,7 @@ pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
 }
 
 fn row(cluster: &ClusterView, target: &TargetView) -> Vec<Cell> {
-    let version = target.answer.as_ref().map_or("", |answer| &answer.positions.identity.version);
+    let version = target.answer.as_ref().map_or("", |answer| short(&answer.positions.identity.version));
     let role = target.last_role().map_or("", |role| role.as_str());
     let (state, tone) = state(target);
     let (lag, between, method) = match &target.lag {
@@ -267,4 +267,82 @@ fn target_json(target: &TargetView, snapshot: &Snapshot) -> Value {
             u64::try_from(snapshot.published_at.duration_since(answer.answered_at).as_millis()).unwrap_or(u64::MAX)
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fixture;
+    use crate::core::lag::Evidence;
+    use crate::core::observation::PollFailure;
+
+    fn snapshot(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> Snapshot {
+        fixture::snapshot(vec![fixture::cluster("orders", targets, alerts)])
+    }
+
+    #[test]
+    fn each_target_has_a_row_and_each_active_alert_a_line() {
+        let mut targets = fixture::orders();
+        targets[2].lag = Some(fixture::lag(75.0, 75.0, f64::INFINITY, Certainty::AtLeast, Evidence::LowerBound));
+        fixture::change_standby(&mut targets[2], |standby| standby.pause = ReplayPause::Paused);
+        let mut silent = TargetView::new(TargetId::new("orders", "replica-3"), Duration::from_secs(10));
+        silent.lag = Some(fixture::unknown_lag(Evidence::NoPosition));
+        fixture::fail(&mut silent, PollFailure::Sql { sqlstate: "57014".to_owned(), reason: "a\x1b[2Jb".to_owned() });
+        targets.push(silent);
+        let alerts = vec![
+            fixture::alert("ReplicaLagging", Severity::Warning, Phase::Firing, &[]),
+            fixture::alert("ReplicaLagCritical", Severity::Critical, Phase::Pending, &[]),
+            fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Resolved, &[("slot", "debezium")]),
+        ];
+        let expected = "\
+CLUSTER  TARGET     ROLE     VERSION  STATE               LAG  BETWEEN          METHOD       BEHIND  NOTE
+orders   primary    primary  15.18    up
+orders   replica-1  replica  15.18    streaming        120 ms  100 ms … 150 ms  lsn+ts        256 B
+orders   replica-2  replica  15.18    replay paused  ≥ 1m 15s  1m 15s … ∞       lower_bound   256 B
+orders   replica-3                    down                  ?                   no_position          SQLSTATE 57014: a [2Jb
+
+critical  ReplicaLagCritical orders/replica-1: replay_lag_seconds > 5s
+warning  ReplicaLagging orders/replica-1: replay_lag_seconds > 5s
+";
+        assert_eq!(table(&snapshot(targets, alerts), false), expected);
+    }
+
+    #[test]
+    fn a_target_that_is_down_or_a_critical_breach_is_not_well() {
+        let alert = |severity, phase| vec![fixture::alert("a", severity, phase, &[])];
+        let well = |alerts| is_well(&snapshot(fixture::orders(), alerts));
+        assert!(well(Vec::new()));
+        assert!(well(alert(Severity::Warning, Phase::Firing)));
+        assert!(well(alert(Severity::Critical, Phase::Resolved)));
+        assert!(!well(alert(Severity::Critical, Phase::Pending)));
+        assert!(!well(alert(Severity::Critical, Phase::Firing)));
+        let mut targets = fixture::orders();
+        fixture::fail(&mut targets[1], PollFailure::Refused);
+        assert!(!is_well(&snapshot(targets, Vec::new())));
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_for_programs() {
+        let mut replica = fixture::replica("orders", "replica-1");
+        replica.lag = Some(fixture::unknown_lag(Evidence::NoPrimary));
+        replica.stages = None;
+        fixture::fail(&mut replica, PollFailure::Refused);
+        let alert = fixture::alert("ReplicaLagging", Severity::Warning, Phase::Firing, &[("slot", "a")]);
+        let expected = json!({ "clusters": [{
+            "name": "orders",
+            "primary": null,
+            "targets": [{
+                "name": "replica-1", "up": false, "failure": { "kind": "refused", "reason": "connection refused" },
+                "role": "replica", "version": "15.18 (Debian 15.18-1)", "flavor": "postgresql", "state": "down",
+                "lsn": "0/2FFFF00", "timeline": 3, "lag_seconds": null, "lag_lower_seconds": 0.0,
+                "lag_upper_seconds": null, "lag_certainty": "unknown", "lag_method": "no_primary", "lag_bytes": null,
+                "sample_age_ms": 10_480,
+            }],
+            "alerts": [{
+                "rule": "ReplicaLagging", "severity": "warning", "state": "firing", "target": "replica-1",
+                "labels": { "slot": "a" }, "condition": "replay_lag_seconds > 5s", "reading": 6.5,
+            }],
+        }]});
+        assert_eq!(json(&snapshot(vec![replica], vec![alert])), expected);
+    }
 }

@@ -107,6 +107,11 @@ pub fn painted(text: &str, tone: Tone, has_colour: bool) -> String {
     if has_colour && tone != Tone::Plain { format!("\x1b[{}m{text}\x1b[0m", tone.sgr()) } else { text.to_owned() }
 }
 
+/// A version without what its packager added: `15.18 (Debian 15.18-1)` is `15.18`.
+pub fn short(version: &str) -> &str {
+    version.split_once(' ').map_or(version, |(number, _)| number)
+}
+
 /// Seconds as people read them: `0 s`, `12 ms`, `1.24 s`, `2m 05s`, `3h 04m`, `2d 03h`.
 pub fn seconds(value: f64) -> String {
     if value.is_infinite() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::core::observation::PollFailure;
 
 /// A server that restarts says so at once and costs nothing to ask: for so many failures in a row it is asked at each beat,
-/// that the end of an ordinary restart is seen within one interval.
-const RESTART_BEATS: u32 = 10;
+/// that the end of an ordinary restart, or of a crash recovery, is seen within one interval.
+const RESTART_BEATS: u32 = 30;
 
 /// The longest wait for a server that cannot be reached. A server that is back is seen within this and one interval.
 const UNREACHABLE: Duration = Duration::from_secs(10);
@@ -45,10 +45,11 @@ mod tests {
 
     #[test]
     fn a_restarting_server_is_asked_at_each_beat_at_first() {
-        let expect = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 10, 10];
-        assert_eq!(seconds(&PollFailure::Refused, 16), expect);
-        assert_eq!(seconds(&PollFailure::NotAccepting { reason: "starting up".to_owned() }, 16), expect);
-        assert_eq!(seconds(&PollFailure::Lost { reason: "reset".to_owned() }, 16), expect);
+        let mut expect = vec![0; 30];
+        expect.extend([1, 2, 4, 8, 10, 10]);
+        assert_eq!(seconds(&PollFailure::Refused, 36), expect);
+        assert_eq!(seconds(&PollFailure::NotAccepting { reason: "starting up".to_owned() }, 36), expect);
+        assert_eq!(seconds(&PollFailure::Lost { reason: "reset".to_owned() }, 36), expect);
     }
 
     #[test]

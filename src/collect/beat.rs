@@ -295,7 +295,7 @@ mod tests {
             cancel.cancel();
             beats
         };
-        let (_, beats) = tokio::join!(task.run(cancel.clone()), asking);
+        let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
         assert_eq!(beats[0], 0);
         assert!(beats[1] >= 5300 && beats[2] == 6000 || beats[1] == 6000, "{beats:?}");
     }
@@ -316,7 +316,7 @@ mod tests {
             cancel.cancel();
             beats
         };
-        let (_, beats) = tokio::join!(task.run(cancel.clone()), asking);
+        let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
         assert_eq!(beats, [0, 1, 30, 60]);
     }
 

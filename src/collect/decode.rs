@@ -1,7 +1,7 @@
 //! PostgreSQL's text output into our types, strictly: what does not read as expected is a [`PollFailure::Decode`] that
 //! names view and column, never a default.
 //!
-//! Sessions run with `TimeZone = UTC`, `DateStyle = ISO` and `IntervalStyle = postgres`, see [`super::queries::SETTINGS`].
+//! Sessions run with `TimeZone = UTC`, `DateStyle = ISO` and `IntervalStyle = postgres`, see [`super::session::Limits`].
 
 use std::borrow::Cow;
 use std::str::FromStr;

@@ -120,7 +120,7 @@ impl Dialog {
         }
         let answer = self.positions_in_time(began).await;
         match answer {
-            Err(failure) if was_open && ends_session(&failure) => {
+            Err(failure) if was_open && ends_session(&failure) && !matches!(failure, PollFailure::Timeout { .. }) => {
                 self.connect(began).await?;
                 self.positions_in_time(began).await
             }

@@ -139,7 +139,7 @@ fn parse_keywords(text: &str) -> Result<Parameters, ConninfoError> {
     let mut is_suspect = false;
     let mut chars = text.chars().peekable();
     loop {
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if(char::is_ascii_whitespace).is_some() {}
         if chars.peek().is_none() {
             break;
         }
@@ -147,13 +147,13 @@ fn parse_keywords(text: &str) -> Result<Parameters, ConninfoError> {
         while let Some(c) = chars.next_if(|c| *c != '=' && !c.is_ascii_whitespace()) {
             key.push(c);
         }
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if(char::is_ascii_whitespace).is_some() {}
         if chars.next_if_eq(&'=').is_none() {
             return Err(ConninfoError::Syntax(
                 "a word is not followed by =: write name=value, and a value with spaces in single quotes",
             ));
         }
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        while chars.next_if(char::is_ascii_whitespace).is_some() {}
         let is_quoted = chars.next_if_eq(&'\'').is_some();
         let mut value = String::new();
         loop {

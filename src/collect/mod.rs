@@ -2,10 +2,12 @@
 //!
 //! Nothing here decides anything about what is seen, and nothing here spawns: [`cluster`] hands out tasks to be run.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor};
 
 use crate::core::observation::{Identity, PollFailure, Positions, SurveyFacts};
 use crate::core::topology::{Name, TargetId};
@@ -73,10 +75,20 @@ impl PollConfig {
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|error| {
-        serde::de::Error::custom(format!("{text:?} is not a duration: {error}; write for example \"5s\""))
-    })
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration in quotes, for example \"5s\",")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+            humantime::parse_duration(text)
+                .map_err(|_| E::custom(format!("{text:?} is not a duration; write for example \"5s\" or \"1m 30s\"")))
+        }
+    }
+    deserializer.deserialize_str(Text)
 }
 
 fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -34,7 +34,7 @@ impl Limits {
     }
 
     /// What every session of ours has set, beside being read-only.
-    fn settings(&self) -> [(&'static str, String); 8] {
+    fn settings(&self) -> [(&'static str, String); 9] {
         // 0 would switch a limit off.
         let ms = |limit: Duration| limit.as_millis().max(1).to_string();
         [
@@ -46,6 +46,8 @@ impl Limits {
             ("timezone", "UTC".to_owned()),
             ("intervalstyle", "postgres".to_owned()),
             ("extra_float_digits", "1".to_owned()),
+            // Nobody's function of the same name is called instead of the server's own.
+            ("search_path", "pg_catalog".to_owned()),
         ]
     }
 
@@ -243,7 +245,8 @@ mod tests {
             limits.startup_options(Some("-c search_path=x -c jit=on")),
             "-c search_path=x -c jit=on -c statement_timeout=3000 -c lock_timeout=1 \
              -c idle_in_transaction_session_timeout=3000 -c jit=off -c datestyle=ISO -c timezone=UTC \
-             -c intervalstyle=postgres -c extra_float_digits=1 -c default_transaction_read_only=on"
+             -c intervalstyle=postgres -c extra_float_digits=1 -c search_path=pg_catalog \
+             -c default_transaction_read_only=on"
         );
         assert!(limits.startup_options(None).starts_with("-c statement_timeout=3000"));
     }

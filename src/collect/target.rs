@@ -78,7 +78,8 @@ impl TargetTask {
     /// One fast poll. The stamps of an answer are those of its question alone; a failure's cover the whole attempt.
     async fn observe(&mut self, beat: u64) -> Observation {
         let began = clock::now();
-        let answer = self.dialog.positions().await;
+        // Boxed, here and below: between two polls, which is nearly always, a target then keeps no place for them.
+        let answer = Box::pin(self.dialog.positions()).await;
         let ended = clock::now();
         let target = self.id.clone();
         match answer {
@@ -97,7 +98,7 @@ impl TargetTask {
     async fn survey(&mut self) -> Survey {
         let began = clock::now();
         self.survey_at = Some(self.next_survey(began));
-        let answer = self.dialog.survey(self.statements).await;
+        let answer = Box::pin(self.dialog.survey(self.statements)).await;
         let ended = clock::now();
         let (asked_at, answered_at, outcome) = match answer {
             Ok(answer) => (answer.asked_at, answer.answered_at, Ok(answer.facts)),

@@ -167,11 +167,11 @@ impl Loaded {
         let notifiers: Vec<String> =
             config.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place).to_string()).collect();
         format!(
-            "configuration ok ({}): {} clusters, {} targets, {} rules, notifiers: {}",
+            "configuration ok ({}): {}, {}, {}, notifiers: {}",
             self.sources.join(", "),
-            config.clusters.len(),
-            config.n_targets(),
-            config.rules.len(),
+            counted(config.clusters.len(), "cluster"),
+            counted(config.n_targets(), "target"),
+            counted(config.rules.len(), "rule"),
             notifiers.join(", ")
         )
     }
@@ -189,6 +189,10 @@ impl Loaded {
             "rules": self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
         })
     }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Reads, merges and checks all layers.

@@ -1,4 +1,10 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::error::known_keys;
 use super::*;
+use crate::core::rule::preset;
+use crate::notify::{log, sns};
 
 const FLEET: &str = r#"
 [[cluster]]
@@ -33,56 +39,516 @@ fn load_environment(variables: &[(&str, &str)]) -> Result<Loaded, String> {
     load(&inputs).map_err(|error| error.to_string())
 }
 
+/// The password in all of these connection strings.
+const SECRET: &str = "hunter2";
+
 #[test]
-fn look() {
-    for head in [
-        "[poll]\nintervall = \"1s\"",
-        "[poll]\ninterval = 5",
-        "[poll]\nlisten=\"x\"",
-        "[server]\nlisten = \"x\"",
-        "[sever]",
-        "polls = 1",
-        "[poll]\ninterval = \"5x\"",
-        "[poll]\ninterval = \"${NOPE}\"",
-        "[poll]\ninterval = \"${X}\"",
-        "[poll]\ninterval = \"file:nope\"",
-        "[health]\non_unknown = \"fial\"",
-        "[statements]\nenabled = \"yes\"",
-        "[[rule]]\nname=\"a\"",
-        "[[rule]]\nname=\"a\"\nwhen=\"x\"\ncluster=\"order\"",
-        "[[notify]]\ntype=\"sms\"",
-        "[[notify]]\ntype=\"sns\"\ntopic=\"sms\"",
-        "[[notify]]\ntype=\"sns\"\ntopic_arn=3",
-        "[[notify]]\n",
-        "[poll]\ninterval = \"postgres://u:hunter2@h/x\"",
-        "x = \"hunter2",
-        "[poll",
-        "[store]\npath=\"x\"",
-        "poll = 3",
-        "[rule]\nname=\"x\"",
+fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
+    for (head, expected) in [
+        // Unknown keys.
+        ("[poll]\nintervall = \"1s\"", "pgvigil.toml: poll: unknown key \"intervall\"; did you mean \"interval\"?"),
+        (
+            "[poll]\nslow-interval = \"1s\"",
+            "pgvigil.toml: poll: unknown key \"slow-interval\"; did you mean \"slow_interval\"?",
+        ),
+        ("[poll]\nlisten = \"[::]:80\"", "pgvigil.toml: poll: unknown key \"listen\"; did you mean server.listen?"),
+        ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
+        (
+            "[metrics]\npostgres_exporter_names = true",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, cluster, rule, notify",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
+            "pgvigil.toml: rule \"a\": unknown key \"fore\"; did you mean \"for\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"sns\"\ntopic = \"arn\"",
+            "pgvigil.toml: notify[0]: unknown key \"topic\"; did you mean \"topic_arn\"?",
+        ),
+        // Wrong types and units.
+        ("poll = 3", "pgvigil.toml: poll: 3 where a table is needed"),
+        ("[rule]\nname = \"a\"", "pgvigil.toml: rule: a table where a list of tables is needed; write [[rule]]"),
+        (
+            "[poll]\ninterval = 5",
+            "pgvigil.toml: poll.interval: 5 where a duration in quotes, for example \"5s\", is needed",
+        ),
+        (
+            "[poll]\ninterval = \"5\"",
+            "pgvigil.toml: poll.interval: \"5\" is not a duration; write for example \"5s\" or \"1m 30s\"",
+        ),
+        (
+            "[poll]\ninterval = \"64MiB\"",
+            "pgvigil.toml: poll.interval: \"64MiB\" is not a duration; write for example \"5s\" or \"1m 30s\"",
+        ),
+        ("[poll]\ninterval = \"1ms\"", "pgvigil.toml: poll.interval: 1ms is too short; write at least \"100ms\""),
+        (
+            "[poll]\nslow_interval = \"1M\"",
+            "pgvigil.toml: poll.slow_interval: 1month is longer than a day; \"m\" is a minute, \"M\" a month",
+        ),
+        ("[poll]\ninterval = \"1m\"", "pgvigil.toml: poll.slow_interval: 15s is too short; write at least \"1m\""),
+        (
+            "[server]\nlisten = \"localhost\"",
+            "pgvigil.toml: server.listen: \"localhost\" is not an address and a port; write for example \"127.0.0.1:9732\" or \"[::]:9732\"",
+        ),
+        ("[statements]\nenabled = \"yes\"", "pgvigil.toml: statements.enabled: \"yes\" where true or false is needed"),
+        ("[statements]\ntop = \"many\"", "pgvigil.toml: statements.top: \"many\" where a whole number is needed"),
+        ("[statements]\ntop = -1", "pgvigil.toml: statements.top: -1 where a whole number is needed"),
+        (
+            "[health]\non_unknown = \"fial\"",
+            "pgvigil.toml: health.on_unknown: \"fial\" is not one of \"pass\", \"fail\"; did you mean \"fail\"?",
+        ),
+        ("[health]\npanic_threshold = 2", "pgvigil.toml: health.panic_threshold: 2 is not between 0 and 1"),
+        // Rules.
+        ("[[rule]]\nname = \"a\"", "pgvigil.toml: rule \"a\": key \"when\" is missing"),
+        (
+            "[[rule]]\nname = \"replica-behind\"\nwhen = \"replay_lag_seconds > 10MB\"",
+            "pgvigil.toml: rule \"replica-behind\": threshold \"10MB\" is a size, but replay_lag_seconds is a duration; write for example \"10s\"",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"replay_lag_second > 10s\"",
+            "pgvigil.toml: rule \"a\": there is no signal \"replay_lag_second\"; the nearest is \"replay_lag_seconds\"",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"replay_lag_seconds > 1M\"",
+            "pgvigil.toml: rule \"a\": when: \"replay_lag_seconds > 1M\": the threshold is too long; \"m\" is a minute, \"M\" a month",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfor = \"1M\"",
+            "pgvigil.toml: rule \"a\": for: 1month is too long; \"m\" is a minute, \"M\" a month",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfor = \"1x\"",
+            "pgvigil.toml: rule \"a\": for: \"1x\" where a duration such as \"1m\" is needed",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nseverity = \"urgent\"",
+            "pgvigil.toml: rule \"a\": severity: \"urgent\" is not one of \"info\", \"warning\", \"critical\"",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\ncluster = \"order\"",
+            "pgvigil.toml: rule \"a\": cluster: there is no cluster \"order\"; did you mean \"orders\"?",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\ntarget = [\"x\"]",
+            "pgvigil.toml: rule \"a\": target: there is no target \"x\"",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\n[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"",
+            "pgvigil.toml: rule[1]: name: \"a\" is taken by another rule; give each its own",
+        ),
+        // Notifiers.
+        (
+            "[[notify]]\ntype = \"sms\"",
+            "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\"; did you mean \"sns\"?",
+        ),
+        ("[[notify]]\nname = \"a\"", "pgvigil.toml: notify \"a\": key \"type\" is missing"),
+        (
+            "[[notify]]\ntype = \"log\"\nname = \"a b\"",
+            "pgvigil.toml: notify[0]: name: \"a b\" cannot be a name; use letters, digits, \"-\", \"_\" and \".\", beginning with a letter or digit, at most 63",
+        ),
+        (
+            "[[notify]]\ntype = \"log\"\nname = \"a\"\n[[notify]]\ntype = \"log\"\nname = \"a\"",
+            "pgvigil.toml: notify[1]: name: \"a\" is taken by another notifier; give each its own",
+        ),
+        // Secrets kept elsewhere.
+        ("[poll]\ninterval = \"${NOPE}\"", "pgvigil.toml: poll.interval: environment variable NOPE is not set"),
+        (
+            "[poll]\ninterval = \"${NOPE\"",
+            "pgvigil.toml: poll.interval: \"${\" is not closed by \"}\"; write \"$${\" for the characters themselves",
+        ),
+        (
+            "[poll]\ninterval = \"${A-B}\"",
+            "pgvigil.toml: poll.interval: \"${...}\" must hold the name of an environment variable; write \"$${\" for the characters themselves",
+        ),
+        (
+            "[poll]\ninterval = \"${SECRET}\"",
+            "pgvigil.toml: poll.interval: \"${SECRET}\" is not a duration; write for example \"5s\" or \"1m 30s\"",
+        ),
+        (
+            "[health]\non_unknown = \"${SECRET}\"",
+            "pgvigil.toml: health.on_unknown: \"${SECRET}\" is not one of \"pass\", \"fail\"",
+        ),
+        (
+            "[[rule]]\nname = \"a\"\nwhen = \"${SECRET}\"",
+            "pgvigil.toml: rule \"a\": cannot read \"${SECRET}\"; write for example \"replay_lag_seconds > 5s\", with one of > >= < <= == !=",
+        ),
+        (
+            "[poll]\ninterval = \"file:nope\"",
+            "pgvigil.toml: poll.interval: cannot read nope: No such file or directory (os error 2)",
+        ),
+        (
+            "[poll]\ninterval = \"postgresql://u:hunter2@h/x\"",
+            "pgvigil.toml: poll.interval: \"postgresql://***@h/x\" is not a duration; write for example \"5s\" or \"1m 30s\"",
+        ),
+        // Not TOML. The line itself is not shown: it may hold a password.
+        ("x = \"hunter2", "pgvigil.toml:1:13: not TOML: invalid basic string"),
+        ("[poll", "pgvigil.toml:1:6: not TOML: invalid table header, expected `.`, `]`"),
+        (
+            "[poll]\ninterval = \"1s\"\ninterval = \"1s\"",
+            "pgvigil.toml:3:1: not TOML: duplicate key `interval` in table `poll`",
+        ),
+        // Targets.
+        (
+            "[[cluster]]\nname = \"orders\"\ntarget = [{ name = \"x\", dsn = \"host=h\" }]",
+            "pgvigil.toml: cluster[1]: name: \"orders\" is taken by another cluster; give each its own",
+        ),
+        (
+            "[[cluster]]\nname = \"a/b\"\ntarget = [{ name = \"x\", dsn = \"host=h\" }]",
+            "pgvigil.toml: cluster[0]: name: \"a/b\" cannot be a name; use letters, digits, \"-\", \"_\" and \".\", beginning with a letter or digit, at most 63",
+        ),
+        (
+            "[[cluster]]\nname = \"a\"",
+            "pgvigil.toml: cluster \"a\": has no targets; add a [[cluster.target]] with a name and a dsn",
+        ),
+        (
+            "[[cluster]]\nname = \"a\"\ntarget = [{ name = \"x\" }]",
+            "pgvigil.toml: cluster \"a\", target \"x\": key \"dsn\" is missing",
+        ),
+        (
+            "[[cluster]]\nname = \"a\"\ntarget = [{ name = \"x\", dsn = \"host=h pasword=hunter2\" }]",
+            "pgvigil.toml: cluster \"a\", target \"x\": dsn: connection string: no known parameter \"pasword\"; did you mean password?",
+        ),
+        (
+            "[[cluster]]\nname = \"a\"\ntarget = [{ name = \"x\", dsn = \"postgresql://u:hunter2@h:port/x\" }]",
+            "pgvigil.toml: cluster \"a\", target \"x\": dsn: connection string: port: expected a number from 1 to 65535 (in a URL, a password's : / ? # @ % are written %3A %2F %3F %23 %40 %25)",
+        ),
+        (
+            "[[cluster]]\nname = \"a\"\ntarget = [{ name = \"x\", dsn = \"host=h\" }, { name = \"x\", dsn = \"host=h\" }, { dsn = \"host=h\" }]",
+            "pgvigil.toml: cluster \"a\", target[2]: key \"name\" is missing",
+        ),
+        (
+            "[[cluster]]\nname = \"a\"\ntarget = [{ name = \"x\", dsn = \"host=h\" }, { name = \"x\", dsn = \"host=h\" }]",
+            "pgvigil.toml: cluster \"a\", target[1]: name: \"x\" is taken by another target; give each its own",
+        ),
     ] {
-        println!("{head:?}\n    {}", load_text(&format!("{head}\n{FLEET}"), &[("X", "hunter2")]).unwrap_err());
+        let error = load_text(&format!("{head}\n{FLEET}"), &[("SECRET", SECRET)]).map(drop).unwrap_err();
+        assert_eq!(error, expected, "{head}");
     }
-    println!("{:?}", load_text("", &[]));
-    println!("{:?}", load_text("[[cluster]]\nname='a b'", &[]));
-    println!(
-        "{:?}",
-        load_text(
-            "[[cluster]]\nname='a'\n[[cluster]]\nname='a'\ntarget=[{name='x',dsn='hunter2'},{name='x',dsn='a=b'}]",
-            &[]
-        )
+    assert_eq!(
+        load_text("", &[]).map(drop).unwrap_err(),
+        "pgvigil.toml: cluster: nothing to watch; add a [[cluster]] with a [[cluster.target]]"
     );
-    println!("{:?}", load_environment(&[]));
-    println!("{:?}", load_text(FLEET, &[("PGVIGIL_POLL__INTERVALL", "5s")]));
-    println!("{:?}", load_text(FLEET, &[("PGVIGIL_POLL__INTERVAL", "5x")]));
-    println!("{:?}", load_text(FLEET, &[("PGVIGIL_LISTEN", "5x")]));
-    println!("{:?}", load_text(FLEET, &[("PGVIGIL_SERVER__LISTEN", "0.0.0.0:80"), ("DATABASE_URL", "x")]));
-    println!(
-        "{:?}",
-        load_environment(&[
-            ("DATABASE_URL", "postgres://a"),
-            ("DATABASE_READ_REPLICA_URL", "postgres://b,c/x,postgresql://d"),
-            ("PGVIGIL_SNS_TOPIC_ARN", "arn:aws:sns:x:1:y")
-        ])
+}
+
+#[test]
+fn a_secret_with_quotes_in_it_is_not_shown_either() {
+    let secret = "hunter2\"\\\n";
+    for key in ["[health]\non_unknown", "[poll]\ninterval", "[server]\nlisten", "[statements]\ntop"] {
+        let text = format!("{key} = \"${{SECRET}}\"\n{FLEET}");
+        let error = load_text(&text, &[("SECRET", secret)]).map(drop).unwrap_err();
+        assert!(error.contains("\"${SECRET}\"") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn all_that_does_not_fit_together_is_told_at_once() {
+    let text = "[poll]\ninterval = \"1ms\"\n[[cluster]]\nname = \"a b\"\n[[cluster]]\nname = \"c\"";
+    let expected = "\
+pgvigil.toml: cluster[0]: name: \"a b\" cannot be a name; use letters, digits, \"-\", \"_\" and \".\", beginning with a letter or digit, at most 63
+pgvigil.toml: cluster[0]: has no targets; add a [[cluster.target]] with a name and a dsn
+pgvigil.toml: cluster \"c\": has no targets; add a [[cluster.target]] with a name and a dsn
+pgvigil.toml: poll.interval: 1ms is too short; write at least \"100ms\"";
+    assert_eq!(load_text(text, &[]).map(drop).unwrap_err(), expected);
+}
+
+#[test]
+fn what_is_wrong_in_a_variable_is_told_by_the_variable() {
+    for (name, value, expected) in [
+        (
+            "PGVIGIL_POLL__INTERVAL",
+            "5x",
+            "environment variable PGVIGIL_POLL__INTERVAL: \"5x\" is not a duration; write for example \"5s\" or \"1m 30s\"",
+        ),
+        (
+            "PGVIGIL_POLL__INTERVALL",
+            "5s",
+            "environment variable PGVIGIL_POLL__INTERVALL: unknown key \"intervall\"; did you mean PGVIGIL_POLL__INTERVAL?",
+        ),
+        (
+            "PGVIGIL_LISTEN",
+            "[::]:80",
+            "environment variable PGVIGIL_LISTEN: unknown key \"listen\"; did you mean PGVIGIL_SERVER__LISTEN?",
+        ),
+        ("PGVIGIL_POLL", "5s", "environment variable PGVIGIL_POLL: \"5s\" where a table is needed"),
+        (
+            "PGVIGIL_SERVER__LISTEN",
+            "${NOPE}",
+            "environment variable PGVIGIL_SERVER__LISTEN: environment variable NOPE is not set",
+        ),
+        (
+            "PGVIGIL_SNS_TOPIC_ARN",
+            "alerts",
+            "environment variable PGVIGIL_SNS_TOPIC_ARN: \"alerts\" is not the ARN of an SNS topic; write for example \"arn:aws:sns:us-east-1:123456789012:alerts\"",
+        ),
+    ] {
+        let error = load_text(FLEET, &[(name, value)]).map(drop).unwrap_err();
+        assert!(error.starts_with(expected), "{name}={value}: {error}");
+    }
+    let both = [("PGVIGIL_SNS_TOPIC_ARN", "arn:aws:sns:eu-west-1:1:a"), ("PGVIGIL_NOTIFY", "[{type=\"log\"}]")];
+    let expected =
+        "environment variable PGVIGIL_SNS_TOPIC_ARN: PGVIGIL_NOTIFY says the same as this one; set one of them";
+    assert_eq!(load_text(FLEET, &both).map(drop).unwrap_err(), expected);
+}
+
+#[test]
+fn a_higher_layer_wins_key_by_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pgvigil.toml");
+    let file = format!("[server]\nlisten = \"127.0.0.2:2\"\n[poll]\ninterval = \"2s\"\ntimeout = \"2s\"\n{FLEET}");
+    std::fs::write(&path, file).unwrap();
+    let loaded = |variables: &[(&str, &str)], listen: Option<&str>| {
+        let overrides = Overrides { listen: listen.map(str::to_owned) };
+        load(&Inputs { file: Some(&path), environment: &environment(variables), overrides: &overrides }).unwrap()
+    };
+    let told = |loaded: &Loaded| {
+        let (poll, listen) = (&loaded.config.poll, loaded.config.server.listen);
+        (listen.to_string(), poll.interval.as_secs(), poll.timeout.as_secs(), poll.slow_interval.as_secs())
+    };
+    let variables = [("PGVIGIL_SERVER__LISTEN", "127.0.0.3:3"), ("PGVIGIL_POLL__INTERVAL", "3s")];
+    assert_eq!(told(&loaded(&[], None)), ("127.0.0.2:2".to_owned(), 2, 2, 15));
+    assert_eq!(told(&loaded(&variables, None)), ("127.0.0.3:3".to_owned(), 3, 2, 15));
+    let all = loaded(&variables, Some("[::1]:4"));
+    assert_eq!(told(&all), ("[::1]:4".to_owned(), 3, 2, 15));
+    let file = path.display().to_string();
+    assert_eq!(all.sources, [&file, "PGVIGIL_POLL__INTERVAL", "PGVIGIL_SERVER__LISTEN", "--listen"]);
+}
+
+/// The servers watched: `cluster/target`, host, user and database, and whether a password was found.
+fn servers(loaded: &Loaded) -> Vec<String> {
+    let targets = loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets);
+    targets
+        .map(|target| {
+            let hosts: Vec<String> = target.conninfo.hosts().iter().map(ToString::to_string).collect();
+            let (user, dbname) = (target.conninfo.user(), target.conninfo.dbname());
+            format!("{} {} {user} {dbname}", target.id, hosts.join(","))
+        })
+        .collect()
+}
+
+#[test]
+fn the_variables_of_applications_are_enough() {
+    for (variables, expected) in [
+        (
+            &[("DATABASE_URL", "postgresql://u:p@h:5433/app?schema=public&connection_limit=100&pool_timeout=30")][..],
+            &["default/primary h:5433 u app"][..],
+        ),
+        (
+            &[
+                ("DATABASE_URL", "postgresql://u:p@h1,h2:5433/app?schema=public"),
+                (
+                    "DATABASE_READ_REPLICA_URL",
+                    "postgresql://u:p@r1,r2/app?target_session_attrs=standby, postgres://u@r3/app,",
+                ),
+            ],
+            &[
+                "default/primary h1:5432,h2:5433 u app",
+                "default/replica-1 r1:5432,r2:5432 u app",
+                "default/replica-2 r3:5432 u app",
+            ],
+        ),
+        (
+            &[("POSTGRES_PRIMARY_URL", "postgres://u@h/app"), ("POSTGRES_REPLICA_URL", "postgres://u@r/app")],
+            &["default/primary h:5432 u app", "default/replica-1 r:5432 u app"],
+        ),
+        (
+            &[
+                ("DB_PRIMARY_HOST", "h"),
+                ("DB_PRIMARY_PORT", "5433"),
+                ("DB_NAME", "my app"),
+                ("DB_USERNAME", "o'neill"),
+                ("DB_PASSWORD", "it's ${a} \\ file:"),
+                ("DB_REPLICA_2_HOST", "r2"),
+                ("DB_REPLICA_10_HOST", "r10"),
+                ("DB_REPLICA_1_HOST", "r1"),
+                ("DB_REPLICA_1_PORT", "5434"),
+                ("DB_REPLICA_3_HOST", ""),
+            ],
+            &[
+                "default/primary h:5433 o'neill my app",
+                "default/replica-1 r1:5434 o'neill my app",
+                "default/replica-2 r2:5432 o'neill my app",
+                "default/replica-3 r10:5432 o'neill my app",
+            ],
+        ),
+        // A password is taken literally, and an empty variable is none.
+        (
+            &[
+                ("DATABASE_URL", "postgresql://u:${x}$${y}@h/app"),
+                ("DATABASE_READ_REPLICA_URL", ""),
+                ("POSTGRES_PRIMARY_URL", " "),
+            ],
+            &["default/primary h:5432 u app"],
+        ),
+    ] {
+        assert_eq!(servers(&load_environment(variables).unwrap()), expected);
+    }
+}
+
+#[test]
+fn the_environment_alone_reaches_an_sns_topic() {
+    let topic_arn = "arn:aws:sns:us-east-1:123456789012:alerts";
+    let variables = [
+        ("DATABASE_URL", "postgresql://u@h/app"),
+        ("PGVIGIL_SNS_TOPIC_ARN", topic_arn),
+        ("PGVIGIL_SERVER__LISTEN", "[::]:80"),
+    ];
+    let loaded = load_environment(&variables).unwrap();
+    assert!(matches!(&loaded.config.notifiers[..], [NotifierConfig::Sns(sns)] if sns.topic_arn == topic_arn));
+    assert_eq!(loaded.config.server.listen.to_string(), "[::]:80");
+    assert_eq!(loaded.sources, ["DATABASE_URL", "PGVIGIL_SERVER__LISTEN", "PGVIGIL_SNS_TOPIC_ARN"]);
+}
+
+#[test]
+fn a_start_that_says_too_little_or_too_much_is_refused() {
+    for (variables, expected) in [
+        (
+            &[
+                ("DATABASE_URL", "postgres://h"),
+                ("POSTGRES_PRIMARY_URL", "postgres://h"),
+                ("POSTGRES_REPLICA_URL", "postgres://r"),
+            ][..],
+            "the environment names the databases twice: DATABASE_URL, and POSTGRES_PRIMARY_URL, POSTGRES_REPLICA_URL; unset one of them, or name a file with --config",
+        ),
+        (
+            &[("DB_REPLICA_1_HOST", "r1")],
+            "environment variable DB_REPLICA_1_HOST: names a replica, but DB_PRIMARY_HOST is not set; set it to the primary",
+        ),
+        (
+            &[
+                ("DATABASE_URL", "postgres://h"),
+                ("DATABASE_READ_REPLICA_URL", "postgres://r1,postgres://u:hunter2@r2?sslmod=x"),
+            ],
+            "environment variable DATABASE_READ_REPLICA_URL: cluster \"default\", target \"replica-2\": dsn: connection string: no known parameter \"sslmod\"; did you mean sslmode?",
+        ),
+    ] {
+        assert_eq!(load_environment(variables).map(drop).unwrap_err(), expected);
+    }
+    // Not ours: options, what Kubernetes sets for a service named pgvigil, and what is empty.
+    let others = [
+        ("PGVIGIL_CONFIG", "x"),
+        ("PGVIGIL_SERVICE_HOST", "10.0.0.1"),
+        ("PGVIGIL_SERVICE_PORT_HTTP", "9732"),
+        ("PGVIGIL_PORT", "tcp://10.0.0.1:9732"),
+        ("PGVIGIL_PORT_9732_TCP_ADDR", "10.0.0.1"),
+        ("PGVIGIL_SERVER__LISTEN", ""),
+    ];
+    assert_eq!(load_environment(&others).map(drop).unwrap_err(), ConfigError::NothingToWatch.to_string());
+    assert!(ConfigError::NothingToWatch.to_string().contains("DATABASE_READ_REPLICA_URL="));
+}
+
+#[test]
+fn a_file_sets_the_variables_of_applications_aside() {
+    let variables = [("DATABASE_URL", "postgres://elsewhere"), ("DB_PRIMARY_HOST", "elsewhere")];
+    let loaded = load_text(FLEET, &variables).unwrap();
+    let expected = [
+        "orders/orders-primary primary.example:5432 pgvigil postgres",
+        "orders/orders-replica-1 replica.example:5432 pgvigil postgres",
+    ];
+    assert_eq!(servers(&loaded), expected);
+    assert_eq!(loaded.ignored, ["DATABASE_URL", "DB_PRIMARY_HOST"]);
+}
+
+#[test]
+fn strings_take_in_variables_and_files() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("dsn"), "postgresql://u:hunter2@${host}.example/app\n").unwrap();
+    let path = directory.path().join("pgvigil.toml");
+    let text = r#"
+[[cluster]]
+name = "${CLUSTER}"
+target = [
+  { name = "a", dsn = "file:dsn" },
+  { name = "b", dsn = "host=b user=$${u} dbname='a$b' password='${PGVIGIL_PASSWORD}'" },
+]
+"#;
+    std::fs::write(&path, text.replace("file:dsn", "file:${WHERE}")).unwrap();
+    let variables = environment(&[("CLUSTER", "orders"), ("WHERE", "dsn"), ("PGVIGIL_PASSWORD", SECRET)]);
+    let inputs = Inputs { file: Some(&path), environment: &variables, overrides: &Overrides::default() };
+    let loaded = load(&inputs).unwrap();
+    assert_eq!(servers(&loaded), ["orders/a ${host}.example:5432 u app", "orders/b b:5432 ${u} a$b"]);
+    assert!(!format!("{loaded:?}{}", loaded.summary()).contains(SECRET));
+}
+
+#[test]
+fn without_rules_and_notifiers_there_are_the_built_in_rules_and_the_log() {
+    let config = load_text(FLEET, &[]).unwrap().config;
+    let names = |rules: Vec<&str>| rules.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let preset = preset();
+    assert_eq!(
+        names(config.rules.iter().map(|rule| rule.name.as_str()).collect()),
+        names(preset.iter().map(|rule| rule.name.as_str()).collect())
     );
+    assert_eq!(config.notifiers, [NotifierConfig::Log(log::Config::default())]);
+}
+
+/// `config/example.toml` with every key that stands there as a comment.
+fn complete_example() -> String {
+    let is_key = |line: &str| {
+        line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+    };
+    let lines = EXAMPLE.lines().map(|line| if is_key(line) { &line[1..] } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+const EXAMPLE: &str = include_str!("../../config/example.toml");
+
+fn written(text: &str) -> Written {
+    Value::from(toml(text)).deserialize().unwrap()
+}
+
+fn toml(text: &str) -> Dict {
+    use figment::providers::Format;
+    figment::providers::Toml::from_str(text).unwrap()
+}
+
+#[test]
+fn the_example_shows_every_key() {
+    let example = toml(&complete_example());
+    let shown = |value: &Value| value.as_dict().unwrap().keys().cloned().collect::<BTreeSet<_>>();
+    let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
+    let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
+    assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
+    for section in ["server", "poll", "statements", "health"] {
+        assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
+    }
+    assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
+    let cluster = example["cluster"].as_array().unwrap()[0].as_dict().unwrap();
+    assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
+    assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
+    let notifiers = [known_keys::<log::Config>(""), known_keys::<sns::Config>(""), &["type"]];
+    assert_eq!(shown_in_list(&example["notify"]), known(&notifiers));
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let example = written(&complete_example());
+    let default = Written::default();
+    assert_eq!(example.poll.stale_after, Some(default.poll.stale_after()));
+    assert_eq!(PollConfig { stale_after: None, ..example.poll }, default.poll);
+    assert_eq!(
+        (example.server, example.statements, example.health),
+        (default.server, default.statements, default.health)
+    );
+
+    let [rule] = &example.rule[..] else { panic!("one rule is shown") };
+    let least = written("[[rule]]\nname = \"ReplicaLagging\"\nwhen = \"replay_lag_seconds > 5s\"").rule.remove(0);
+    assert_eq!(rule.keep_firing_for, Some(Duration::ZERO));
+    assert_eq!(RuleConfig { hold_for: None, keep_firing_for: None, role: None, ..rule.clone() }, least);
+
+    let [_, NotifierConfig::Sns(sns)] = &example.notify[..] else { panic!("a log and an sns notifier are shown") };
+    let least = format!("[[notify]]\ntype = \"sns\"\ntopic_arn = \"{}\"", sns.topic_arn);
+    let shown = sns::Config { name: None, region: None, endpoint_url: None, ..sns.clone() };
+    assert_eq!(NotifierConfig::Sns(shown), written(&least).notify.remove(0));
+}
+
+#[test]
+fn the_examples_can_be_used_as_they_are() {
+    for text in [EXAMPLE, &complete_example(), include_str!("../../config/minimal.toml")] {
+        let loaded = load_text(text, &[]).unwrap();
+        let expected = [
+            "orders/orders-primary orders.example.internal:5432 pgvigil postgres",
+            "orders/orders-replica-1 orders-r1.example.internal:5432 pgvigil postgres",
+        ];
+        assert_eq!(servers(&loaded), expected);
+    }
 }

@@ -9,12 +9,21 @@ use super::layers::KeyPath;
 use super::{Cluster, Config, Target, Written, WrittenCluster};
 use crate::collect::PollConfig;
 use crate::core::rule::{Rule, preset};
-use crate::core::signal::SIGNALS;
+use crate::core::signal::{SIGNALS, Unit};
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
 
 /// A server is not asked more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is asked less often than this is not watched.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// humantime has both.
+const MONTH_IS_MEANT: &str = "\"m\" is a minute, \"M\" a month";
+
+/// Longer than anything that an alert could wait for, or a lag that nobody would have noticed.
+const LONGEST_IN_RULE: Duration = Duration::from_secs(30 * 24 * 3600 - 1);
 
 /// Something wrong at a key.
 #[derive(Debug)]
@@ -70,7 +79,7 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
     if written.cluster.is_empty() {
         finding(&["cluster"], "nothing to watch; add a [[cluster]] with a [[cluster.target]]".to_owned());
     }
-    names(&["cluster"], written.cluster.iter().map(|cluster| cluster.name.as_str()), finding);
+    names("cluster", &["cluster"], written.cluster.iter().map(|cluster| cluster.name.as_str()), finding);
     for (position, cluster) in written.cluster.iter().enumerate() {
         let position = position.to_string();
         if cluster.target.is_empty() {
@@ -80,17 +89,29 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
             );
         }
         let list = ["cluster", &position, "target"];
-        names(&list, cluster.target.iter().map(|target| target.name.as_str()), finding);
+        names("target", &list, cluster.target.iter().map(|target| target.name.as_str()), finding);
     }
 }
 
 fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
-    if poll.interval < SHORTEST_INTERVAL {
-        finding(&["poll", "interval"], format!("{:?} is too short; write at least \"100ms\"", poll.interval));
+    let given = [
+        ("interval", Some(poll.interval), SHORTEST_INTERVAL),
+        ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
+        ("slow_interval", Some(poll.slow_interval), poll.interval),
+        ("stale_after", poll.stale_after, poll.interval),
+    ];
+    for (key, duration, shortest) in given.into_iter().filter_map(|(key, given, least)| Some((key, given?, least))) {
+        if duration < shortest {
+            finding(&["poll", key], format!("{} is too short; write at least \"{}\"", told(duration), told(shortest)));
+        }
+        if duration > LONGEST_INTERVAL {
+            finding(&["poll", key], format!("{} is longer than a day; {MONTH_IS_MEANT}", told(duration)));
+        }
     }
-    if poll.slow_interval < poll.interval {
-        finding(&["poll", "slow_interval"], "is shorter than poll.interval; the slow facts cost more".to_owned());
-    }
+}
+
+fn told(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(duration)
 }
 
 /// The rules that apply, as far as they can be used.
@@ -113,7 +134,21 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
                 finding(&["rule", &position, key], format!("there is no {key} {name:?}{}", did_you_mean(name, known)));
             }
         }
+        for (key, duration) in [("for", config.hold_for), ("keep_firing_for", config.keep_firing_for)] {
+            if let Some(duration) = duration.filter(|duration| *duration > LONGEST_IN_RULE) {
+                finding(&["rule", &position, key], format!("{} is too long; {MONTH_IS_MEANT}", told(duration)));
+            }
+        }
         match Rule::parse(config, SIGNALS) {
+            Ok(rule)
+                if rule.condition.signal.unit == Unit::Seconds
+                    && rule.condition.threshold > LONGEST_IN_RULE.as_secs_f64() =>
+            {
+                finding(
+                    &["rule", &position, "when"],
+                    format!("{:?}: the threshold is too long; {MONTH_IS_MEANT}", config.when),
+                );
+            }
             Ok(rule) => rules.push(rule),
             Err(error) => finding(&["rule", &position], error.fault.to_string()),
         }
@@ -126,7 +161,7 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
 
 fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str], String)) {
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
-    names(&["notify"], own.iter().map(Name::as_str), finding);
+    names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
     for (position, notifier) in notifiers.iter().enumerate() {
         if let Err(error) = notifier.clone().worker(position) {
             finding(&["notify", &position.to_string()], error.fault);
@@ -135,7 +170,12 @@ fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str
 }
 
 /// Names of one list: each usable, none twice.
-fn names<'a>(list: &[&str], names: impl Iterator<Item = &'a str>, finding: &mut impl FnMut(&[&str], String)) {
+fn names<'a>(
+    what: &str,
+    list: &[&str],
+    names: impl Iterator<Item = &'a str>,
+    finding: &mut impl FnMut(&[&str], String),
+) {
     let mut seen = HashSet::new();
     for (position, name) in names.enumerate() {
         let position = position.to_string();
@@ -148,7 +188,7 @@ fn names<'a>(list: &[&str], names: impl Iterator<Item = &'a str>, finding: &mut 
                 ),
             );
         } else if !seen.insert(name) {
-            finding(&path, format!("{name:?} is taken by another {}; give each its own", list.last().unwrap_or(&"")));
+            finding(&path, format!("{name:?} is taken by another {what}; give each its own"));
         }
     }
 }

@@ -291,3 +291,6 @@ fn fail(failing: &mut Option<Failing>, failure: PollFailure, at: MonoTime) {
 fn index_of<'a>(names: impl Iterator<Item = &'a Name>) -> HashMap<Name, usize> {
     names.enumerate().map(|(position, name)| (name.clone(), position)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -395,7 +395,7 @@ mod tests {
             match *step {
                 Fires(began) => ledger.set(view("R", Phase::Firing, began), Episode::begin(wall(began), None), now),
                 Resolves(began) => {
-                    ledger.set(view("R", Phase::Resolved, began), Episode::begin(wall(began), None), now)
+                    ledger.set(view("R", Phase::Resolved, began), Episode::begin(wall(began), None), now);
                 }
                 Ok => report(Result::Ok(())),
                 Transient => report(Err(SendFailure::Transient("busy".into()))),

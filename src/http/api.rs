@@ -20,16 +20,16 @@ use crate::core::topology::Role;
 
 /// `/api/v1/clusters`.
 #[derive(Serialize)]
-pub struct Clusters<'a> {
-    /// When this was true.
-    at: Option<String>,
+pub(super) struct Clusters<'a> {
     clusters: Vec<Cluster<'a>>,
 }
 
 /// `/api/v1/clusters/{cluster}`; without the targets' details also an element of `/api/v1/clusters`.
 #[derive(Serialize)]
-pub struct Cluster<'a> {
+pub(super) struct Cluster<'a> {
     name: &'a str,
+    /// When this was true.
+    at: Option<String>,
     status: Overall,
     reasons: Vec<String>,
     /// The server that lag is measured against.
@@ -40,7 +40,8 @@ pub struct Cluster<'a> {
 
 /// `/api/v1/alerts`.
 #[derive(Serialize)]
-pub struct Alerts<'a> {
+pub(super) struct Alerts<'a> {
+    /// When this was true.
     at: Option<String>,
     alerts: Vec<Alert<'a>>,
 }
@@ -209,10 +210,7 @@ struct Alert<'a> {
 }
 
 pub(super) fn clusters(snapshot: &Snapshot, now: MonoTime) -> Clusters<'_> {
-    Clusters {
-        at: time_of_day(snapshot.wall_time(now)),
-        clusters: snapshot.clusters.iter().map(|view| Cluster::new(snapshot, view, now, |_| None)).collect(),
-    }
+    Clusters { clusters: snapshot.clusters.iter().map(|view| Cluster::new(snapshot, view, now, |_| None)).collect() }
 }
 
 pub(super) fn cluster<'a>(snapshot: &'a Snapshot, view: &'a ClusterView, now: MonoTime) -> Cluster<'a> {
@@ -257,9 +255,10 @@ impl<'a> Cluster<'a> {
         let verdict = overall::of_cluster(snapshot, view, now);
         Self {
             name: view.name.as_str(),
+            at: time_of_day(snapshot.wall_time(now)),
             status: verdict.status,
             reasons: verdict.reasons,
-            primary: view.primary.as_ref().map(|name| name.as_str()),
+            primary: view.primary.as_ref().map(super::super::core::topology::Name::as_str),
             targets: view.targets.iter().map(|target| Target::new(snapshot, target, now, details(target))).collect(),
             alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
         }
@@ -460,7 +459,7 @@ impl<'a> Alert<'a> {
         Self {
             rule: alert.id.rule.as_str(),
             cluster: alert.id.cluster.as_str(),
-            target: alert.id.target.as_ref().map(|name| name.as_str()),
+            target: alert.id.target.as_ref().map(super::super::core::topology::Name::as_str),
             labels: alert.id.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             severity: alert.severity.as_str(),
             state: alert.phase.as_str(),

@@ -261,15 +261,19 @@ enum LagOutcome {
 }
 
 fn judge_time(lag: Option<&LagEstimate>, hears_primary: bool, limit: f64) -> LagOutcome {
-    let unknown = |what: &str| match hears_primary {
-        true => LagOutcome::Above(what.to_owned()),
-        false => LagOutcome::Unheard(format!("{what}: the primary is not heard")),
+    let unknown = |what: &str| {
+        if hears_primary {
+            LagOutcome::Above(what.to_owned())
+        } else {
+            LagOutcome::Unheard(format!("{what}: the primary is not heard"))
+        }
     };
     let Some((lag, value)) = lag.and_then(|lag| Some((lag, lag.value?))) else {
         let needs_no_primary = lag.is_some_and(|lag| lag.method.evidence == Evidence::NoPosition);
-        return match needs_no_primary {
-            true => LagOutcome::Above("the replica has not said how far it has replayed".to_owned()),
-            false => unknown("the replay lag is not known"),
+        return if needs_no_primary {
+            LagOutcome::Above("the replica has not said how far it has replayed".to_owned())
+        } else {
+            unknown("the replay lag is not known")
         };
     };
     if lag.lower > limit {

@@ -66,14 +66,15 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
     let start = out.len();
     write_header(out, &["pgvigil_", signal.name], signal.help, signal.kind.as_str());
     let header_end = out.len();
+    let family = Series::new(signal);
     for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
         match signal.read {
             Read::Cluster(read) => {
-                read(cluster, now, &mut |labels, value| write_sample(out, signal, &prefixes.cluster, labels, value));
+                read(cluster, now, &mut |labels, value| family.write(out, &prefixes.cluster, labels, value));
             }
             Read::Target(read) => {
                 for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
-                    read(cluster, target, now, &mut |labels, value| write_sample(out, signal, prefix, labels, value));
+                    read(cluster, target, now, &mut |labels, value| family.write(out, prefix, labels, value));
                 }
             }
         }
@@ -83,19 +84,33 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
     }
 }
 
-fn write_sample(out: &mut String, signal: &Signal, prefix: &str, labels: &[&str], value: Value) {
-    if value.value.is_nan() {
-        return;
+/// What all samples of a signal have in common, put together once a page.
+struct Series {
+    name: String,
+    /// `,slot="` for each label.
+    leads: Vec<String>,
+}
+
+impl Series {
+    fn new(signal: &Signal) -> Self {
+        Self { name: signal.series(), leads: signal.labels.iter().map(|label| format!(",{label}=\"")).collect() }
     }
-    out.push_str("pgvigil_");
-    out.push_str(signal.name);
-    out.push_str(prefix);
-    for (name, value) in signal.labels.iter().zip(labels) {
-        write_label(out, name, value);
+
+    fn write(&self, out: &mut String, prefix: &str, labels: &[&str], value: Value) {
+        if value.value.is_nan() {
+            return;
+        }
+        out.push_str(&self.name);
+        out.push_str(prefix);
+        for (lead, value) in self.leads.iter().zip(labels) {
+            out.push_str(lead);
+            write_escaped(out, value);
+            out.push('"');
+        }
+        out.push_str("} ");
+        write_number(out, value.value);
+        out.push('\n');
     }
-    out.push_str("} ");
-    write_number(out, value.value);
-    out.push('\n');
 }
 
 fn render_alerts(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
@@ -162,36 +177,56 @@ fn write_label(out: &mut String, name: &str, value: &str) {
     }
     out.push_str(name);
     out.push_str("=\"");
-    if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
-        for character in value.chars() {
-            match character {
-                '\\' => out.push_str(r"\\"),
-                '"' => out.push_str("\\\""),
-                '\n' => out.push_str(r"\n"),
-                other => out.push(other),
-            }
-        }
-    } else {
-        out.push_str(value);
-    }
+    write_escaped(out, value);
     out.push('"');
+}
+
+fn write_escaped(out: &mut String, value: &str) {
+    if !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        out.push_str(value);
+        return;
+    }
+    for character in value.chars() {
+        match character {
+            '\\' => out.push_str(r"\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str(r"\n"),
+            other => out.push(other),
+        }
+    }
 }
 
 fn write_number(out: &mut String, value: f64) {
     /// Whole numbers up to here are exact in a double.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    let written = if value == f64::INFINITY {
+    if value == f64::INFINITY {
         out.push_str("+Inf");
-        Ok(())
     } else if value == f64::NEG_INFINITY {
         out.push_str("-Inf");
-        Ok(())
-    } else if value.fract() == 0.0 && value.abs() < EXACT {
-        write!(out, "{}", value as i64)
+    } else if value.fract() == 0.0 && value.abs() <= EXACT {
+        write_whole(out, value as i64);
     } else {
-        write!(out, "{value}")
-    };
-    written.expect("writing to a String cannot fail");
+        write!(out, "{value}").expect("writing to a String cannot fail");
+    }
+}
+
+/// Most values are whole, and the general formatter takes longer than all the rest of a line.
+fn write_whole(out: &mut String, value: i64) {
+    if value < 0 {
+        out.push('-');
+    }
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len() - 1;
+    let mut rest = value.unsigned_abs();
+    loop {
+        digits[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+        first -= 1;
+    }
+    out.push_str(std::str::from_utf8(&digits[first..]).expect("digits are ASCII"));
 }
 
 /// The README's table of every series: name, type, labels, unit, meaning, when absent, source.
@@ -357,5 +392,60 @@ mod tests {
             write_number(&mut out, value);
             assert_eq!(out, expect);
         }
+    }
+
+    /// The words in a text that look like series of ours.
+    fn series_named_in(text: &str) -> HashSet<&str> {
+        let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        text.match_indices("pgvigil_")
+            .map(|(start, _)| {
+                let rest = &text[start..];
+                &rest[..rest.find(|character| !is_name(character)).unwrap_or(rest.len())]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn dashboards_and_alerts_use_only_series_that_exist() {
+        let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
+        known.insert(ALERT.to_owned());
+        for family in FAMILIES {
+            known.insert(family.name.to_owned());
+            if family.kind == "histogram" {
+                known.extend(["_bucket", "_sum", "_count"].map(|suffix| format!("{}{suffix}", family.name)));
+            }
+        }
+        for text in [include_str!("../../dashboards/replication.json"), include_str!("../../dashboards/alerts.yml")] {
+            let used = series_named_in(text);
+            let unknown: Vec<_> = used.iter().filter(|name| !known.contains(**name)).collect();
+            assert!(unknown.is_empty() && used.len() > 5, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn the_dashboard_is_json_and_every_panel_says_what_it_shows() {
+        let text = include_str!("../../dashboards/replication.json");
+        let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
+        let panels = dashboard["panels"].as_array().expect("panels");
+        let mut ids = HashSet::new();
+        for panel in panels {
+            assert!(ids.insert(panel["id"].to_string()), "{panel}");
+            if panel["type"] != "row" {
+                assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{}", panel["title"]);
+                assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_series_rendered() {
+        let table = metrics_table();
+        let mut text = eventful();
+        SelfMetrics::new(&["log"]).render(&mut text);
+        for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE pgvigil_")) {
+            let name = name.split(' ').next().unwrap_or_default();
+            assert_eq!(table.matches(&format!("| `pgvigil_{name}` |")).count(), 1, "{name}");
+        }
+        assert!(table.lines().all(|line| line.matches(" | ").count() == 6), "{table}");
     }
 }

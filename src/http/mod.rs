@@ -22,6 +22,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -40,7 +41,17 @@ use crate::self_metrics::SelfMetrics;
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
     /// Address and port. Nothing asks who is there: listen on loopback or a trusted network.
+    #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
+}
+
+fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        D::Error::custom(format!(
+            "{text:?} is not an address and a port; write for example \"127.0.0.1:9732\" or \"[::]:9732\""
+        ))
+    })
 }
 
 impl Default for ServerConfig {

@@ -67,9 +67,10 @@ impl Verdict {
 
     /// One line for people and scripts.
     pub fn line(&self) -> String {
-        match self.reasons.is_empty() {
-            true => format!("{}\n", self.status.as_str()),
-            false => format!("{}: {}\n", self.status.as_str(), self.reasons.join("; ")),
+        if self.reasons.is_empty() {
+            format!("{}\n", self.status.as_str())
+        } else {
+            format!("{}: {}\n", self.status.as_str(), self.reasons.join("; "))
         }
     }
 }
@@ -106,10 +107,10 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
         verdict.add(Overall::Stale, "not polled yet".to_owned());
         return verdict;
     }
-    if !cluster.targets.iter().any(|target| target.fresh(now).is_some()) {
-        verdict.add(Overall::Critical, "no target answers".to_owned());
-    } else {
+    if cluster.targets.iter().any(|target| target.fresh(now).is_some()) {
         judge_primary(cluster, now, &mut verdict);
+    } else {
+        verdict.add(Overall::Critical, "no target answers".to_owned());
     }
     for target in &cluster.targets {
         if let Some(reason) = trouble(target, now) {

@@ -132,12 +132,11 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToke
         () = cancel.cancelled() => None,
         () = tokio::time::sleep(MAX_AGE) => None,
     };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
-        }
+    let ended = if let Some(ended) = ended {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        tokio::time::timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
     };
     if let Err(error) = ended {
         debug!(%error, "HTTP connection ended");

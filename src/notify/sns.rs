@@ -88,6 +88,10 @@ impl Sns {
         Ok(Self { config, region, client: OnceCell::new() })
     }
 
+    #[expect(
+        clippy::case_sensitive_file_extension_comparisons,
+        reason = "a topic is no file, and its suffix is lower case"
+    )]
     fn is_fifo(&self) -> bool {
         self.config.topic_arn.ends_with(".fifo")
     }

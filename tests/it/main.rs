@@ -8,9 +8,12 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
+mod config;
 mod connect;
 mod demo;
 mod layers;
+mod postgres;
 mod rig;
 mod scenarios;
+mod sns;
 mod support;

@@ -191,33 +191,33 @@ impl Question {
     /// `None` when the pause state is: the server was promoted within the statement.
     fn standby_state(self, about: &Introduction, row: &mut Fields<'_, '_>) -> Result<Option<State>, PollFailure> {
         let replay_lsn = row.optional("pg_last_wal_replay_lsn", lsn)?;
-        let receive_lsn = match self.may(Optional::ReceiveLsn) {
-            true => row.optional("pg_last_wal_receive_lsn", lsn)?,
-            false => None,
-        };
-        let last_commit_replayed_at = match self.may(Optional::ReplayTimestamp) {
-            true => row.optional("pg_last_xact_replay_timestamp", timestamp)?,
-            false => None,
-        };
+        let mut receive_lsn = None;
+        if self.may(Optional::ReceiveLsn) {
+            receive_lsn = row.optional("pg_last_wal_receive_lsn", lsn)?;
+        }
+        let mut last_commit_replayed_at = None;
+        if self.may(Optional::ReplayTimestamp) {
+            last_commit_replayed_at = row.optional("pg_last_xact_replay_timestamp", timestamp)?;
+        }
         let pause = row.optional("pg_get_wal_replay_pause_state", pause)?;
-        let receiver = match self.may(Optional::WalReceiver) {
-            true => match row.text("pg_stat_get_wal_receiver")? {
+        let mut wal_receiver = Receiver::Hidden;
+        if self.may(Optional::WalReceiver) {
+            wal_receiver = match row.text("pg_stat_get_wal_receiver")? {
                 Some(text) => receiver(about.receiver_layout, text)?,
                 None => Receiver::Absent,
-            },
-            false => Receiver::Hidden,
-        };
-        let control_timeline = match self.control_timeline() {
-            true => row.optional("timeline_id", number)?.map(Timeline),
-            false => None,
-        };
+            };
+        }
+        let mut control_timeline = None;
+        if self.control_timeline() {
+            control_timeline = row.optional("timeline_id", number)?.map(Timeline);
+        }
         Ok(pause.map(|pause| State::Standby {
             replay_lsn,
             receive_lsn,
             last_commit_replayed_at,
             control_timeline,
             pause,
-            receiver,
+            receiver: wal_receiver,
         }))
     }
 }

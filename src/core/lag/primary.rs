@@ -38,7 +38,7 @@ impl ServerClock {
 
     fn read(clock: ServerTime, asked_at: MonoTime, answered_at: MonoTime) -> (f64, f64) {
         let (asked, answered) = (mono_seconds(asked_at), mono_seconds(answered_at));
-        (clock.unix_seconds() - (asked + answered) / 2.0, ((answered - asked) / 2.0).max(LEAST_ERROR))
+        (clock.unix_seconds() - f64::midpoint(asked, answered), ((answered - asked) / 2.0).max(LEAST_ERROR))
     }
 
     fn observe(&mut self, clock: ServerTime, asked_at: MonoTime, answered_at: MonoTime) {

@@ -312,8 +312,8 @@ pub(super) fn wal_senders(_: &ClusterView, target: &TargetView, now: MonoTime, e
     let hidden = count(None);
     for (sender_state, label) in SENDER_STATES {
         let n_senders = count(Some(sender_state));
-        // Among senders that may not be seen there may be one in this state: then 0 would be a guess.
-        if n_senders > 0 || hidden == 0 {
+        // Zero is worth a word where replicas should be streaming, unless one of those that may not be seen may be.
+        if n_senders > 0 || (sender_state == SenderState::Streaming && hidden == 0) {
             emit(&[label], Value::exact(n_senders as f64));
         }
     }

@@ -199,7 +199,7 @@ pub static SIGNALS: &[Signal] = &[
     per_target("wal_senders", Unit::Count, read::wal_senders)
         .labels(&["state"])
         .help("Standbys connected to this server, by the state of their WAL sender; unknown without pg_monitor.")
-        .absent("The last answer is stale; a state of no sender, when some senders' states may not be seen.")
+        .absent("The last answer is stale; a state that no sender is in, except streaming, which is then 0 if all senders' states may be seen.")
         .from("pg_stat_replication"),
     // Connections.
     per_target("connections", Unit::Count, read::connections)

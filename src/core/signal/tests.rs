@@ -21,8 +21,11 @@ fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>
     (stated, coverage)
 }
 
+/// A signal's name, the values it states under their labels, and what its silence means.
+type Statement<'a> = (&'a str, &'a [(&'a [&'a str], f64)], Coverage);
+
 /// Checks what signals state of the second of two targets, a primary and the one given.
-fn check(target: TargetView, expect: &[(&str, &[(&[&str], f64)], Coverage)]) {
+fn check(target: TargetView, expect: &[Statement<'_>]) {
     let cluster = cluster("orders", vec![primary("orders", "primary"), target], Vec::new());
     for (name, stated, coverage) in expect {
         let (found, found_coverage) = read(name, &cluster, 1);
@@ -233,21 +236,15 @@ fn what_may_not_be_seen_is_not_zero() {
     );
     check(
         primary("orders", "sees"),
-        &[
-            (
-                "wal_senders",
-                &[
-                    (&["startup"], 0.0),
-                    (&["catchup"], 0.0),
-                    (&["streaming"], 1.0),
-                    (&["backup"], 0.0),
-                    (&["stopping"], 0.0),
-                ],
-                Complete,
-            ),
-            ("missing", &[], Complete),
-        ],
+        &[("wal_senders", &[(&["streaming"], 1.0)], Complete), ("missing", &[], Complete)],
     );
+}
+
+#[test]
+fn a_server_without_standbys_streams_to_none() {
+    let mut view = primary("orders", "alone");
+    change_positions(&mut view, |positions| positions.senders.clear());
+    check(view, &[("wal_senders", &[(&["streaming"], 0.0)], Complete)]);
 }
 
 #[test]

@@ -11,20 +11,20 @@ use super::process::Process;
 use super::until;
 
 /// A running emulator. Dropping it kills it.
-pub struct Aws {
+pub(crate) struct Aws {
     pub process: Process,
     /// To be given as `endpoint_url`.
     pub url: String,
 }
 
 /// A queue that is subscribed to a topic, so that what subscribers got can be read back.
-pub struct Subscriber {
+pub(crate) struct Subscriber {
     queue_url: String,
 }
 
 /// What a subscriber got: the envelope that SNS makes of a published message.
 #[derive(Clone, Debug)]
-pub struct Received {
+pub(crate) struct Received {
     pub subject: Option<String>,
     pub message: String,
     /// Name and value, sorted.
@@ -32,14 +32,14 @@ pub struct Received {
 }
 
 /// Where the emulator's program is, if it is installed.
-pub fn program() -> Option<PathBuf> {
+pub(crate) fn program() -> Option<PathBuf> {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/ministack");
     program.exists().then_some(program)
 }
 
 impl Aws {
     /// Starts the emulator, or says that it is missing.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let Some(program) = program() else {
             super::missing("MiniStack");
             return None;
@@ -58,7 +58,7 @@ impl Aws {
     }
 
     /// What a process needs in its environment to reach the emulator as if it were AWS.
-    pub fn environment(&self) -> [(&'static str, String); 5] {
+    pub(crate) fn environment(&self) -> [(&'static str, String); 5] {
         [
             ("AWS_ENDPOINT_URL", self.url.clone()),
             ("AWS_ACCESS_KEY_ID", "test".to_owned()),
@@ -69,13 +69,13 @@ impl Aws {
     }
 
     /// Creates a topic, and gives its ARN.
-    pub async fn topic(&self, name: &str) -> String {
+    pub(crate) async fn topic(&self, name: &str) -> String {
         let answer = self.call("sns", &[("Action", "CreateTopic"), ("Name", name)]).await;
         element(&answer.body, "TopicArn")
     }
 
     /// Subscribes a new queue to a topic. What is published from now on can be read.
-    pub async fn subscribe(&self, topic_arn: &str, queue: &str) -> Subscriber {
+    pub(crate) async fn subscribe(&self, topic_arn: &str, queue: &str) -> Subscriber {
         let answer = self.call("sqs", &[("Action", "CreateQueue"), ("QueueName", queue)]).await;
         let queue_url = element(&answer.body, "QueueUrl");
         let asked = [("Action", "GetQueueAttributes"), ("QueueUrl", &queue_url), ("AttributeName.1", "QueueArn")];
@@ -86,13 +86,13 @@ impl Aws {
     }
 
     /// Publishes to a topic.
-    pub async fn publish(&self, topic_arn: &str, subject: &str, message: &str) {
+    pub(crate) async fn publish(&self, topic_arn: &str, subject: &str, message: &str) {
         let asked = [("Action", "Publish"), ("TopicArn", topic_arn), ("Subject", subject), ("Message", message)];
         self.call("sns", &asked).await;
     }
 
     /// Waits for the next message that a subscriber got, and takes it off its queue.
-    pub async fn receive(&self, from: &Subscriber, patience: Duration) -> Received {
+    pub(crate) async fn receive(&self, from: &Subscriber, patience: Duration) -> Received {
         until("a published message", patience, || async {
             self.try_receive(from).await.ok_or_else(|| "none yet".to_owned())
         })
@@ -100,7 +100,7 @@ impl Aws {
     }
 
     /// The next message that a subscriber got, if there is one now.
-    pub async fn try_receive(&self, from: &Subscriber) -> Option<Received> {
+    pub(crate) async fn try_receive(&self, from: &Subscriber) -> Option<Received> {
         let asked = [("Action", "ReceiveMessage"), ("QueueUrl", &from.queue_url), ("MaxNumberOfMessages", "1")];
         let answer = self.call("sqs", &asked).await;
         if !answer.body.contains("<Body>") {

@@ -11,10 +11,10 @@ use super::process::Process;
 use super::until;
 
 /// How long a test waits for something that should be there at once.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// A running daemon. Dropping it kills it.
-pub struct Daemon {
+pub(crate) struct Daemon {
     pub process: Process,
     /// For example `http://127.0.0.1:40123`.
     pub url: String,
@@ -22,7 +22,7 @@ pub struct Daemon {
 }
 
 /// The built binary with nothing of our environment that it would read as configuration.
-pub fn pgvigil() -> Command {
+pub(crate) fn pgvigil() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgvigil"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -35,7 +35,7 @@ pub fn pgvigil() -> Command {
 }
 
 /// A `[[cluster]]` with these targets: name and DSN.
-pub fn cluster_toml(name: &str, targets: &[(&str, String)]) -> String {
+pub(crate) fn cluster_toml(name: &str, targets: &[(&str, String)]) -> String {
     let mut toml = format!("[[cluster]]\nname = \"{name}\"\n");
     for (target, dsn) in targets {
         toml.push_str(&format!("\n[[cluster.target]]\nname = \"{target}\"\ndsn = \"{dsn}\"\n"));
@@ -45,12 +45,12 @@ pub fn cluster_toml(name: &str, targets: &[(&str, String)]) -> String {
 
 impl Daemon {
     /// Starts the daemon on `config` (without `[server]`) and waits until it has tried every target once.
-    pub async fn start(config: &str) -> Self {
+    pub(crate) async fn start(config: &str) -> Self {
         Self::start_with(config, |_| {}).await
     }
 
     /// As [`Daemon::start`], with a last word about the command: environment, options.
-    pub async fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Self {
+    pub(crate) async fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pgvigil.toml");
         std::fs::write(&file, config).unwrap();
@@ -72,30 +72,30 @@ impl Daemon {
         }
     }
 
-    pub async fn get(&self, path: &str) -> Result<Answer, String> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Answer, String> {
         http::get(&format!("{}{path}", self.url)).await
     }
 
     /// The body of `/metrics`.
-    pub async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let answer = self.get("/metrics").await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);
         answer.body
     }
 
     /// The value of the one series of that name whose labels include all of `labels`. `None` when it is absent.
-    pub async fn series(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    pub(crate) async fn series(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         series(&self.metrics().await, name, labels)
     }
 
     /// Health of one target: status and body.
-    pub async fn health(&self, cluster: &str, target: &str, query: &str) -> (u16, Value) {
+    pub(crate) async fn health(&self, cluster: &str, target: &str, query: &str) -> (u16, Value) {
         let answer = self.get(&format!("/healthz/{cluster}/{target}{query}")).await.unwrap();
         (answer.status, answer.json())
     }
 
     /// Waits until a series is as `accept` wants it.
-    pub async fn until_series(
+    pub(crate) async fn until_series(
         &self,
         name: &str,
         labels: &[(&str, &str)],
@@ -111,19 +111,19 @@ impl Daemon {
     }
 
     /// What it has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.process.output()
     }
 
     /// SIGTERM, then its exit code.
-    pub async fn stop(mut self) -> Option<i32> {
+    pub(crate) async fn stop(mut self) -> Option<i32> {
         self.process.signal(Signal::TERM);
         self.process.wait(Duration::from_secs(15)).await.code()
     }
 }
 
 /// The value of the one series of that name whose labels include all of `labels`, in the text of `/metrics`.
-pub fn series(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub(crate) fn series(metrics: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let found: Vec<&str> = metrics
         .lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))

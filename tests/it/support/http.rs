@@ -6,34 +6,39 @@ use serde_json::Value;
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("not JSON ({error}): {}", self.body))
     }
 }
 
 /// GET, or why there was no answer at all.
-pub async fn get(url: &str) -> Result<Answer, String> {
+pub(crate) async fn get(url: &str) -> Result<Answer, String> {
     request("GET", url, &[], None).await
 }
 
 /// POST of a form.
-pub async fn post_form(url: &str, form: &str) -> Result<Answer, String> {
+pub(crate) async fn post_form(url: &str, form: &str) -> Result<Answer, String> {
     request("POST", url, &[("content-type", "application/x-www-form-urlencoded")], Some(form)).await
 }
 
 /// Any request. It runs on a thread of its own, so that the test's runtime goes on.
-pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: Option<&str>) -> Result<Answer, String> {
+pub(crate) async fn request(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Option<&str>,
+) -> Result<Answer, String> {
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -60,7 +65,7 @@ pub async fn request(method: &str, url: &str, headers: &[(&str, &str)], body: Op
 }
 
 /// Percent-encoding of one value of a form or a query.
-pub fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),

@@ -5,21 +5,20 @@ use std::path::{Path, PathBuf};
 use pgvigil::demo::{Installation, Plan, Server, Servers};
 
 /// Majors that must be installed in CI.
-pub const MAJORS: [u32; 6] = [13, 14, 15, 16, 17, 18];
+pub(crate) const MAJORS: [u32; 6] = [13, 14, 15, 16, 17, 18];
 
 /// The installations to test against, oldest first, one a major: those that `PGVIGIL_TEST_PG_BINS` lists (separated
 /// by colons), else the distribution's and those that `scripts/install-postgres` has put below `target/pg`.
-pub fn installations() -> Vec<Installation> {
-    let bins: Vec<PathBuf> = match std::env::var_os("PGVIGIL_TEST_PG_BINS") {
-        Some(list) => std::env::split_paths(&list).collect(),
-        None => {
-            let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pg");
-            [Path::new("/usr/lib/postgresql"), &fetched]
-                .iter()
-                .flat_map(|parent| std::fs::read_dir(parent).into_iter().flatten().flatten())
-                .map(|entry| entry.path().join("bin"))
-                .collect()
-        }
+pub(crate) fn installations() -> Vec<Installation> {
+    let bins: Vec<PathBuf> = if let Some(list) = std::env::var_os("PGVIGIL_TEST_PG_BINS") {
+        std::env::split_paths(&list).collect()
+    } else {
+        let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pg");
+        [Path::new("/usr/lib/postgresql"), &fetched]
+            .iter()
+            .flat_map(|parent| std::fs::read_dir(parent).into_iter().flatten().flatten())
+            .map(|entry| entry.path().join("bin"))
+            .collect()
     };
     let mut found: Vec<Installation> = bins.iter().filter_map(|bin| Installation::at(bin)).collect();
     found.sort_by_key(|installation| installation.major);
@@ -34,43 +33,45 @@ pub fn installations() -> Vec<Installation> {
 }
 
 /// The installation most tests use: the distribution's own 15 if there, else the newest.
-pub fn installation() -> Installation {
+pub(crate) fn installation() -> Installation {
     let found = installations();
     let fifteen = found.iter().find(|installation| installation.major == 15);
     fifteen.or(found.last()).cloned().expect("PostgreSQL is not installed; scripts/test installs it")
 }
 
 /// The plan of a primary with replicas `r1`, `r2`, ...
-pub fn plan(replicas: usize) -> Plan {
+pub(crate) fn plan(replicas: usize) -> Plan {
     (1..=replicas).fold(Plan::new(installation()), |plan, n| plan.standby(&format!("r{n}"), "primary"))
 }
 
 /// A running primary with replicas `r1`, `r2`, ...
-pub async fn cluster(replicas: usize) -> Servers {
+pub(crate) async fn cluster(replicas: usize) -> Servers {
     Servers::start(&plan(replicas)).await.unwrap()
 }
 
 /// How a client reaches a server as `user`, whose password is its name.
-pub fn dsn(server: &Server, user: &str) -> String {
+pub(crate) fn dsn(server: &Server, user: &str) -> String {
     dsn_at(server.port, user)
 }
 
-pub fn dsn_at(port: u16, user: &str) -> String {
+pub(crate) fn dsn_at(port: u16, user: &str) -> String {
     format!("postgresql://{user}:{user}@127.0.0.1:{port}/postgres")
 }
 
 /// Lines in the server's log that report an error to the daemon: there must be none, ever.
-pub fn errors_caused_by_us(server: &Server) -> Vec<String> {
+pub(crate) fn errors_caused_by_us(server: &Server) -> Vec<String> {
     let log = server.log();
     log.lines()
         .filter(|line| line.contains("/pgvigil "))
+        // What every session is told when the test stops the server is not of our doing.
+        .filter(|line| !line.contains("terminating connection") && !line.contains("the database system is"))
         .filter(|line| ["ERROR:", "FATAL:", "PANIC:", "WARNING:"].iter().any(|level| line.contains(level)))
         .map(str::to_owned)
         .collect()
 }
 
 /// Writes something on a primary that its replicas must replay, and gives the LSN behind it.
-pub async fn write(primary: &Server) -> String {
+pub(crate) async fn write(primary: &Server) -> String {
     primary
         .sql("CREATE TABLE IF NOT EXISTS load(n int); INSERT INTO load SELECT generate_series(1, 100)")
         .await

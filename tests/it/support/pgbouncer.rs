@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::process::Process;
 
 /// A running PgBouncer. Dropping it kills it.
-pub struct PgBouncer {
+pub(crate) struct PgBouncer {
     pub process: Process,
     pub port: u16,
     dir: tempfile::TempDir,
@@ -15,7 +15,7 @@ pub struct PgBouncer {
 
 impl PgBouncer {
     /// Starts one before a server on loopback, with one server connection, or says that it is missing.
-    pub async fn start(upstream: u16) -> Option<Self> {
+    pub(crate) async fn start(upstream: u16) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let Some(program) = program.into_iter().find(|program| std::path::Path::new(program).exists()) else {
             super::missing("pgbouncer");

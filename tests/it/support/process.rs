@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A running process. Dropping it kills it.
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     output: Arc<Mutex<String>>,
     name: String,
@@ -16,7 +16,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` and collects what it writes on both its outputs.
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
@@ -26,25 +26,25 @@ impl Process {
         Self { child, output, name }
     }
 
-    pub fn pid(&self) -> Pid {
+    pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
     /// What it has written so far, both outputs together.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+    pub(crate) fn try_wait(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
     /// Waits until it ends by itself.
-    pub async fn wait(&mut self, patience: Duration) -> ExitStatus {
+    pub(crate) async fn wait(&mut self, patience: Duration) -> ExitStatus {
         let start = pgvigil::clock::now();
         loop {
             if let Some(status) = self.try_wait() {
@@ -59,7 +59,7 @@ impl Process {
     }
 
     /// Waits until it has written `text`; fails at once when it ends before.
-    pub async fn wait_for_output(&mut self, text: &str, patience: Duration) {
+    pub(crate) async fn wait_for_output(&mut self, text: &str, patience: Duration) {
         let start = pgvigil::clock::now();
         while !self.output().contains(text) {
             let ended = self.try_wait();

@@ -11,7 +11,7 @@ use super::process::Process;
 use super::until;
 
 /// A running Prometheus. Dropping it kills it.
-pub struct Prometheus {
+pub(crate) struct Prometheus {
     pub process: Process,
     pub url: String,
     dir: tempfile::TempDir,
@@ -23,7 +23,7 @@ fn installed(program: &str) -> bool {
 
 impl Prometheus {
     /// Starts one that scrapes `target` (an address, `/metrics`) each second, or says that it is missing.
-    pub async fn start(target: &str) -> Option<Self> {
+    pub(crate) async fn start(target: &str) -> Option<Self> {
         if !installed("prometheus") {
             super::missing("prometheus");
             return None;
@@ -49,7 +49,7 @@ impl Prometheus {
     }
 
     /// The result of an instant query: labels and value of each series.
-    pub async fn query(&self, promql: &str) -> Vec<(Value, f64)> {
+    pub(crate) async fn query(&self, promql: &str) -> Vec<(Value, f64)> {
         let answer = http::get(&format!("{}/api/v1/query?query={}", self.url, http::encode(promql))).await.unwrap();
         let json = answer.json();
         assert_eq!(json["status"], "success", "{promql}: {json}");
@@ -61,7 +61,7 @@ impl Prometheus {
     }
 
     /// Waits until a query has a result, and gives it.
-    pub async fn until_result(&self, promql: &str, patience: Duration) -> Vec<(Value, f64)> {
+    pub(crate) async fn until_result(&self, promql: &str, patience: Duration) -> Vec<(Value, f64)> {
         until(promql, patience, || async {
             let result = self.query(promql).await;
             if result.is_empty() { Err("no result".to_owned()) } else { Ok(result) }
@@ -71,7 +71,7 @@ impl Prometheus {
 }
 
 /// What `promtool check metrics` finds in the text of a `/metrics`; empty when all is well.
-pub fn lint(metrics: &str) -> String {
+pub(crate) fn lint(metrics: &str) -> String {
     if !installed("promtool") {
         super::missing("promtool");
         return String::new();

@@ -10,7 +10,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// What the proxy does with the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// Passes everything on.
     Up,
     /// Passes everything on, each way this much later.
@@ -22,7 +22,7 @@ pub enum Link {
 }
 
 /// A proxy before one port. Dropping it cuts the link.
-pub struct Proxy {
+pub(crate) struct Proxy {
     pub port: u16,
     link: watch::Sender<Link>,
     accepted: Arc<Mutex<u64>>,
@@ -31,7 +31,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts before `upstream`, a port of loopback.
-    pub async fn start(upstream: u16) -> Self {
+    pub(crate) async fn start(upstream: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (link, watched) = watch::channel(Link::Up);
@@ -48,12 +48,12 @@ impl Proxy {
         Self { port, link, accepted, task: task.abort_handle() }
     }
 
-    pub fn set(&self, link: Link) {
+    pub(crate) fn set(&self, link: Link) {
         self.link.send_replace(link);
     }
 
     /// Connections accepted so far.
-    pub fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         *self.accepted.lock().unwrap()
     }
 }

@@ -6,13 +6,13 @@ use std::process::Command;
 use pgvigil::demo::Plan;
 
 /// Certificates in a directory that goes with the value.
-pub struct Certificates {
+pub(crate) struct Certificates {
     dir: tempfile::TempDir,
 }
 
 impl Certificates {
     /// A CA, a certificate for `localhost` and 127.0.0.1, and one for the client `tlscert`.
-    pub fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let certificates = Self { dir: tempfile::tempdir().unwrap() };
         let dir = certificates.dir.path();
         let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
@@ -71,13 +71,13 @@ impl Certificates {
     }
 
     /// `ca.crt`, `client.crt`, `client.key`, `server.crt`, `server.key`, `ca.key`.
-    pub fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
 
     /// Has the servers of a plan offer TLS with the server's certificate. The role `tlscert` must come with the
     /// client's certificate; `tlsonly` (password `tlsonly`) must come by TLS.
-    pub fn serve(&self, mut plan: Plan) -> Plan {
+    pub(crate) fn serve(&self, mut plan: Plan) -> Plan {
         for file in ["ca.crt", "server.crt", "server.key"] {
             plan.files.push((file.to_owned(), std::fs::read(self.path(file)).unwrap()));
         }

@@ -1,0 +1,334 @@
+//! Whole incidents, told event by event.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::core::alert::Phase;
+use crate::core::fixture::{identity, sender, slot, survey, wall};
+use crate::core::ledger::SendFailure;
+use crate::core::observation::{
+    PrimaryState, Receiver, ReplayPause, SenderState, ServerState, StandbyState, StatementKey, StatementRow,
+    Statements, SurveyFacts,
+};
+use crate::core::rule::preset;
+use crate::core::signal::SIGNALS;
+use crate::core::time::ServerTime;
+use crate::core::wal::Timeline;
+
+/// The monitor's clock at second 0 of every story.
+const START: MonoTime = MonoTime::from_nanos(1_000_000_000_000);
+
+fn at(seconds: f64) -> MonoTime {
+    START.plus_seconds(seconds)
+}
+
+fn wall_at(seconds: f64) -> SystemTime {
+    wall() + Duration::from_secs_f64(seconds)
+}
+
+/// A fleet of one cluster, `orders`, with the preset's rules and two notifiers, and what they have been told.
+struct Story {
+    fleet: Fleet,
+    second: f64,
+    /// `notifier: phase rule target`, in the order told.
+    told: Vec<String>,
+    /// Notifiers that refuse what they are handed.
+    refusing: Vec<&'static str>,
+    /// What the primary says of its standbys.
+    senders: Vec<WalSender>,
+}
+
+impl Story {
+    fn new() -> Self {
+        let cluster = ClusterSpec { name: Name::new("orders"), targets: ["db-1", "db-2"].map(Name::new).to_vec() };
+        let fleet = Fleet::new(FleetSpec {
+            clusters: vec![cluster],
+            poll_interval: Duration::from_secs(1),
+            stale_after: Duration::from_secs(5),
+            survey_stale_after: Duration::from_secs(45),
+            statements_top: 10,
+            rules: Rule::parse_all(&preset(), SIGNALS).expect("the preset is valid"),
+            notifiers: vec![Name::new("sns"), Name::new("log")],
+        });
+        Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new() }
+    }
+
+    fn apply(&mut self, event: Event) {
+        let now = at(self.second);
+        let mut notices = self.fleet.apply(event, now, wall_at(self.second));
+        while !notices.is_empty() {
+            let notice = notices.remove(0);
+            let refused = self.refusing.contains(&notice.notifier.as_str());
+            if !refused {
+                let target = notice.alert.id.target.as_ref().map_or("-", Name::as_str);
+                let phase = notice.alert.phase.as_str();
+                self.told.push(format!("{}: {phase} {} {target}", notice.notifier, notice.alert.id.rule));
+            }
+            let outcome = if refused { Err(SendFailure::Transient("no".to_owned())) } else { Ok(()) };
+            let delivery =
+                Delivery { notifier: notice.notifier, alert: notice.alert.id, dedup_key: notice.dedup_key, outcome };
+            notices.extend(self.fleet.apply(Event::Delivered(delivery), now, wall_at(self.second)));
+        }
+    }
+
+    /// One poll of a target, ended a moment ago.
+    fn poll(&mut self, target: &str, outcome: Result<ServerState, PollFailure>) {
+        let asked_at = at(self.second - 0.002);
+        let outcome = outcome.map(|state| Positions {
+            identity: Arc::new(identity()),
+            clock: ServerTime::from_unix_micros(((1e9 + self.second) * 1e6) as i64),
+            senders: match state {
+                ServerState::Primary(_) => self.senders.clone(),
+                ServerState::Standby(_) => Vec::new(),
+            },
+            state,
+        });
+        self.apply(Event::Polled(Observation {
+            target: TargetId::new("orders", target),
+            beat: self.second as u64,
+            asked_at,
+            answered_at: at(self.second - 0.001),
+            outcome,
+        }));
+    }
+
+    fn survey(&mut self, target: &str, facts: SurveyFacts) {
+        let answered_at = at(self.second);
+        let target = TargetId::new("orders", target);
+        self.apply(Event::Surveyed(Survey { target, asked_at: answered_at, answered_at, outcome: Ok(facts) }));
+    }
+
+    /// Lets seconds pass. In each, the servers answer what `servers` says at that second, then the engine ticks.
+    fn run(&mut self, seconds: u32, servers: impl Fn(f64) -> [Result<ServerState, PollFailure>; 2]) {
+        for _ in 0..seconds {
+            self.second += 1.0;
+            let [first, second] = servers(self.second);
+            self.poll("db-1", first);
+            self.poll("db-2", second);
+            self.apply(Event::Tick);
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.fleet.snapshot(at(self.second), wall_at(self.second))
+    }
+
+    fn target(&self, name: &str) -> TargetView {
+        let snapshot = self.snapshot();
+        TargetView::clone(snapshot.cluster("orders").and_then(|cluster| cluster.target(name)).expect("is watched"))
+    }
+
+    fn phases(&self) -> Vec<(String, Phase)> {
+        let snapshot = self.snapshot();
+        let cluster = snapshot.cluster("orders").expect("is watched");
+        cluster.alerts.iter().map(|alert| (alert.id.rule.to_string(), alert.phase)).collect()
+    }
+}
+
+fn primary(flush_lsn: u64) -> Result<ServerState, PollFailure> {
+    let state = PrimaryState { flush_lsn: Lsn::new(flush_lsn), timeline: Timeline(3), checkpoint: None };
+    Ok(ServerState::Primary(state))
+}
+
+/// A standby that has replayed all that it received, and whose receiver is gone unless told otherwise.
+fn severed(lsn: u64) -> Result<ServerState, PollFailure> {
+    Ok(ServerState::Standby(StandbyState {
+        replay_lsn: Some(Lsn::new(lsn)),
+        receive_lsn: Some(Lsn::new(lsn)),
+        last_commit_replayed_at: None,
+        control_timeline: Some(Timeline(3)),
+        pause: ReplayPause::NotPaused,
+        receiver: Receiver::Absent,
+    }))
+}
+
+fn streaming(lsn: u64) -> Result<ServerState, PollFailure> {
+    let mut state = severed(lsn)?;
+    if let ServerState::Standby(standby) = &mut state {
+        standby.receiver = Receiver::Hidden;
+    }
+    Ok(state)
+}
+
+fn refused() -> Result<ServerState, PollFailure> {
+    Err(PollFailure::Refused)
+}
+
+/// Where a primary that writes a kilobyte a second is.
+fn written(second: f64) -> u64 {
+    0x0300_0000 + 1024 * second as u64
+}
+
+#[test]
+fn a_severed_standby_pends_then_fires_though_it_replayed_all_it_received_and_resolves_once() {
+    let mut story = Story::new();
+    story.run(10, |second| [primary(written(second)), streaming(written(second))]);
+    assert_eq!(story.target("db-2").lag.and_then(|lag| lag.value), Some(0.0));
+    assert_eq!(story.phases(), []);
+
+    story.run(8, |second| [primary(written(second)), severed(written(10.0))]);
+    let lag = story.target("db-2").lag.and_then(|lag| lag.value).expect("is known");
+    assert!((6.5..=8.0).contains(&lag), "{lag}");
+    let pending = [("ReplicaNotReceiving", Phase::Pending), ("ReplicaLagging", Phase::Pending)];
+    assert_eq!(story.phases(), pending.map(|(rule, phase)| (rule.to_owned(), phase)));
+    assert!(story.told.is_empty(), "{:?}", story.told);
+
+    story.run(15, |second| [primary(written(second)), severed(written(10.0))]);
+    assert_eq!(story.told, ["sns: firing ReplicaLagging db-2", "log: firing ReplicaLagging db-2"]);
+
+    story.told.clear();
+    story.run(10, |second| [primary(written(second)), streaming(written(second))]);
+    assert_eq!(story.told, ["sns: resolved ReplicaLagging db-2", "log: resolved ReplicaLagging db-2"]);
+}
+
+#[test]
+fn a_notifier_that_fails_is_told_later_and_the_other_is_not_told_twice() {
+    let mut story = Story::new();
+    story.refusing = vec!["sns"];
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    story.run(30, |second| [primary(written(second)), refused()]);
+    let down = |told: &[String]| told.iter().filter(|told| told.contains("TargetDown")).cloned().collect::<Vec<_>>();
+    assert_eq!(down(&story.told), ["log: firing TargetDown db-2"]);
+
+    story.refusing.clear();
+    story.run(60, |second| [primary(written(second)), refused()]);
+    assert_eq!(down(&story.told), ["log: firing TargetDown db-2", "sns: firing TargetDown db-2"]);
+}
+
+#[test]
+fn the_lag_of_a_silent_replica_grows_between_its_polls() {
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    story.second += 1.0;
+    story.poll("db-1", primary(written(6.0)));
+    story.poll("db-2", refused());
+    // From now on nobody asks it: it is backed off.
+    for _ in 0..20 {
+        story.second += 1.0;
+        story.poll("db-1", primary(written(story.second)));
+        story.apply(Event::Tick);
+    }
+    let lag = story.target("db-2").lag.expect("is told");
+    let value = lag.value.expect("is known");
+    assert!((19.0..=22.0).contains(&value), "{value}");
+    assert_eq!((lag.lower, lag.method.to_string().as_str()), (0.0, "lsn@last_known"));
+}
+
+#[test]
+fn stages_say_how_much_wal_is_before_each_of_them() {
+    let mut story = Story::new();
+    story.senders = vec![sender("walreceiver", Some(SenderState::Streaming))];
+    story.run(1, |_| [primary(0x0300_1000), streaming(0x0300_0400)]);
+    let stages = story.target("db-2").stages.expect("a replica has stages");
+    assert_eq!(stages.unsent, Some(WalBytes(0x1000)), "the sender's sent_lsn is 0/3000000");
+    assert_eq!(stages.unreceived, Some(WalBytes(0xC00)));
+    assert_eq!(stages.unflushed, Some(WalBytes(0xC00)));
+    assert_eq!(stages.unreplayed, Some(WalBytes(0xC00)));
+    let own = OwnLag { write_us: Some(1_000), flush_us: Some(2_000), replay_us: Some(120_000) };
+    assert_eq!(stages.own_lag, own);
+    assert_eq!(story.target("db-1").stages, None);
+}
+
+#[test]
+fn without_a_primary_no_byte_lag_is_told() {
+    let mut story = Story::new();
+    story.run(5, |_| [refused(), streaming(0x0300_0400)]);
+    let stages = story.target("db-2").stages.expect("a replica has stages");
+    assert_eq!(stages, Stages::default());
+}
+
+#[test]
+fn two_standbys_under_one_name_share_nobodys_row() {
+    let mut story = Story::new();
+    let row = || sender("walreceiver", Some(SenderState::Streaming));
+    story.senders = vec![row(), row()];
+    story.run(1, |_| [primary(0x0300_1000), streaming(0x0300_0400)]);
+    let stages = story.target("db-2").stages.expect("a replica has stages");
+    assert_eq!((stages.own_lag, stages.unsent), (OwnLag::default(), None));
+    assert_eq!(stages.unreplayed, Some(WalBytes(0xC00)), "this needs no row");
+}
+
+#[test]
+fn a_slot_that_has_gone_resolves_and_one_on_a_silent_server_is_held() {
+    let mut story = Story::new();
+    let facts = |slots| SurveyFacts { slots, ..SurveyFacts::clone(&survey().facts) };
+    let mut retaining = slot("debezium", false);
+    retaining.retained_bytes = Some(2 << 30);
+    let run = |story: &mut Story, seconds: u32, slots: Option<Vec<crate::core::observation::Slot>>| {
+        for _ in 0..seconds {
+            story.run(1, |second| [primary(written(second)), streaming(written(second))]);
+            if let Some(slots) = slots.clone() {
+                story.survey("db-1", facts(slots));
+            }
+        }
+    };
+    run(&mut story, 310, Some(vec![retaining]));
+    assert_eq!(story.told, ["sns: firing InactiveSlotRetainsWal db-1", "log: firing InactiveSlotRetainsWal db-1"]);
+    story.told.clear();
+
+    // No survey any more: after a while nobody knows what became of it.
+    run(&mut story, 120, None);
+    assert_eq!(story.told, Vec::<String>::new());
+    let snapshot = story.snapshot();
+    let alerts = &snapshot.cluster("orders").expect("is watched").alerts;
+    assert!(alerts.iter().any(|alert| alert.phase == Phase::Firing && alert.is_unknown));
+
+    run(&mut story, 1, Some(Vec::new()));
+    story.run(1, |second| [primary(written(second)), streaming(written(second))]);
+    assert_eq!(story.told, ["sns: resolved InactiveSlotRetainsWal db-1", "log: resolved InactiveSlotRetainsWal db-1"]);
+}
+
+#[test]
+fn statements_become_counters_and_their_rows_are_not_kept() {
+    let mut story = Story::new();
+    let facts = |calls| SurveyFacts {
+        statements: Some(Statements {
+            rows: vec![StatementRow {
+                key: StatementKey { userid: 10, dbid: 5, queryid: Some(7), toplevel: true },
+                datname: Arc::from("app"),
+                calls,
+                exec_ms: 1000.0 * calls as f64,
+                rows: 0,
+                shared_blks_hit: 0,
+                shared_blks_read: 0,
+                shared_blks_dirtied: 0,
+                shared_blks_written: 0,
+                temp_blks_read: 0,
+                temp_blks_written: 0,
+                since: None,
+            }],
+            evicted: None,
+            reset_at: None,
+        }),
+        ..SurveyFacts::clone(&survey().facts)
+    };
+    story.run(1, |second| [primary(written(second)), streaming(written(second))]);
+    story.survey("db-1", facts(10));
+    story.survey("db-1", facts(13));
+    let view = story.target("db-1");
+    let counters = view.statements.expect("were read");
+    assert_eq!(counters.databases.iter().map(|(_, totals)| totals.calls).collect::<Vec<_>>(), [3]);
+    assert_eq!(view.survey.map(|survey| survey.facts.statements.is_none()), Some(true));
+}
+
+#[test]
+fn a_poll_shares_with_the_last_snapshot_all_that_it_did_not_change() {
+    let mut story = Story::new();
+    story.run(3, |second| [primary(written(second)), streaming(written(second))]);
+    let before = story.snapshot();
+    story.second += 1.0;
+    story.poll("db-1", primary(written(story.second)));
+    let after = story.snapshot();
+    let target = |snapshot: &Snapshot, name| Arc::clone(snapshot.clusters[0].target(name).expect("is watched"));
+    assert!(Arc::ptr_eq(&target(&before, "db-2"), &target(&after, "db-2")));
+    assert!(!Arc::ptr_eq(&target(&before, "db-1"), &target(&after, "db-1")));
+}
+
+#[test]
+fn what_is_not_watched_changes_nothing() {
+    let mut story = Story::new();
+    story.poll("stranger", primary(1));
+    story.survey("stranger", SurveyFacts::clone(&survey().facts));
+    let snapshot = story.snapshot();
+    assert!(snapshot.clusters[0].targets.iter().all(|target| !target.tried()));
+}
