@@ -54,7 +54,7 @@ impl Rig {
         self.ports().map(|port| format!("postgresql://{role}@127.0.0.1:{port}/postgres?sslmode=disable"))
     }
 
-    /// The daemon with `n_targets` targets, two in each cluster, after its first round.
+    /// The daemon with `n_targets` targets, two in each cluster, once all of them answer.
     pub(crate) async fn daemon(&self, n_targets: usize, poll: &str) -> Outcome<Daemon> {
         let [primary, replica] = self.dsns(OURS);
         let mut config = format!("[poll]\n{poll}\n");
@@ -107,23 +107,28 @@ impl Daemon {
         let process = Measured::start(Path::new(env!("CARGO_BIN_EXE_pgvigil")), |command| {
             forget_configuration(command);
             command.arg("run").arg("--config").arg(&file);
-            command.env("PGVIGIL_SERVER__LISTEN", &listen).env("RUST_LOG", "error");
+            command.env("PGVIGIL_SERVER__LISTEN", &listen).env("RUST_LOG", "off");
         })?;
         let mut daemon = Self { process, url: format!("http://{listen}"), agent: ureq::agent(), _dir: dir };
-        for _ in 0..600 {
-            if daemon.get("/readyz").is_ok() {
+        // All targets are one pair of servers here, to which a thousand connections at once are many.
+        for _ in 0..300 {
+            if daemon.get("/readyz").is_ok() && !daemon.misses_a_target()? {
                 return Ok(daemon);
             }
             daemon.process.check()?;
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Err("the daemon does not become ready".into())
+        Err("some targets do not answer the daemon".into())
     }
 
     /// The body of a page; anything but 200 is an error.
     pub(crate) fn get(&self, path: &str) -> Outcome<String> {
         let mut answer = self.agent.get(format!("{}{path}", self.url)).call()?;
         Ok(answer.body_mut().with_config().limit(1 << 30).read_to_string()?)
+    }
+
+    fn misses_a_target(&self) -> Outcome<bool> {
+        Ok(self.get("/metrics")?.lines().any(|line| line.starts_with("pgvigil_target_up{") && line.ends_with(" 0")))
     }
 
     /// Polls so far: that went well, and that did not.
