@@ -13,6 +13,7 @@ mod connect;
 mod demo;
 mod layers;
 mod postgres;
+mod prometheus;
 mod readme;
 mod rig;
 mod scenarios;
