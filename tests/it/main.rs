@@ -8,10 +8,12 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
+mod abuse;
 mod config;
 mod connect;
 mod demo;
 mod layers;
+mod life;
 mod postgres;
 mod prometheus;
 mod readme;
