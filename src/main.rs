@@ -28,8 +28,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() || told.is_err() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    // What other commands have to say is on standard output.
-    let default_level = if matches!(request.command, Command::Run(_)) { "info" } else { "error" };
+    // What other commands have to say is on standard output. What a server tells its sessions names no server here, and
+    // what matters of it we say ourselves.
+    let default_level = if matches!(request.command, Command::Run(_)) { "info,tokio_postgres=warn" } else { "error" };
     if let Err(error) = start_log(request.log_format, default_level, &environment) {
         return complain(
             &format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""),

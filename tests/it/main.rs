@@ -19,5 +19,6 @@ mod prometheus;
 mod readme;
 mod rig;
 mod scenarios;
+mod series;
 mod sns;
 mod support;
