@@ -203,7 +203,7 @@ fn clock_micros(text: &str) -> Option<i64> {
         return None;
     }
     let fraction = digits(fraction)? * 10_i64.pow(6 - fraction.len() as u32);
-    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + fraction)
+    ((hours * 60 + minutes) * 60 + seconds).checked_mul(1_000_000)?.checked_add(fraction)
 }
 
 /// Digits alone: neither sign nor space, and no more than any date or duration has.
