@@ -68,12 +68,7 @@ pub(crate) async fn measure_metrics(rig: &Rig, table: &mut Table) -> Outcome<()>
         tokio::time::sleep(Duration::from_millis(137)).await;
     }
     let (took, cpu) = (median(took), median(cpu));
-    table.judged(
-        "/metrics, 1000 targets: request to last byte",
-        format!("{took:.1} ms"),
-        "< 25 ms",
-        took < 25.0,
-    );
+    table.judged("/metrics, 1000 targets: request to last byte", format!("{took:.1} ms"), "< 25 ms", took < 25.0);
     table.told("  CPU of the daemon", format!("{cpu:.1} ms"));
     table.told("  size", format!("{:.1} MB", size as f64 / 1e6));
     Ok(())

@@ -26,10 +26,7 @@ impl fmt::Display for Table {
         let width = |column: usize| rows().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths = [width(0), width(1), width(2)];
         for [what, figure, goal, verdict] in rows() {
-            let line = format!(
-                "{what:0$}  {figure:>1$}  {goal:2$}  {verdict}",
-                widths[0], widths[1], widths[2]
-            );
+            let line = format!("{what:0$}  {figure:>1$}  {goal:2$}  {verdict}", widths[0], widths[1], widths[2]);
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())

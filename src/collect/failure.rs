@@ -129,9 +129,15 @@ pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> Poll
         "authentication error" | "invalid configuration" => PollFailure::Authentication { reason },
         "error parsing response from server" | "unexpected message from server" => not_postgresql(),
         // An answer that ends within what would be a message.
-        _ if reason == "bytes remaining on stream" => not_postgresql(),
+        _ if reason == "bytes remaining on stream" || is_malformed(error) => not_postgresql(),
         _ => PollFailure::Lost { reason },
     }
+}
+
+/// The length or the kind of a message is none that there is.
+fn is_malformed(error: &tokio_postgres::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
 }
 
 fn not_postgresql() -> PollFailure {

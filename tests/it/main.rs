@@ -11,9 +11,12 @@
 mod config;
 mod connect;
 mod demo;
+mod hostile;
 mod layers;
 mod postgres;
+mod promises;
 mod rig;
 mod scenarios;
 mod sns;
 mod support;
+mod tls;
