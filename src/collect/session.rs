@@ -151,7 +151,7 @@ impl Session {
         if self.lost.is_none()
             && let Poll::Ready(ending) = drive(&mut self.connection, &mut Context::from_waker(Waker::noop()))
         {
-            self.lost = Some(failure::without(ending, self.password.as_ref()));
+            self.lost = Some(self.without_password(ending));
         }
         self.lost.is_some()
     }
@@ -187,7 +187,7 @@ impl Session {
             return Err(lost.clone());
         }
         self.allowance.renew();
-        let Self { client, connection, lost, .. } = self;
+        let Self { client, connection, lost, password, .. } = self;
         let mut answer = pin!(parts(client, sql));
         let outcome = poll_fn(|cx| {
             let mut ending = None;
@@ -218,7 +218,12 @@ impl Session {
             }
         })
         .await;
-        outcome.map_err(|failure| failure::without(failure, self.password.as_ref()))
+        outcome.map_err(|failure| failure::without(failure, password.as_ref()))
+    }
+
+    /// A failure without the password that the server was given, should it have repeated it.
+    pub(super) fn without_password(&self, failure: PollFailure) -> PollFailure {
+        failure::without(failure, self.password.as_ref())
     }
 }
 

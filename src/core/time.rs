@@ -64,3 +64,17 @@ impl ServerTime {
         self.0.saturating_sub(earlier.0) as f64 / 1e6
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_clock_shows_does_not_overflow() {
+        let (first, last) = (ServerTime::from_unix_micros(i64::MIN), ServerTime::from_unix_micros(i64::MAX));
+        assert!(last.seconds_since(first) > 9e12 && first.seconds_since(last) < -9e12);
+        let late = MonoTime::from_nanos(1).plus_seconds(1e30);
+        assert_eq!(late, MonoTime::from_nanos(i64::MAX));
+        assert_eq!(MonoTime::from_nanos(i64::MIN).duration_since(late), Duration::ZERO);
+    }
+}

@@ -87,7 +87,9 @@ impl Words {
         match self {
             Self::Nothing => once(&[]),
             Self::HalfARow => once(&[described(1), b"D\0\0\0\x40\0\x01".to_vec()]),
-            Self::NoticesWithoutEnd => (Vec::new(), message(b'N', b"SWARNING\0C01000\0Mnoise\0\0")),
+            Self::NoticesWithoutEnd => {
+                (Vec::new(), message(b'N', format!("SWARNING\0C01000\0M{}\0\0", "noise".repeat(200)).as_bytes()))
+            }
             Self::ParametersWithoutEnd => (Vec::new(), message(b'S', b"name\0value\0")),
             Self::RowsWithoutEnd => (described(1), row(&["a value"])),
             Self::EmptyRowsWithoutEnd => (described(0), row(&[])),
@@ -190,7 +192,7 @@ async fn say(stream: &mut TcpStream, words: Words) -> Option<()> {
         let mut chunk = Vec::with_capacity(100_000);
         while chunk.len() < 64_000 {
             if matches!(words, Words::ParametersWithoutEnd) {
-                chunk.extend(message(b'S', format!("name{n}\0value\0").as_bytes()));
+                chunk.extend(message(b'S', format!("name{n}\0{}\0", "value".repeat(200)).as_bytes()));
                 n += 1;
             } else {
                 chunk.extend(&again);
@@ -215,14 +217,14 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             ("current_setting('recovery_min_apply_delay')", "9999999999d"),
             ("pg_postmaster_start_time()", "0001-01-01 00:00:00+00"),
             ("current_setting('cluster_name')", "e"),
-            ("current_user", "u"),
             ("pg_has_role", "t"),
+            ("current_user", "u"),
             ("pg_last_wal_replay_lsn", "0/0"),
             ("pg_current_wal_flush_lsn", "FFFFFFFF/FFFFFFFF"),
             ("pg_walfile_name", "FFFFFFFF0000000000000001"),
             ("pg_last_wal_receive_lsn", "FFFFFFFF/FFFFFFFF"),
             ("pg_last_xact_replay_timestamp", "9999-12-31 23:59:59+00"),
-            ("clock_timestamp()", "294276-12-31 23:59:59.999999+00"),
+            ("clock_timestamp()", "290000-12-31 23:59:59.999999+00"),
             ("pause_state", "paused"),
             ("timeline_id", "4294967295"),
             ("pg_stat_get_wal_receiver()", receiver),
@@ -230,7 +232,7 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             ("generate_series", "1"),
             ("system_identifier", "-1"),
             ("redo_lsn", "FFFFFFFF/FFFFFFFF"),
-            ("checkpoint_time", "294276-12-31 23:59:59.999999+00"),
+            ("checkpoint_time", "290000-12-31 23:59:59.999999+00"),
         ];
         let is_absent =
             if is_replica { expression.contains("NOT pg_is_in_recovery()") } else { expression.contains("replay") };
@@ -266,7 +268,12 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             vec![some(&["2147483647", "e"])]
         } else {
             let columns = statement.trim_start_matches("SELECT ").split(" FROM ").next().unwrap_or_default();
-            vec![columns.split(", ").flat_map(|part| if part == "1)" { None } else { Some(value(part)) }).collect()]
+            vec![
+                columns
+                    .split(", ")
+                    .flat_map(|part| if part == "1)" || part.starts_with('\'') { None } else { Some(value(part)) })
+                    .collect(),
+            ]
         };
         let n_columns = rows.first().map_or(1, Vec::len);
         let mut description = u16::try_from(n_columns).unwrap().to_be_bytes().to_vec();
@@ -397,7 +404,7 @@ async fn a_hostile_server_fails_with_a_reason_and_harms_nobody() {
         .await;
     }
 
-    let end = pgvigil::clock::now().plus(Duration::from_secs(6));
+    let end = pgvigil::clock::now().plus(Duration::from_secs(4));
     while pgvigil::clock::now() < end {
         for target in ["primary", "r1"] {
             let (status, body) = daemon.health("good", target, "?role=any&max_age=5s").await;
