@@ -1,14 +1,15 @@
-# syntax=docker/dockerfile:1
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
-# Dependencies first: they are built again only when Cargo.lock changes.
+# Dependencies first: they are built again only when Cargo.toml or Cargo.lock changes.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src benches && echo 'fn main() {}' > src/main.rs && touch src/lib.rs && echo 'fn main() {}' > benches/load.rs \
-    && cargo build --release --locked \
+RUN mkdir -p src benches/load \
+    && echo 'fn main() {}' | tee src/main.rs benches/load/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin pgvigil \
     && rm -r src benches
 COPY src src
-RUN mkdir benches && echo 'fn main() {}' > benches/load.rs \
-    && touch src/main.rs src/lib.rs \
+COPY benches benches
+RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin pgvigil \
     && strip target/release/pgvigil
 

@@ -340,6 +340,14 @@ impl Report {
     }
 }
 
+impl ClusterReport {
+    /// Whether a target lacks what the same statements on the same server would give it.
+    fn lacks(&self, name: &Name, fix: &Fix) -> bool {
+        let target = self.targets.iter().find(|target| target.name == *name);
+        target.is_some_and(|target| target.to_fix.iter().any(|own| own.sql == fix.sql && own.run_on == fix.run_on))
+    }
+}
+
 fn row(cluster: &ClusterReport, target: &TargetReport) -> Vec<Cell> {
     let mut row = vec![
         Cell::from(cluster.name.as_str()),
@@ -376,6 +384,10 @@ fn explain(text: &mut String, cluster: &ClusterReport, has_colour: bool) -> std:
             writeln!(text, "\n{}: not reached: {failure}", painted(&place, Tone::Bad, has_colour))?;
         }
         for fix in &target.to_fix {
+            // One statement on the primary helps all who lack the same: it is told there, with their names.
+            if fix.run_on.as_ref().is_some_and(|name| *name != target.name && cluster.lacks(name, fix)) {
+                continue;
+            }
             writeln!(text, "\n{}: {}", painted(&place, Tone::Doubtful, has_colour), fix.problem)?;
             writeln!(text, "  not measured: {}", fix.not_measured)?;
             if fix.sql.is_empty() {
@@ -387,6 +399,15 @@ fn explain(text: &mut String, cluster: &ClusterReport, has_colour: bool) -> std:
                 None => writeln!(text, "  run on its primary:")?,
             }
             fix.sql.iter().try_for_each(|statement| writeln!(text, "    {statement}"))?;
+            let others: Vec<&Name> = cluster
+                .targets
+                .iter()
+                .map(|other| &other.name)
+                .filter(|other| fix.run_on.is_some() && **other != target.name && cluster.lacks(other, fix))
+                .collect();
+            if !others.is_empty() {
+                writeln!(text, "  which is also for {}", list(&others))?;
+            }
         }
     }
     for warning in &cluster.warnings {

@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use tracing::{error, info};
+use tracing::{debug, error, info};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -145,6 +145,13 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
             variables = loaded.ignored.join(", "),
             "these variables are ignored: the configuration file says what to watch"
         );
+    }
+    for target in loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets) {
+        let ignored = target.conninfo.ignored_keys();
+        if !ignored.is_empty() {
+            let (cluster, target) = (&target.id.cluster, &target.id.target);
+            debug!(%cluster, %target, parameters = ignored.join(", "), "parameters of the connection string that are not used");
+        }
     }
     Ok(loaded)
 }

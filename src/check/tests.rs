@@ -146,6 +146,19 @@ something to fix
 }
 
 #[test]
+fn a_grant_that_helps_several_is_told_once() {
+    let poor = || Identity { reads_all_stats: false, ..identity() };
+    let report = report(vec![
+        answered("db-1", primary(poor())),
+        answered("db-2", standby(poor())),
+        answered("db-3", standby(poor())),
+    ]);
+    let told = report.table(false);
+    assert_eq!(told.matches("GRANT pg_monitor").count(), 1, "{told}");
+    assert!(told.contains("    GRANT pg_monitor TO \"watch er\";\n  which is also for db-2, db-3\n"), "{told}");
+}
+
+#[test]
 fn an_extension_that_is_not_wanted_is_not_missed() {
     let without = Identity { statements: StatementsAccess::NotCreated, ..identity() };
     let targets = || vec![answered("db-1", primary(without.clone()))];

@@ -181,6 +181,13 @@ fn plain(text: &str) -> (Option<Cow<'_, str>>, &str) {
 
 /// A column in double quotes: within them a quote or a backslash is written twice, or after a backslash.
 fn quoted(text: &str) -> Option<(Option<Cow<'_, str>>, &str)> {
+    let within = text.strip_prefix('"')?;
+    let end = within.bytes().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let (plain, rest) = within.split_at(end);
+    // Most have nothing in them that is doubled or escaped.
+    if let Some(rest) = rest.strip_prefix('"').filter(|rest| !rest.starts_with('"')) {
+        return Some((Some(Cow::Borrowed(plain)), rest));
+    }
     let mut column = String::new();
     let mut characters = text.char_indices().skip(1).peekable();
     while let Some((at, character)) = characters.next() {

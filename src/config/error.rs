@@ -7,7 +7,7 @@ use figment::value::{Dict, Value};
 
 use super::Written;
 use super::expand::Expansion;
-use super::layers::{KeyPath, Kind, Layer, find};
+use super::layers::{Kind, Layer, find};
 use super::validate::Finding;
 
 /// Why there is no configuration to run with.
@@ -102,7 +102,7 @@ impl Located<'_> {
                 if path.last() != Some(&key) {
                     path.push(key);
                 }
-                return self.unknown_key(path, known);
+                return self.unknown_key(&path, known);
             }
             FigmentKind::UnknownVariant(text, known) => {
                 let text = written.unwrap_or(&text);
@@ -123,10 +123,10 @@ impl Located<'_> {
     }
 
     /// The last key of `path` is not one of `known`.
-    fn unknown_key(&self, path: KeyPath, known: &[&str]) -> Problem {
-        let source = self.source(&path);
+    fn unknown_key(&self, path: &[String], known: &[&str]) -> Problem {
+        let source = self.source(path);
         let Some((key, table)) = path.split_last() else { return Problem::new(source, String::new(), String::new()) };
-        let is_variable = self.layer(&path).is_some_and(|layer| matches!(layer.kind, Kind::Variables(_)));
+        let is_variable = self.layer(path).is_some_and(|layer| matches!(layer.kind, Kind::Variables(_)));
         let spell = |path: &[&str]| {
             if is_variable { format!("PGVIGIL_{}", path.join("__").to_ascii_uppercase()) } else { path.join(".") }
         };
@@ -152,7 +152,11 @@ impl Located<'_> {
             .expansions
             .iter()
             .filter(|expansion| related(&expansion.path, &path) && !expansion.value.is_empty())
-            .fold(reason, |reason, expansion| reason.replace(&expansion.value, &expansion.written));
+            .fold(reason, |reason, expansion| {
+                // A message may show the value as it is, or between quotes with its own quotes escaped.
+                let escaped = expansion.value.escape_debug().to_string();
+                reason.replace(&expansion.value, &expansion.written).replace(&escaped, &expansion.written)
+            });
         let is_the_key = self.layer(&path).is_some_and(Layer::source_is_the_key);
         let key = if is_the_key { String::new() } else { key_of(self.root, &path) };
         Problem::new(self.source(&path), key, reason)

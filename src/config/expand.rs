@@ -26,7 +26,7 @@ pub(super) fn expand(root: &mut Dict, layers: &[Layer], environment: &Environmen
         if matches!(layer.kind, Kind::Foreign(_)) || !(text.contains("${") || text.starts_with("file:")) {
             continue;
         }
-        let value = resolve(&text, directory(layer), environment).map_err(|reason| {
+        let value = resolve(&text, &directory(layer), environment).map_err(|reason| {
             let key = if layer.source_is_the_key() { String::new() } else { key_of(root, &path) };
             Problem::new(layer.source_of(&path).unwrap_or_default(), key, reason)
         })?;
@@ -56,7 +56,7 @@ fn directory(layer: &Layer) -> PathBuf {
     }
 }
 
-fn resolve(written: &str, directory: PathBuf, environment: &Environment) -> Result<String, String> {
+fn resolve(written: &str, directory: &Path, environment: &Environment) -> Result<String, String> {
     let text = substitute(written, environment)?;
     let Some(path) = written.starts_with("file:").then(|| text.trim_start_matches("file:")) else { return Ok(text) };
     let path = directory.join(path);

@@ -231,6 +231,16 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
 }
 
 #[test]
+fn a_secret_with_quotes_in_it_is_not_shown_either() {
+    let secret = "hunter2\"\\\n";
+    for key in ["[health]\non_unknown", "[poll]\ninterval", "[server]\nlisten", "[statements]\ntop"] {
+        let text = format!("{key} = \"${{SECRET}}\"\n{FLEET}");
+        let error = load_text(&text, &[("SECRET", secret)]).map(drop).unwrap_err();
+        assert!(error.contains("\"${SECRET}\"") && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn all_that_does_not_fit_together_is_told_at_once() {
     let text = "[poll]\ninterval = \"1ms\"\n[[cluster]]\nname = \"a b\"\n[[cluster]]\nname = \"c\"";
     let expected = "\
