@@ -124,6 +124,7 @@ pub fn cluster(
             slow_interval: poll.slow_interval,
             slow_offset: target::slow_offset(index, place, poll.slow_interval),
             failures: Failures::default(),
+            role: None,
             survey_at: None,
         }
     });

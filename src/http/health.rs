@@ -237,8 +237,8 @@ fn bar(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Limit
         return Some(format!("the sample is {:.1} s old; the limit is {} s", age.as_secs_f64(), max_age.as_secs_f64()));
     }
     let role = answer.positions.role();
-    if limits.role.is_some_and(|wanted| wanted != role) {
-        return Some(format!("it is a {role}"));
+    if let Some(wanted) = limits.role.filter(|wanted| *wanted != role) {
+        return Some(format!("it is a {role}, not a {wanted}"));
     }
     let evidence = target.lag.as_ref().map(|lag| lag.method.evidence);
     if evidence == Some(Evidence::ForeignCluster) {

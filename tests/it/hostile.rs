@@ -271,7 +271,7 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             vec![
                 columns
                     .split(", ")
-                    .flat_map(|part| if part == "1)" || part.starts_with('\'') { None } else { Some(value(part)) })
+                    .filter_map(|part| if part == "1)" || part.starts_with('\'') { None } else { Some(value(part)) })
                     .collect(),
             ]
         };

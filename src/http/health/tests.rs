@@ -87,7 +87,7 @@ fn a_server_that_cannot_serve_is_out_whatever_is_asked() {
 fn the_role_asked_for_is_the_role_it_has() {
     check(|_| (), "role=replica", None);
     check(|_| (), "role=any", None);
-    check(|_| (), "role=primary", Some("it is a replica"));
+    check(|_| (), "role=primary", Some("it is a replica, not a primary"));
     let primary = judged(fixture::orders(), "primary", "role=replica", PASS);
     assert_eq!((primary.status, primary.reasons), (Status::Unfit, vec!["it is a primary".to_owned()]));
 }
