@@ -4,11 +4,12 @@
 //! the one before. So nothing downstream can hold up the polling upstream.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -44,19 +45,15 @@ impl Engine {
         let mut tick = tokio::time::interval(self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
-        let mut publish_at: Option<Instant> = None;
         let mut published_at = Instant::now();
+        // One timer, set once a publication: not anew for each event.
+        let mut publication = pin!(sleep_until(published_at));
+        let mut has_news = false;
         loop {
-            let publish = async {
-                match publish_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
-                () = publish => {
-                    publish_at = None;
+                () = publication.as_mut(), if has_news => {
+                    has_news = false;
                     published_at = Instant::now();
                     self.publish();
                     continue;
@@ -71,7 +68,10 @@ impl Engine {
                     }
                 }
             }
-            publish_at.get_or_insert(published_at + PUBLISH_EVERY);
+            if !has_news {
+                has_news = true;
+                publication.as_mut().reset(published_at + PUBLISH_EVERY);
+            }
         }
         self.publish();
     }

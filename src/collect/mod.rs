@@ -31,6 +31,7 @@ mod queries;
 pub mod session;
 pub mod target;
 pub mod tls;
+mod wire;
 
 /// `[poll]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
