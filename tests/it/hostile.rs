@@ -103,7 +103,7 @@ impl Words {
             Self::ARowWithoutDescription => once(&[row(&["150000"]), complete(), rest()]),
             Self::CopyIn => once(&[message(b'G', &[0, 0, 0])]),
             Self::NoResults => once(&[ready()]),
-            Self::AnError => once(&[error("42601", FORGED), ready()]),
+            Self::AnError => once(&[message(b'N', b"SWARNING\0C01000\0Mnoise\0\0"), error("42601", FORGED), ready()]),
         }
     }
 }
@@ -271,7 +271,7 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             vec![
                 columns
                     .split(", ")
-                    .flat_map(|part| if part == "1)" || part.starts_with('\'') { None } else { Some(value(part)) })
+                    .filter_map(|part| if part == "1)" || part.starts_with('\'') { None } else { Some(value(part)) })
                     .collect(),
             ]
         };
