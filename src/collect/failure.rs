@@ -159,7 +159,7 @@ fn rustls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
 }
 
 fn said_too_much(error: &tokio_postgres::Error) -> bool {
-    within_io(error).is_some_and(<dyn std::error::Error + Send + Sync>::is::<TooMuch>)
+    matches!(within_io(error), Some(error) if error.is::<TooMuch>())
 }
 
 fn within_io(error: &tokio_postgres::Error) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {

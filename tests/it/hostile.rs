@@ -55,6 +55,7 @@ enum Words {
     CopyIn,
     NoResults,
     AnError,
+    ANoticeAndAnError,
 }
 
 /// What is told of our own question: a statement, a line of a log, a colour.
@@ -104,6 +105,9 @@ impl Words {
             Self::CopyIn => once(&[message(b'G', &[0, 0, 0])]),
             Self::NoResults => once(&[ready()]),
             Self::AnError => once(&[error("42601", FORGED), ready()]),
+            Self::ANoticeAndAnError => {
+                once(&[message(b'N', b"SWARNING\0C01000\0Mnoise\0\0"), error("42601", FORGED), ready()])
+            }
         }
     }
 }
@@ -356,7 +360,7 @@ async fn a_hostile_server_fails_with_a_reason_and_harms_nobody() {
         ("bare", Answers(Words::ARowWithoutDescription), "lost", ""),
         ("copy", Answers(Words::CopyIn), "lost", ""),
         ("no-results", Answers(Words::NoResults), "decode", "not the four results"),
-        ("error", Answers(Words::AnError), "sql", "at \"...\""),
+        ("error", Answers(Words::ANoticeAndAnError), "sql", "at \"...\""),
         ("reset", Vice::Resets, "lost", ""),
         ("late", Vice::Late, "timeout", "asking who it is"),
     ];
