@@ -16,7 +16,7 @@ fn queries() -> Vec<(String, String)> {
     let panels = dashboard["panels"].as_array().unwrap();
     let query = |panel: &Value, target: &Value| {
         let mut expr = target["expr"].as_str().unwrap().to_owned();
-        for (variable, value) in [("$cluster", ".*"), ("$target", ".*"), ("$__rate_interval", "15s")] {
+        for (variable, value) in [("$cluster", ".*"), ("$target", ".*"), ("$__rate_interval", "2m")] {
             expr = expr.replace(variable, value);
         }
         assert!(!expr.contains('$'), "{expr}");
