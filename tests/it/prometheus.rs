@@ -36,7 +36,8 @@ async fn prometheus_scrapes_judges_and_draws_what_is_watched() {
     let servers = pg::cluster(2).await;
     let primary = servers.primary();
     primary.sql("SELECT pg_create_physical_replication_slot('unread', true)").await.unwrap();
-    // One replica is seen without grants and one rule always holds, so that there is something in every panel.
+    // One replica is seen without grants and one rule always holds, so that there is something in every panel. It fires
+    // after the first scrape, which is some five seconds after the start: an increase needs the sample before it.
     let targets = [
         ("primary", pg::dsn(primary, "mon")),
         ("r1", pg::dsn(servers.node("r1"), "mon")),
@@ -44,7 +45,7 @@ async fn prometheus_scrapes_judges_and_draws_what_is_watched() {
     ];
     let config = "[poll]\nslow_interval = \"2s\"\n\n".to_owned()
         + &cluster_toml("c", &targets)
-        + "\n[[rule]]\nname = \"Always\"\nwhen = \"replay_lag_seconds >= 0s\"\nfor = \"5s\"\n";
+        + "\n[[rule]]\nname = \"Always\"\nwhen = \"replay_lag_seconds >= 0s\"\nfor = \"15s\"\n";
     let daemon = Daemon::start(&config).await;
     let address = daemon.url.trim_start_matches("http://").to_owned();
     let Some(prometheus) = Prometheus::start(&address).await else { return };
