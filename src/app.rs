@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,16 +43,28 @@ const NOTICE_QUEUE: usize = 64;
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("cannot listen on {address}: {source}{}", way_out(source))]
+    Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen for signals: {0}")]
-    Signals(std::io::Error),
+    Signals(io::Error),
     #[error("cannot start {0}")]
     Notifier(#[from] NotifierError),
     #[error("task `{0}` ended by itself")]
     TaskEnded(String),
     #[error("task `{0}` panicked")]
     TaskPanicked(String),
+}
+
+/// What to do about it, where that is known.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; is pgvigil running already? --listen or server.listen names another port",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 take a privilege: --listen or server.listen names another"
+        }
+        _ => "",
+    }
 }
 
 /// The daemon, running.
@@ -66,6 +80,7 @@ pub struct App {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    raise_open_files();
     let app = App::start(config).await?;
     let (stop, told_to_stop) = oneshot::channel();
     let stopped = app.run_until(async {
@@ -131,14 +146,24 @@ impl App {
             snapshots: snapshot_sender,
             metrics: Arc::clone(&metrics),
             tick: config.poll.interval.min(Duration::from_secs(1)),
+            cancel: app.cancel.clone(),
         };
         app.spawn("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
 
         let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
         let cancel = app.cancel.clone();
+        let (open_files, n_targets) = (open_files(), config.n_targets());
+        if open_files < n_targets as u64 + 64 {
+            warn!(
+                open_files,
+                n_targets, "so few files may be open that not all targets can be reached; raise the limit"
+            );
+        }
+        let places = http::places(open_files, n_targets);
+        info!(%address, "listening on http://{address}");
         app.spawn("http".to_owned(), async move {
-            if let Err(error) = http::serve(listener, state, cancel).await {
+            if let Err(error) = http::serve(listener, state, places, cancel).await {
                 error!(%error, "cannot serve HTTP");
             }
         });
@@ -214,9 +239,26 @@ impl App {
     }
 }
 
+/// How many files may be open at once.
+fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Lets as many files be open as the system allows. The usual limit of 1,024 is there for programs that use `select`;
+/// each target and each client takes one.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        warn!(%error, "cannot raise the limit on open files");
+    }
+}
+
 /// Tells systemd that the daemon lives, as long as its engine makes progress.
 async fn pet_watchdog(limit: Duration, snapshots: watch::Receiver<Arc<Snapshot>>, cancel: CancellationToken) {
     let mut every = tokio::time::interval(limit / 3);
+    let mut is_heard = true;
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
@@ -224,7 +266,11 @@ async fn pet_watchdog(limit: Duration, snapshots: watch::Receiver<Arc<Snapshot>>
         }
         let published_at = snapshots.borrow().published_at;
         if clock::now().duration_since(published_at) < limit {
-            tell_supervisor(&[NotifyState::Watchdog]);
+            let told = sd_notify::notify(&[NotifyState::Watchdog]);
+            if let (Err(error), true) = (&told, is_heard) {
+                warn!(%error, "cannot tell the service manager");
+            }
+            is_heard = told.is_ok();
         }
     }
 }

@@ -12,7 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   pgvigil demo                            see it at work, on a throw-away primary and two replicas
   DATABASE_URL=postgresql://... DATABASE_READ_REPLICA_URL=postgresql://... pgvigil
-                                          watch a primary and its replica, with nothing else to write
+                                          watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
   pgvigil check --config pgvigil.toml     what each server is, and what it does not let us see
   pgvigil poll                            one look at all lags, for a shell or a script
@@ -20,7 +20,7 @@ Examples:
 Environment:
   PGVIGIL_CONFIG                          as --config
   PGVIGIL_LOG_FORMAT                      as --log-format
-  PGVIGIL_SERVER__LISTEN, ...             any key of the file, nested by two underscores; wins over the file
+  PGVIGIL_SERVER__LISTEN, ...             any key of the file, nested by \"__\"; wins over it
   PGVIGIL_SNS_TOPIC_ARN                   tell this SNS topic of alerts
   RUST_LOG                                what to log: info (the default), debug, pgvigil=debug,warn
   NO_COLOR                                no colours, not even on a terminal
@@ -33,7 +33,8 @@ Environment:
     DB_PRIMARY_HOST, DB_PRIMARY_PORT, DB_REPLICA_1_HOST, DB_REPLICA_1_PORT, DB_REPLICA_2_HOST, ...
                                           with DB_NAME, DB_USERNAME, DB_PASSWORD
 
-Exit status: 0 all well; 1 something is wrong with what is watched, or the start failed; 64 bad option or configuration.";
+Exit status: 0 all well; 1 something is wrong with what is watched, or the start failed;
+64 bad option or configuration.";
 
 /// Replication health for PostgreSQL: how far each replica lags, why, and since when.
 #[derive(Debug, Parser)]
@@ -167,6 +168,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_examples_fit_a_page() {
+        // clap breaks what is longer, in the middle of a column.
+        assert_eq!(EXAMPLES.lines().find(|line| line.chars().count() > 100), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::clock;
@@ -34,6 +35,8 @@ pub struct Engine {
     pub metrics: Arc<SelfMetrics>,
     /// How often what depends on time alone is brought up to date.
     pub tick: Duration,
+    /// The daemon stops. Nobody polls any more then, and the silence that follows is our own: it is not judged.
+    pub cancel: CancellationToken,
 }
 
 impl Engine {
@@ -55,7 +58,7 @@ impl Engine {
                     self.publish();
                     continue;
                 }
-                _ = tick.tick() => self.apply(Event::Tick),
+                _ = tick.tick(), if !self.cancel.is_cancelled() => self.apply(Event::Tick),
                 received = self.events.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         break;
@@ -81,6 +84,10 @@ impl Engine {
         self.count(&event);
         let (now, wall) = (clock::now(), clock::wall());
         let mut notices = VecDeque::from(self.fleet.apply(event, now, wall));
+        if self.cancel.is_cancelled() {
+            // The notifiers take nothing more. What is due stays so.
+            return;
+        }
         // A notice that cannot be queued is a failed attempt: the ledger is told at once and will try again later.
         while let Some(notice) = notices.pop_front() {
             if let Some(refused) = self.hand_out(notice) {

@@ -28,8 +28,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() || told.is_err() { ExitCode::from(BAD_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    // What other commands have to say is on standard output.
-    let default_level = if matches!(request.command, Command::Run(_)) { "info" } else { "error" };
+    // What other commands have to say is on standard output. What a server tells its sessions names no server here, and
+    // what matters of it we say ourselves.
+    let default_level = if matches!(request.command, Command::Run(_)) { "info,tokio_postgres=warn" } else { "error" };
     if let Err(error) = start_log(request.log_format, default_level, &environment) {
         return complain(
             &format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""),
@@ -122,8 +123,15 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
 
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
 fn wait_for<T>(work: impl Future<Output = T>) -> Option<T> {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => Some(runtime.block_on(work)),
+    // Two even on one core: while one writes a large page, the other polls.
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(work);
+            // A name lookup that hangs in the system's resolver must not hold up the end.
+            runtime.shutdown_background();
+            Some(outcome)
+        }
         Err(error) => {
             error!(%error, "cannot start threads");
             None
@@ -163,7 +171,10 @@ fn start_log(format: LogFormat, default_level: &str, environment: &Environment) 
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(has_colour(&std::io::stderr(), environment)).init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).with_span_list(false).init(),
+        // The module would be called `target`, which is what servers are called.
+        LogFormat::Json => {
+            log.with_target(false).json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+        }
     }
     Ok(())
 }

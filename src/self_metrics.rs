@@ -72,7 +72,7 @@ const NOTIFICATIONS: Family = Family {
     name: "pgvigil_notifications_total",
     kind: "counter",
     labels: &["notifier", "outcome"],
-    help: "Attempts to tell a notifier, by outcome: ok, transient (tried again) or permanent (someone must act).",
+    help: "Attempts to tell a notifier, by outcome: ok, transient or unclear (tried again), or permanent (someone must act).",
 };
 const BUILD_INFO: Family = Family {
     name: "pgvigil_build_info",

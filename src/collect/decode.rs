@@ -210,7 +210,7 @@ fn clock_micros(text: &str) -> Option<i64> {
         return None;
     }
     let fraction = digits(fraction)? * 10_i64.pow(6 - fraction.len() as u32);
-    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + fraction)
+    ((hours * 60 + minutes) * 60 + seconds).checked_mul(1_000_000)?.checked_add(fraction)
 }
 
 /// Digits alone: neither sign nor space, and no more than any date or duration has.
@@ -275,7 +275,7 @@ mod tests {
         ] {
             assert_eq!(interval_seconds(text), Some(seconds), "{text}");
         }
-        for text in ["", "1 day 00:00:00", "PT1S", "00:00", "00:00:00.", "00:00:0x"] {
+        for text in ["", "1 day 00:00:00", "PT1S", "00:00", "00:00:00.", "00:00:0x", "9999999999:00:00"] {
             assert_eq!(interval_seconds(text), None, "{text}");
         }
     }

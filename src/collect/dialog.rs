@@ -181,6 +181,11 @@ impl Dialog {
             let limit_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
             Err(PollFailure::Timeout { doing: self.doing.to_owned(), limit_ms })
         });
+        // A value that cannot be read is repeated in the failure.
+        let answer = match &self.session {
+            Some(session) => answer.map_err(|failure| session.without_password(failure)),
+            None => answer,
+        };
         if answer.as_ref().err().is_some_and(ends_session) {
             self.close();
         }

@@ -6,7 +6,9 @@ use std::io;
 
 use tokio_postgres::error::{DbError, SqlState};
 
+use super::passfile::Password;
 use super::tls::{TlsSettings, explain, why};
+use super::wire::TooMuch;
 use crate::core::observation::PollFailure;
 
 /// A failure of a session that had been started.
@@ -14,12 +16,54 @@ pub(super) fn of_session(error: &tokio_postgres::Error) -> PollFailure {
     if let Some(error) = error.as_db_error() {
         return of_server(error);
     }
+    if said_too_much(error) {
+        return too_much();
+    }
     PollFailure::Lost { reason: reason(error) }
+}
+
+/// An answer without an end.
+pub(super) fn too_much() -> PollFailure {
+    PollFailure::Connect { reason: "its answer is longer than any should be".to_owned() }
+}
+
+/// The same failure without the password that the server was given, should it repeat it. One that is also the user's
+/// name, or that a word may have in it by chance, is no secret, and its absence would only tell it.
+pub(super) fn without(failure: PollFailure, password: Option<&Password>) -> PollFailure {
+    let Some(password) = password.map(Password::expose).filter(|password| password.len() >= SECRET) else {
+        return failure;
+    };
+    let mut failure = failure;
+    if let Some(reason) = reason_of(&mut failure)
+        && reason.contains(password)
+        && !reason.contains(&format!("user \"{password}\""))
+    {
+        *reason = reason.replace(password, "...");
+    }
+    failure
+}
+
+/// Passwords below this many bytes are not looked for.
+const SECRET: usize = 4;
+
+const fn reason_of(failure: &mut PollFailure) -> Option<&mut String> {
+    match failure {
+        PollFailure::Lookup { reason }
+        | PollFailure::Connect { reason }
+        | PollFailure::Tls { reason }
+        | PollFailure::Authentication { reason }
+        | PollFailure::NotAccepting { reason }
+        | PollFailure::TooManyConnections { reason }
+        | PollFailure::Sql { reason, .. }
+        | PollFailure::Decode { reason, .. }
+        | PollFailure::Lost { reason } => Some(reason),
+        PollFailure::Timeout { .. } | PollFailure::Refused => None,
+    }
 }
 
 /// The server's own words. Only the message: detail, hint and context may quote data.
 pub(super) fn of_server(error: &DbError) -> PollFailure {
-    let reason = without_address(error.message());
+    let reason = without_address(&one_line(error.message()));
     let code = error.code();
     if *code == SqlState::CANNOT_CONNECT_NOW {
         PollFailure::NotAccepting { reason }
@@ -66,6 +110,9 @@ pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> Poll
     if let Some(error) = error.as_db_error() {
         return of_server(error);
     }
+    if said_too_much(error) {
+        return too_much();
+    }
     if let Some(error) = rustls_error(error) {
         return PollFailure::Tls { reason: explain(error, tls) };
     }
@@ -82,9 +129,15 @@ pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> Poll
         "authentication error" | "invalid configuration" => PollFailure::Authentication { reason },
         "error parsing response from server" | "unexpected message from server" => not_postgresql(),
         // An answer that ends within what would be a message.
-        _ if reason == "bytes remaining on stream" => not_postgresql(),
+        _ if reason == "bytes remaining on stream" || is_malformed(error) => not_postgresql(),
         _ => PollFailure::Lost { reason },
     }
+}
+
+/// The length or the kind of a message is none that there is.
+fn is_malformed(error: &tokio_postgres::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    source.is_some_and(|error| matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput))
 }
 
 fn not_postgresql() -> PollFailure {
@@ -102,7 +155,27 @@ pub(super) fn of_socket(error: &io::Error) -> PollFailure {
 /// TLS's own error, wherever it came up: a refused client certificate is told only with the first bytes after the
 /// handshake.
 fn rustls_error(error: &tokio_postgres::Error) -> Option<&rustls::Error> {
-    error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>()
+    within_io(error)?.downcast_ref::<rustls::Error>()
+}
+
+fn said_too_much(error: &tokio_postgres::Error) -> bool {
+    matches!(within_io(error), Some(error) if error.is::<TooMuch>())
+}
+
+fn within_io(error: &tokio_postgres::Error) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+    error.source()?.downcast_ref::<io::Error>()?.get_ref()
+}
+
+/// Messages are told in logs, pages and alerts: longer ones are cut.
+const LONGEST: usize = 300;
+
+/// A message without line breaks and other control characters, with which a log could be forged.
+fn one_line(message: &str) -> String {
+    let mut line: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if message.chars().nth(LONGEST).is_some() {
+        line.push_str("...");
+    }
+    line
 }
 
 fn reason(error: &tokio_postgres::Error) -> String {
@@ -134,6 +207,28 @@ fn without_address(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_one_line_of_bounded_length() {
+        assert_eq!(one_line("the database\nsystem\x1b[31m is starting up"), "the database system [31m is starting up");
+        assert_eq!(one_line(&"ä".repeat(LONGEST)), "ä".repeat(LONGEST));
+        assert_eq!(one_line(&"ä".repeat(1 << 20)), "ä".repeat(LONGEST) + "...");
+    }
+
+    #[test]
+    fn a_password_that_a_server_repeats_is_hidden() {
+        let told = |reason: &str, password: &str| {
+            let failure = PollFailure::Authentication { reason: reason.to_owned() };
+            without(failure, Some(&Password::new(password))).to_string()
+        };
+        assert_eq!(told("no \"pa$$w0rd\" here: pa$$w0rd", "pa$$w0rd"), "authentication: no \"...\" here: ...");
+        // Nothing is hidden that is not a secret.
+        assert_eq!(told("no such user \"postgres\"", "postgres"), "authentication: no such user \"postgres\"");
+        assert_eq!(told("password authentication failed", "a"), "authentication: password authentication failed");
+        let sql = |reason: &str| PollFailure::Sql { sqlstate: "42601".to_owned(), reason: reason.to_owned() };
+        assert_eq!(without(sql("at \"s3cret\""), Some(&Password::new("s3cret"))), sql("at \"...\""));
+        assert_eq!(without(sql("at \"s3cret\""), None), sql("at \"s3cret\""));
+    }
 
     #[test]
     fn our_own_address_is_cut_out_of_a_refusal() {

@@ -31,6 +31,7 @@ mod queries;
 pub mod session;
 pub mod target;
 pub mod tls;
+mod wire;
 
 /// `[poll]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -123,6 +124,7 @@ pub fn cluster(
             slow_interval: poll.slow_interval,
             slow_offset: target::slow_offset(index, place, poll.slow_interval),
             failures: Failures::default(),
+            role: None,
             survey_at: None,
         }
     });

@@ -21,8 +21,9 @@ use tokio_util::either::Either;
 
 use super::conninfo::{ChannelBinding, Conninfo, Endpoint, Host, TargetSessionAttrs, TcpSettings};
 use super::failure;
-use super::session::{Encrypted, Limits, Session, SettingsBy, Wire};
+use super::session::{Encrypted, Limits, Session, SettingsBy};
 use super::tls::{SslMode, Trust};
+use super::wire::Wire;
 use crate::clock;
 use crate::core::observation::PollFailure;
 use crate::core::topology::Role;
@@ -247,15 +248,17 @@ impl Dialer<'_> {
         }
         let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host)?) };
         let wire = socket(address, conninfo.tcp()).await?;
+        let allowance = wire.allowance();
         self.progress.reach(if tls.is_none() { Phase::Starting } else { Phase::Greeting });
         let handshake = Handshake { tls, progress: &self.progress };
         match config.connect_raw(wire, handshake).await {
-            Ok((client, connection)) => {
+            Ok(opened) => {
                 let tls = self.progress.is(Phase::StartingEncrypted);
-                Ok(Session::new(client, connection, tls, self.settings, *self.limits))
+                Ok(Session::new(opened, allowance, tls, self.settings, *self.limits, password))
             }
             Err(error) => {
-                let mut failure = failure::of_start(&error, conninfo.tls());
+                let failure = failure::of_start(&error, conninfo.tls());
+                let mut failure = failure::without(failure, password.as_ref());
                 if let (PollFailure::Authentication { reason }, None) = (&mut failure, &password)
                     && reason == "password missing"
                 {
@@ -340,7 +343,7 @@ async fn addresses_of(host: &Host) -> Result<Vec<Address>, PollFailure> {
 async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Wire, PollFailure> {
     match address {
         Address::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => Ok(Either::Right(stream)),
+            Ok(stream) => Ok(Wire::new(Either::Right(stream))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(PollFailure::Connect { reason: format!("there is no socket {}", path.display()) })
             }
@@ -349,7 +352,7 @@ async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Wire, PollFailur
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(|error| failure::of_socket(&error))?;
             watch_over(&stream, tcp).map_err(|error| failure::of_socket(&error))?;
-            Ok(Either::Left(stream))
+            Ok(Wire::new(Either::Left(stream)))
         }
     }
 }

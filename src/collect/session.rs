@@ -3,17 +3,18 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsStream};
 use tokio_postgres::{Client, Connection, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
-use tokio_util::either::Either;
 
 use super::failure;
+use super::passfile::Password;
+use super::wire::{Allowance, Wire};
 use crate::core::observation::PollFailure;
 
 /// How long things may take.
@@ -81,12 +82,14 @@ pub enum SettingsBy {
     Transaction,
 }
 
-pub(super) type Wire = Either<TcpStream, UnixStream>;
-
 /// A TLS session is big; boxed, a target without TLS does not pay for it.
 pub(super) struct Encrypted(pub(super) Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>);
 
 pub(super) type Wired = Connection<Wire, Encrypted>;
+
+/// Rows and other parts of one answer: statements are tens of thousands at most, slots and sessions hundreds. With what
+/// the wire allows this bounds the memory an answer can take, which for the shortest rows is many times their length.
+const MAX_PARTS: usize = 200_000;
 
 /// An open session.
 pub struct Session {
@@ -95,6 +98,9 @@ pub struct Session {
     tls: bool,
     settings: SettingsBy,
     limits: Limits,
+    allowance: Allowance,
+    /// What the server was given to log in with: it may repeat it.
+    password: Option<Password>,
     lost: Option<PollFailure>,
 }
 
@@ -109,8 +115,15 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(client: Client, connection: Wired, tls: bool, settings: SettingsBy, limits: Limits) -> Self {
-        Self { client, connection, tls, settings, limits, lost: None }
+    pub(super) fn new(
+        (client, connection): (Client, Wired),
+        allowance: Allowance,
+        tls: bool,
+        settings: SettingsBy,
+        limits: Limits,
+        password: Option<Password>,
+    ) -> Self {
+        Self { client, connection, tls, settings, limits, allowance, password, lost: None }
     }
 
     /// Whether it is encrypted.
@@ -136,9 +149,9 @@ impl Session {
     /// Whether the server has ended it, as far as is known by now: looks at what has arrived, without waiting.
     pub fn is_closed(&mut self) -> bool {
         if self.lost.is_none()
-            && let Poll::Ready(ending) = Pin::new(&mut self.connection).poll(&mut Context::from_waker(Waker::noop()))
+            && let Poll::Ready(ending) = drive(&mut self.connection, &mut Context::from_waker(Waker::noop()))
         {
-            self.lost = Some(ended(ending));
+            self.lost = Some(self.without_password(ending));
         }
         self.lost.is_some()
     }
@@ -173,23 +186,30 @@ impl Session {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
-        let Self { client, connection, lost, .. } = self;
-        let mut query = pin!(client.simple_query(sql));
-        poll_fn(|cx| {
+        self.allowance.renew();
+        let Self { client, connection, lost, password, .. } = self;
+        let mut answer = pin!(parts(client, sql));
+        let outcome = poll_fn(|cx| {
             let mut ending = None;
             // The first round sends the question, the second takes up what the connection has read.
             for _ in 0..2 {
-                if let Poll::Ready(answer) = query.as_mut().poll(cx) {
-                    return Poll::Ready(answer.map_err(|error| match ending.take() {
-                        Some(ending) if error.is_closed() => ending,
-                        _ => failure::of_session(&error),
-                    }));
+                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(match (answer, ending.take()) {
+                        (Err(Interruption::Closed), Some(ending)) => Err(ending),
+                        (Err(Interruption::Closed), None) => Err(closed()),
+                        (Err(Interruption::Other(failure)), _) => Err(failure),
+                        (Err(Interruption::TooLong), _) => {
+                            *lost = Some(failure::too_much());
+                            Err(failure::too_much())
+                        }
+                        (Ok(messages), _) => Ok(messages),
+                    });
                 }
                 if ending.is_none()
-                    && let Poll::Ready(end) = Pin::new(&mut *connection).poll(cx)
+                    && let Poll::Ready(end) = drive(connection, cx)
                 {
-                    ending = Some(ended(end));
-                    lost.clone_from(&ending);
+                    *lost = Some(end.clone());
+                    ending = Some(end);
                 }
             }
             match ending {
@@ -197,15 +217,57 @@ impl Session {
                 None => Poll::Pending,
             }
         })
-        .await
+        .await;
+        outcome.map_err(|failure| failure::without(failure, password.as_ref()))
+    }
+
+    /// A failure without the password that the server was given, should it have repeated it.
+    pub(super) fn without_password(&self, failure: PollFailure) -> PollFailure {
+        failure::without(failure, self.password.as_ref())
     }
 }
 
-fn ended(ending: Result<(), tokio_postgres::Error>) -> PollFailure {
-    match ending {
-        Ok(()) => PollFailure::Lost { reason: "the server closed it".to_owned() },
-        Err(error) => failure::of_session(&error),
+/// Why an answer has no end.
+enum Interruption {
+    /// The connection says why.
+    Closed,
+    TooLong,
+    Other(PollFailure),
+}
+
+impl From<tokio_postgres::Error> for Interruption {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if error.is_closed() { Self::Closed } else { Self::Other(failure::of_session(&error)) }
     }
+}
+
+/// A whole answer.
+async fn parts(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, Interruption> {
+    let mut answer = pin!(client.simple_query_raw(sql).await?);
+    let mut messages = Vec::new();
+    while let Some(message) = answer.next().await {
+        if messages.len() == MAX_PARTS {
+            return Err(Interruption::TooLong);
+        }
+        messages.push(message?);
+    }
+    Ok(messages)
+}
+
+/// Lets the connection send and read; ready when it has ended. Notices are not for us: whoever reads our log would not
+/// even know which server said them.
+fn drive(connection: &mut Wired, cx: &mut Context<'_>) -> Poll<PollFailure> {
+    loop {
+        match ready!(connection.poll_message(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Poll::Ready(failure::of_session(&error)),
+            None => return Poll::Ready(closed()),
+        }
+    }
+}
+
+fn closed() -> PollFailure {
+    PollFailure::Lost { reason: "the server closed it".to_owned() }
 }
 
 impl AsyncRead for Encrypted {

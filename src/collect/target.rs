@@ -13,7 +13,7 @@ use crate::clock;
 use crate::core::fleet::Event;
 use crate::core::observation::{Observation, PollFailure, Positions, Survey};
 use crate::core::time::MonoTime;
-use crate::core::topology::TargetId;
+use crate::core::topology::{Role, TargetId};
 
 /// Asks one target whenever its turn comes, and says what it answered.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct TargetTask {
     /// together does not survey together for ever.
     pub(crate) slow_offset: Duration,
     pub(crate) failures: Failures,
+    /// By its last answer. `None`: it has never answered.
+    pub(crate) role: Option<Role>,
     /// When the next survey is due. `None`: at the first answer.
     pub(crate) survey_at: Option<MonoTime>,
 }
@@ -84,7 +86,7 @@ impl TargetTask {
         let target = self.id.clone();
         match answer {
             Ok(answer) => {
-                self.note_success(ended.duration_since(began));
+                self.note_success(&answer.facts, ended.duration_since(began));
                 let (asked_at, answered_at) = (answer.asked_at, answer.answered_at);
                 Observation { target, beat, asked_at, answered_at, outcome: Ok(answer.facts) }
             }
@@ -118,21 +120,28 @@ impl TargetTask {
         if next > now { next } else { now.plus(self.slow_interval) }
     }
 
-    fn note_success(&mut self, took: Duration) {
-        let (cluster, target) = (&self.id.cluster, &self.id.target);
-        debug!(%cluster, %target, took_ms = took.as_millis() as u64, "polled");
-        if self.failures.count > 0 {
-            info!(%cluster, %target, failures = self.failures.count, "answers again");
+    fn note_success(&mut self, positions: &Positions, took: Duration) {
+        let (cluster, target, took_ms) = (&self.id.cluster, &self.id.target, took.as_millis() as u64);
+        let (role, version) = (positions.role(), &positions.identity.version);
+        debug!(%cluster, %target, took_ms, "polled");
+        match self.role {
+            None => info!(%cluster, %target, %role, version, took_ms, "{} answers for the first time", self.id),
+            Some(was) if was != role => info!(%cluster, %target, %role, "{} is a {role} now; it was a {was}", self.id),
+            Some(_) => {}
         }
+        if self.failures.count > 0 && self.role.is_some() {
+            info!(%cluster, %target, failures = self.failures.count, "{} answers again", self.id);
+        }
+        self.role = Some(role);
         self.failures = Failures::default();
     }
 
     fn note_failure(&mut self, failure: &PollFailure, at: MonoTime) {
         let (cluster, target) = (&self.id.cluster, &self.id.target);
         if self.failures.last.as_ref().map(PollFailure::kind) == Some(failure.kind()) {
-            debug!(%cluster, %target, error = %failure, "still cannot be polled");
+            debug!(%cluster, %target, error = %failure, "{} still cannot be polled: {failure}", self.id);
         } else {
-            warn!(%cluster, %target, error = %failure, "cannot be polled");
+            warn!(%cluster, %target, error = %failure, "{} cannot be polled: {failure}", self.id);
         }
         self.failures.count = self.failures.count.saturating_add(1);
         let wait = backoff::wait(failure, self.failures.count, chance(&self.id, at));

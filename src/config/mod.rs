@@ -71,7 +71,7 @@ pub struct StatementsConfig {
 
 impl Default for StatementsConfig {
     fn default() -> Self {
-        Self { enabled: true, top: 20 }
+        Self { enabled: true, top: 10 }
     }
 }
 

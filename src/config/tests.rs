@@ -133,6 +133,11 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: rule \"a\": target: there is no target \"x\"",
         ),
         (
+            "[[rule]]\nname = \"a\"\nwhen = \"5s < replay_lag_seconds\"",
+            "pgvigil.toml: rule \"a\": cannot read \"5s < replay_lag_seconds\"; write for example \
+             \"replay_lag_seconds > 5s\", with one of > >= < <= == !=",
+        ),
+        (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\n[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"",
             "pgvigil.toml: rule[1]: name: \"a\" is taken by another rule; give each its own",
         ),
@@ -551,4 +556,21 @@ fn the_examples_can_be_used_as_they_are() {
         ];
         assert_eq!(servers(&loaded), expected);
     }
+}
+
+#[test]
+fn a_rule_about_a_target_of_another_cluster_would_match_nothing() {
+    let rule = |cluster: &str| {
+        format!(
+            "[[cluster]]\nname = \"a\"\ntarget = [{{ name = \"a-1\", dsn = \"host=a\" }}]\n\
+             [[cluster]]\nname = \"b\"\ntarget = [{{ name = \"b-1\", dsn = \"host=b\" }}]\n\
+             [[rule]]\nname = \"R\"\nwhen = \"target_up == 0\"\ntarget = \"b-1\"\n{cluster}"
+        )
+    };
+    let reason = "pgvigil.toml: rule \"R\": target: there is no target \"b-1\" in a";
+    let outcome = |cluster: &str| load_text(&rule(cluster), &[]).map(drop);
+    assert_eq!(outcome(""), Ok(()));
+    assert_eq!(outcome("cluster = [\"a\", \"b\"]"), Ok(()));
+    let error = outcome("cluster = \"a\"").unwrap_err();
+    assert!(error.starts_with(reason), "{error}");
 }

@@ -117,8 +117,6 @@ fn told(duration: Duration) -> humantime::FormattedDuration {
 /// The rules that apply, as far as they can be used.
 fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Rule> {
     let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let targets: Vec<&str> =
-        written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str()).collect();
     let mut seen = HashSet::new();
     let mut rules = Vec::new();
     for (position, config) in written.rule.iter().enumerate() {
@@ -129,9 +127,24 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
                 format!("{:?} is taken by another rule; give each its own", config.name),
             );
         }
-        for (key, wanted, known) in [("cluster", &config.cluster, &clusters), ("target", &config.target, &targets)] {
+        // A target elsewhere does not make a rule match that is about one cluster.
+        let targets: Vec<&str> = written
+            .cluster
+            .iter()
+            .filter(|cluster| config.cluster.0.is_empty() || config.cluster.0.contains(&cluster.name))
+            .flat_map(|cluster| &cluster.target)
+            .map(|target| target.name.as_str())
+            .collect();
+        let place = match config.cluster.0.as_slice() {
+            [] => String::new(),
+            selected => format!(" in {}", selected.join(", ")),
+        };
+        for (key, wanted, known, place) in
+            [("cluster", &config.cluster, &clusters, ""), ("target", &config.target, &targets, place.as_str())]
+        {
             for name in wanted.0.iter().filter(|name| !known.contains(&name.as_str())) {
-                finding(&["rule", &position, key], format!("there is no {key} {name:?}{}", did_you_mean(name, known)));
+                let hint = did_you_mean(name, known);
+                finding(&["rule", &position, key], format!("there is no {key} {name:?}{place}{hint}"));
             }
         }
         for (key, duration) in [("for", config.hold_for), ("keep_firing_for", config.keep_firing_for)] {

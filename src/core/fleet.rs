@@ -168,6 +168,11 @@ impl Cluster {
         let lag = self.lag.estimate(&observation.target.target, now);
         if self.lag.primary() != self.view.primary.as_ref() {
             Arc::make_mut(&mut self.view).primary = self.lag.primary().cloned();
+            // Replicas that answered before it are measured against it at once, not only when they answer again: a
+            // daemon that has just started must not keep reads from them for that long.
+            for other in (0..self.view.targets.len()).filter(|other| *other != position) {
+                self.measure(other, now);
+            }
         }
 
         let target = self.target_mut(position);
@@ -215,16 +220,21 @@ impl Cluster {
     fn tick(&mut self, now: MonoTime) {
         for position in 0..self.view.targets.len() {
             let target = &self.view.targets[position];
-            if target.failing.is_none() && target.fresh(now).is_some() {
-                continue;
+            if target.failing.is_some() || target.fresh(now).is_none() {
+                self.measure(position, now);
             }
-            let lag = self.lag.estimate(&target.id.target, now);
-            let stages = self.stages(position);
-            if lag != target.lag || stages != target.stages {
-                let target = self.target_mut(position);
-                target.lag = lag;
-                target.stages = stages;
-            }
+        }
+    }
+
+    /// Says anew how far a target lags, of which nothing new was heard.
+    fn measure(&mut self, position: usize, now: MonoTime) {
+        let target = &self.view.targets[position];
+        let lag = self.lag.estimate(&target.id.target, now);
+        let stages = self.stages(position);
+        if lag != target.lag || stages != target.stages {
+            let target = self.target_mut(position);
+            target.lag = lag;
+            target.stages = stages;
         }
     }
 

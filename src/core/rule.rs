@@ -302,7 +302,11 @@ impl Condition {
         let start = when.find(['>', '<', '=', '!']).ok_or_else(form)?;
         let (op, op_text) = Op::at_start_of(&when[start..]).ok_or_else(form)?;
         let (name, text) = (when[..start].trim(), when[start + op_text.len()..].trim());
-        if name.is_empty() || text.is_empty() || text.contains(['>', '<', '=', '!']) {
+        // `5s < replay_lag_seconds` is the wrong way round, and `5s` no signal's name spelt badly.
+        if !name.starts_with(|first: char| first.is_ascii_alphabetic())
+            || text.is_empty()
+            || text.contains(['>', '<', '=', '!'])
+        {
             return Err(form());
         }
         let name = name.strip_prefix("pgvigil_").unwrap_or(name);

@@ -23,17 +23,17 @@ impl MonoTime {
 
     /// Seconds from `earlier` to this instant; negative when `earlier` is the later one.
     pub fn seconds_since(self, earlier: Self) -> f64 {
-        (self.0 - earlier.0) as f64 / 1e9
+        self.0.saturating_sub(earlier.0) as f64 / 1e9
     }
 
     /// Time from `earlier` to this instant; zero when `earlier` is the later one.
     pub fn duration_since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+        Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// The instant `seconds` after this one (before it, when negative).
     pub fn plus_seconds(self, seconds: f64) -> Self {
-        Self(self.0 + (seconds * 1e9).round() as i64)
+        Self(self.0.saturating_add((seconds * 1e9).round() as i64))
     }
 
     pub fn plus(self, duration: Duration) -> Self {
@@ -61,6 +61,20 @@ impl ServerTime {
 
     /// Seconds from `earlier` to this instant, both read off the same server's clock.
     pub fn seconds_since(self, earlier: Self) -> f64 {
-        (self.0 - earlier.0) as f64 / 1e6
+        self.0.saturating_sub(earlier.0) as f64 / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_no_clock_shows_does_not_overflow() {
+        let (first, last) = (ServerTime::from_unix_micros(i64::MIN), ServerTime::from_unix_micros(i64::MAX));
+        assert!(last.seconds_since(first) > 9e12 && first.seconds_since(last) < -9e12);
+        let late = MonoTime::from_nanos(1).plus_seconds(1e30);
+        assert_eq!(late, MonoTime::from_nanos(i64::MAX));
+        assert_eq!(MonoTime::from_nanos(i64::MIN).duration_since(late), Duration::ZERO);
     }
 }

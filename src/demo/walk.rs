@@ -39,10 +39,12 @@ END LOOP; END $$";
 /// # Errors
 /// PostgreSQL is not installed, servers or daemon cannot be started, or the incident does not go as it must.
 pub async fn run() -> Result<(), DemoError> {
+    // Listened for before anything is started, so that nothing is left behind however soon it comes.
+    let interrupted = interruption()?;
     let mut screen = Screen::new();
     let outcome = tokio::select! {
         outcome = show(&mut screen) => outcome,
-        interrupted = interruption() => interrupted,
+        () = interrupted => Ok(()),
     };
     // By now the servers and the daemon are stopped: `show` has ended or was dropped, and they with it.
     screen.draw(&[]);
@@ -54,17 +56,18 @@ pub async fn run() -> Result<(), DemoError> {
     outcome
 }
 
-/// Waits for Ctrl-C, SIGTERM, or the terminal's end.
-async fn interruption() -> Result<(), DemoError> {
+/// Listens for Ctrl-C, SIGTERM and the terminal's end from now on; what it gives waits for the first of them.
+fn interruption() -> Result<impl Future<Output = ()>, DemoError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DemoError::Signals)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(DemoError::Signals)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DemoError::Signals)?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 async fn show(screen: &mut Screen) -> Result<(), DemoError> {

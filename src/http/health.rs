@@ -5,7 +5,7 @@
 //! 1. A target whose own last poll failed, whose sample is stale, or that was not polled yet gets no reads.
 //! 2. Neither does a server of the wrong role, of another cluster (system identifier), or a second primary beside the one
 //!    that the cluster is measured against.
-//! 3. Without a limit any lag will do. With `max_lag` a replica is out when its lag is proven or told to be above it.
+//! 3. Without a limit any lag will do, as long as it is not case 4. With `max_lag` a replica is out when its lag is proven or told to be above it.
 //! 4. When the lag cannot be told to be below the limit **only because the primary is not heard**, the replica stays: an
 //!    outage of the primary must not become an outage of reads. `health.on_unknown = "fail"` turns that around. When the
 //!    primary is heard and the lag is unknown all the same, the replica is out.
@@ -201,6 +201,13 @@ impl Judgement {
             for outcome in [time, bytes].into_iter().flatten() {
                 judgement.take(outcome, config.on_unknown);
             }
+            let asks_nothing = limits.max_lag_seconds.is_none() && limits.max_lag_bytes.is_none();
+            let is_told = target.lag.is_some_and(|lag| {
+                lag.value.is_some() && matches!(lag.certainty, Certainty::Exact | Certainty::AtMost)
+            });
+            if asks_nothing && config.on_unknown == OnUnknown::Fail && !hears_primary && !is_told {
+                judgement.lag_reason("how far it lags is not known: the primary is not heard");
+            }
         }
         judgement
     }
@@ -237,8 +244,8 @@ fn bar(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Limit
         return Some(format!("the sample is {:.1} s old; the limit is {} s", age.as_secs_f64(), max_age.as_secs_f64()));
     }
     let role = answer.positions.role();
-    if limits.role.is_some_and(|wanted| wanted != role) {
-        return Some(format!("it is a {role}"));
+    if let Some(wanted) = limits.role.filter(|wanted| *wanted != role) {
+        return Some(format!("it is a {role}, not a {wanted}"));
     }
     let evidence = target.lag.as_ref().map(|lag| lag.method.evidence);
     if evidence == Some(Evidence::ForeignCluster) {

@@ -40,7 +40,9 @@ impl Limits {
         let mut seen = [false; Self::PARAMETERS.len()];
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let bad = |reason: String| BadParameter { parameter: decode_lossy(name), reason };
+            let name = decode(name).unwrap_or(Cow::Borrowed(name));
+            let name = name.as_ref();
+            let bad = |reason: String| BadParameter { parameter: name.escape_default().to_string(), reason };
             let known = Self::PARAMETERS.iter().position(|known| *known == name);
             let Some(position) = known else {
                 return Err(bad(format!("not known here; known are {}", Self::PARAMETERS.join(", "))));
@@ -137,10 +139,6 @@ fn decode_value(text: &str) -> Option<Cow<'_, str>> {
     decode(text)
 }
 
-fn decode_lossy(text: &str) -> String {
-    decode(text).unwrap_or(Cow::Borrowed(text)).escape_default().to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +155,7 @@ mod tests {
             ("max_lag=5", lag(5.0)),
             ("max_lag=0.25", lag(0.25)),
             ("max_lag=500ms", lag(0.5)),
+            ("max%5Flag=500ms", lag(0.5)),
             ("max_lag=1m+30s", lag(90.0)),
             ("max_lag=1m%2030s", lag(90.0)),
             ("max_lag=0", lag(0.0)),

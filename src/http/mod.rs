@@ -17,7 +17,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::Response;
@@ -27,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use self::health::HealthConfig;
-pub use self::serve::serve;
+pub use self::serve::{places, serve};
 
 use self::limits::{Limits, decode};
 use self::reply::Reply;
@@ -147,15 +146,11 @@ fn wants_text(headers: &HeaderMap) -> bool {
 }
 
 async fn no_such_path(request: Request) -> Response {
-    let paths = PATHS.map(|(path, _)| path);
-    let body = serde_json::json!({ "status": "not_found", "reasons": ["no such path"], "paths": paths });
-    Reply::json(StatusCode::NOT_FOUND, &body).into_response_to(request.method())
+    Reply::no_such_path(wants_text(request.headers())).into_response_to(request.method())
 }
 
-async fn wrong_method() -> Response<Body> {
-    let body =
-        serde_json::json!({ "status": "wrong_method", "reasons": ["only GET, HEAD and OPTIONS are answered here"] });
-    Reply::json(StatusCode::METHOD_NOT_ALLOWED, &body).into_response_to(&Method::GET)
+async fn wrong_method(request: Request) -> Response {
+    Reply::wrong_method(wants_text(request.headers())).into_response_to(request.method())
 }
 
 fn metrics_page(ask: &Ask<'_>) -> Reply {
@@ -177,7 +172,7 @@ fn healthz(ask: &Ask<'_>) -> Reply {
 
 fn healthz_cluster(ask: &Ask<'_>) -> Reply {
     let Some(cluster) = name_after(ask.path, "/healthz/").and_then(|name| ask.snapshot.cluster(&name).cloned()) else {
-        return Reply::not_configured(ask.path);
+        return Reply::not_configured(ask.path, ask.wants_text);
     };
     ask.without_parameters(|| ask.overall(&overall::of_cluster(&ask.snapshot, &cluster, ask.now)))
 }
@@ -191,7 +186,7 @@ fn healthz_target(ask: &Ask<'_>) -> Reply {
         health::fitness(&ask.snapshot, ask.now, &decode(cluster)?, &decode(target)?, &limits, ask.state.health)
     });
     match verdict {
-        None => Reply::not_configured(ask.path),
+        None => Reply::not_configured(ask.path, ask.wants_text),
         Some(verdict) => {
             let status = match verdict.status {
                 health::Status::Ok => StatusCode::OK,
@@ -205,8 +200,15 @@ fn healthz_target(ask: &Ask<'_>) -> Reply {
 fn api_cluster(ask: &Ask<'_>) -> Reply {
     match name_after(ask.path, "/api/v1/clusters/").and_then(|name| ask.snapshot.cluster(&name).cloned()) {
         Some(cluster) => Reply::json(StatusCode::OK, &api::cluster(&ask.snapshot, &cluster, ask.now)),
-        None => Reply::not_configured(ask.path),
+        None => Reply::not_configured(ask.path, ask.wants_text),
     }
+}
+
+/// Yes or no, and why not.
+#[derive(Serialize)]
+struct Answer {
+    status: &'static str,
+    reasons: Vec<String>,
 }
 
 impl Ask<'_> {
@@ -218,7 +220,7 @@ impl Ask<'_> {
             return Reply::text(code, line);
         }
         let reasons: Vec<String> = trouble.into_iter().collect();
-        Reply::json(code, &serde_json::json!({ "status": status, "reasons": reasons }))
+        Reply::json(code, &Answer { status, reasons })
     }
 
     fn overall(&self, verdict: &overall::Verdict) -> Reply {

@@ -6,6 +6,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 
+use super::PATHS;
 use super::limits::BadParameter;
 
 /// Status, type and body; the same for GET, HEAD and OPTIONS.
@@ -13,6 +14,33 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
     pub(super) body: Vec<u8>,
+}
+
+/// Why there is no page.
+#[derive(Serialize)]
+struct Refusal {
+    status: &'static str,
+    reasons: [String; 1],
+    /// The one that could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<String>,
+    /// Those that there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    paths: Option<[&'static str; PATHS.len()]>,
+}
+
+impl Refusal {
+    fn new(status: &'static str, reason: String) -> Self {
+        Self { status, reasons: [reason], parameter: None, paths: None }
+    }
+
+    fn reply(self, code: StatusCode, wants_text: bool) -> Reply {
+        if wants_text {
+            let [reason] = self.reasons;
+            return Reply::text(code, format!("{}: {reason}\n", self.status));
+        }
+        Reply::json(code, &self)
+    }
 }
 
 impl Reply {
@@ -35,21 +63,30 @@ impl Reply {
         Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: page.into_bytes() }
     }
 
-    pub(super) fn not_configured(path: &str) -> Self {
+    pub(super) fn not_configured(path: &str, wants_text: bool) -> Self {
         let reason = format!("no cluster or target of that name is configured: {path}");
-        Self::json(StatusCode::NOT_FOUND, &serde_json::json!({ "status": "not_found", "reasons": [reason] }))
+        Refusal::new("not_found", reason).reply(StatusCode::NOT_FOUND, wants_text)
+    }
+
+    pub(super) fn no_such_path(wants_text: bool) -> Self {
+        let paths = PATHS.map(|(path, _)| path);
+        let reason = format!("no such path; there are {}", paths.join(" "));
+        Refusal { paths: Some(paths), ..Refusal::new("not_found", reason) }.reply(StatusCode::NOT_FOUND, wants_text)
+    }
+
+    pub(super) fn wrong_method(wants_text: bool) -> Self {
+        let reason = "only GET, HEAD and OPTIONS are answered here".to_owned();
+        Refusal::new("wrong_method", reason).reply(StatusCode::METHOD_NOT_ALLOWED, wants_text)
+    }
+
+    pub(super) fn large_body(wants_text: bool) -> Self {
+        let reason = "no path here takes a body".to_owned();
+        Refusal::new("too_large", reason).reply(StatusCode::PAYLOAD_TOO_LARGE, wants_text)
     }
 
     pub(super) fn bad_parameter(bad: &BadParameter, wants_text: bool) -> Self {
-        if wants_text {
-            return Self::text(StatusCode::BAD_REQUEST, format!("bad request: {bad}\n"));
-        }
-        let body = serde_json::json!({
-            "status": "bad_request",
-            "parameter": bad.parameter,
-            "reasons": [bad.to_string()],
-        });
-        Self::json(StatusCode::BAD_REQUEST, &body)
+        Refusal { parameter: Some(bad.parameter.clone()), ..Refusal::new("bad_request", bad.to_string()) }
+            .reply(StatusCode::BAD_REQUEST, wants_text)
     }
 
     pub(super) fn into_response_to(self, method: &Method) -> Response {

@@ -12,12 +12,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
-use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
@@ -26,10 +26,13 @@ use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use super::reply::Reply;
-use super::{AppState, answer_at_once, router};
+use super::{AppState, answer_at_once, router, wants_text};
 
 /// Connections open at once. Beyond them clients wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS: u64 = 1024;
+
+/// Open files that are neither a client's nor a target's: the log, the runtime, notifiers, certificates being read.
+const OTHER_FILES: u64 = 32;
 
 /// Time for a request's head, counted from the connection or the last answer: so also the longest idle time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,13 +50,23 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 /// Time to finish the answer that is being written when the connection must end.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 
+/// A connection whose client takes nothing of its answer for this long is closed by the kernel.
+const UNREAD: Duration = Duration::from_secs(10);
+
 /// Pause after a failure to accept that the next attempt would only repeat (no file descriptors, no memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers requests until `cancel`, then lets open connections finish what they are answering.
-pub async fn serve(listener: TcpListener, state: AppState, cancel: CancellationToken) -> io::Result<()> {
-    let pages = Arc::new(Pages { router: router(state.clone()), state });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// How many clients may be connected at once when so many files may be open: as many as ever, unless they could keep the
+/// targets' connections from being reopened.
+pub fn places(open_files: u64, n_targets: usize) -> usize {
+    let spare = open_files.saturating_sub(OTHER_FILES).saturating_sub(n_targets as u64);
+    (spare / 2).clamp(8, MAX_CONNECTIONS) as usize
+}
+
+/// Answers requests, `places` clients at once, until `cancel`; then lets open connections finish what they are answering.
+pub async fn serve(listener: TcpListener, state: AppState, places: usize, cancel: CancellationToken) -> io::Result<()> {
+    let pages = Arc::new(Pages { router: router(state.clone()), state, turn: Semaphore::new(1) });
+    let places = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
     let mut accepting = true;
     loop {
@@ -108,12 +121,18 @@ fn report(ended: Result<(), JoinError>) {
 struct Pages {
     router: Router,
     state: AppState,
+    /// Pages about everything take long to write: one at a time, so that however many are asked for, the next poll waits
+    /// for one of them at most.
+    turn: Semaphore,
 }
 
 async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToken) {
     // Answers are small and written at once; waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
+    }
+    if let Err(error) = sockopt::set_tcp_user_timeout(&stream, UNREAD.as_millis() as u32) {
+        debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
     let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
@@ -146,11 +165,13 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToke
 impl Pages {
     async fn respond(&self, request: axum::http::Request<Incoming>) -> Response {
         if has_large_body(request.body()) {
-            return refuse_body();
+            return refuse_body(&request);
         }
         if let Some(response) = answer_at_once(&self.state, &request) {
             return response;
         }
+        // Never closed; if it were, pages would be written all the same.
+        let _turn = self.turn.acquire().await.ok();
         match self.router.clone().oneshot(request.map(Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -162,9 +183,8 @@ fn has_large_body(body: &Incoming) -> bool {
     !body.is_end_stream() && body.size_hint().upper().is_none_or(|length| length > MAX_BODY_BYTES)
 }
 
-fn refuse_body() -> Response {
-    let body = serde_json::json!({ "status": "too_large", "reasons": ["no path here takes a body"] });
-    let mut response = Reply::json(StatusCode::PAYLOAD_TOO_LARGE, &body).into_response_to(&Method::GET);
+fn refuse_body<B>(request: &axum::http::Request<B>) -> Response {
+    let mut response = Reply::large_body(wants_text(request.headers())).into_response_to(request.method());
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use axum::body::to_bytes;
+use axum::body::{Body, to_bytes};
 use axum::http::Request as HttpRequest;
 use serde_json::Value as Json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -105,6 +105,41 @@ async fn every_path_answers_each_method_with_the_same_status() {
         let got = ask(&healthy, "POST", path, "*/*").await;
         assert_eq!(got.status, 405, "{path}");
         assert!(got.headers.contains_key("allow"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_one_line_for_whoever_wants_text() {
+    let state = state_of(orders(|_| ()));
+    for (method, path, code, starts) in [
+        ("GET", "/healthz/orders/nobody", 404, "not_found: no cluster or target of that name is configured: /healthz/"),
+        ("GET", "/healthz/nobody", 404, "not_found: no cluster or target"),
+        ("GET", "/api/v1/clusters/nobody", 404, "not_found: no cluster or target"),
+        ("GET", "/nowhere", 404, "not_found: no such path; there are /metrics /livez "),
+        ("POST", "/metrics", 405, "wrong_method: only GET, HEAD and OPTIONS"),
+        (
+            "GET",
+            "/healthz/orders/primary?max_lag=soon",
+            400,
+            "bad_request: parameter `max_lag`: \"soon\" is not a duration",
+        ),
+    ] {
+        let line = ask(&state, method, path, "text/plain").await;
+        assert_eq!((line.status, line.body.lines().count()), (code, 1), "{path}: {}", line.body);
+        assert!(line.body.starts_with(starts) && line.body.ends_with('\n'), "{path}: {}", line.body);
+        assert_eq!(line.headers["content-type"], "text/plain; charset=utf-8");
+        let json = ask(&state, method, path, "*/*").await;
+        assert_eq!(json.status, code, "{path}");
+        assert!(json.body.starts_with("{\"status\":\"") && json.json()["reasons"][0].is_string(), "{}", json.body);
+    }
+}
+
+#[test]
+fn clients_leave_files_to_the_targets() {
+    for (open_files, n_targets, expect) in
+        [(20_000, 3, 1024), (1024, 3, 494), (1024, 900, 46), (64, 3, 14), (64, 100, 8), (u64::MAX, 2000, 1024)]
+    {
+        assert_eq!(places(open_files, n_targets), expect, "{open_files} files, {n_targets} targets");
     }
 }
 
@@ -308,7 +343,7 @@ async fn served(
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, state, cancel.clone()));
+    let task = tokio::spawn(serve(listener, state, 1024, cancel.clone()));
     (address, cancel, task)
 }
 

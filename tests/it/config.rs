@@ -106,7 +106,10 @@ fn a_start_that_fails_ends_with_1() {
     let lines: Vec<serde_json::Value> = run.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&lines[0]["message"], &lines[0]["targets"]), (&"starting".into(), &1.into()));
     let last = lines.last().unwrap();
-    let reason = format!("cannot listen on {address}: Address already in use (os error 98)");
+    let reason = format!(
+        "cannot listen on {address}: Address already in use (os error 98); \
+         is pgvigil running already? --listen or server.listen names another port"
+    );
     assert_eq!((&last["level"], &last["error"]), (&"ERROR".into(), &reason.into()));
 }
 

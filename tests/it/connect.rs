@@ -11,7 +11,7 @@ use pgvigil::core::observation::PollFailure;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const PASSWORD: &str = "S3cr3tMarker";
+pub(crate) const PASSWORD: &str = "S3cr3tMarker";
 
 /// What the server says to a session that begins.
 #[derive(Clone, Copy)]
@@ -98,25 +98,25 @@ async fn serve(mut stream: TcpStream, greeting: Greeting, heard: Heard) -> Optio
     }
 }
 
-async fn body(stream: &mut TcpStream) -> Option<Vec<u8>> {
+pub(crate) async fn body(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let length = usize::try_from(stream.read_u32().await.ok()?).ok()?;
     let mut body = vec![0; length.checked_sub(4)?];
     stream.read_exact(&mut body).await.ok()?;
     Some(body)
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
     [&[kind], length.as_slice(), body].concat()
 }
 
-fn error(code: &str, text: &str) -> Vec<u8> {
+pub(crate) fn error(code: &str, text: &str) -> Vec<u8> {
     message(b'E', format!("SFATAL\0VFATAL\0C{code}\0M{text}\0\0").as_bytes())
 }
 
-const LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
-async fn open(dsn: &str, limit: Duration) -> Result<Session, PollFailure> {
+pub(crate) async fn open(dsn: &str, limit: Duration) -> Result<Session, PollFailure> {
     let conninfo = Conninfo::parse_with(dsn, &|_| None).unwrap();
     connect(&conninfo, &Limits::within(limit), SettingsBy::Startup, &Trust::default()).await
 }

@@ -8,12 +8,20 @@
 )]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
+mod abuse;
 mod config;
 mod connect;
 mod demo;
+mod hostile;
 mod layers;
+mod life;
 mod postgres;
+mod prometheus;
+mod promises;
+mod readme;
 mod rig;
 mod scenarios;
+mod series;
 mod sns;
 mod support;
+mod tls;

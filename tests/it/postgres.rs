@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgvigil::collect::conninfo::Conninfo;
+use pgvigil::collect::postgres::connect;
+use pgvigil::collect::session::{Limits, SettingsBy};
 use pgvigil::collect::tls::Trust;
 use pgvigil::collect::{self, PollConfig, Probe, TargetSpec};
 use pgvigil::core::fleet::Event;
@@ -364,11 +366,26 @@ async fn what_is_refused_is_asked_once() {
 async fn a_pooler_in_transaction_mode_may_stand_in_between() {
     let servers = pg::cluster(0).await;
     let primary = servers.primary();
+    // One refuses settings at start-up, the other drops them without a word.
     let Some(pooler) = PgBouncer::start(primary.port).await else { return };
-    let Probe { identity, positions, survey } = probe_at(pooler.port, "mon").await;
-    assert!(identity.pooled && identity.system_identifier.is_some(), "{identity:?}");
-    assert!(positions.unwrap().primary().is_some());
-    assert!(survey.unwrap().sessions.total >= 1);
+    let Some(ignoring) = PgBouncer::start_with(primary.port, "ignore_startup_parameters = options").await else {
+        return;
+    };
+    for pooler in [&pooler, &ignoring] {
+        let Probe { identity, positions, survey } = probe_at(pooler.port, "mon").await;
+        assert!(identity.pooled && identity.system_identifier.is_some(), "{identity:?}");
+        assert!(positions.unwrap().primary().is_some());
+        let survey = survey.unwrap();
+        assert!(survey.sessions.total >= 1 && survey.statements.is_some(), "{survey:?}");
+
+        let conninfo = Conninfo::parse(&pg::dsn_at(pooler.port, "mon")).unwrap();
+        let limits = Limits::within(Duration::from_secs(10));
+        let mut session = connect(&conninfo, &limits, SettingsBy::Startup, &Trust::default()).await.unwrap();
+        let written = session.simple_query("CREATE TABLE ours()").await.unwrap_err();
+        assert!(matches!(written, PollFailure::Sql { ref sqlstate, .. } if sqlstate == "25006"), "{written:?}");
+        // The refused transaction is over: the next question is not met by its ruins.
+        session.simple_query("SELECT 1").await.unwrap();
+    }
 
     // The client's session outlives the server's, and notices that the server is another process now.
     let mut watched = Watched::start(&[("primary", pooler.port)], "mon", &PollConfig::default());

@@ -9,7 +9,6 @@ use pgvigil::demo::{Plan, Server, Servers};
 
 use crate::support::daemon::{Daemon, SOON, cluster_toml, series};
 use crate::support::pgbouncer::PgBouncer;
-use crate::support::prometheus::{Prometheus, lint};
 use crate::support::proxy::{Link, Proxy};
 use crate::support::{pg, until};
 
@@ -387,18 +386,4 @@ async fn servers_behind_a_transaction_pooler_are_polled() {
         let pooled = pooler.process.output();
         assert!(!pooled.contains("ERROR") && !pooled.contains("closing because: unclean"), "{pooled}");
     }
-}
-
-#[tokio::test]
-async fn prometheus_scrapes_what_promtool_finds_no_fault_with() {
-    let servers = pg::cluster(1).await;
-    let daemon = watch(&servers).await;
-    daemon.until_series("pgvigil_connections_max", &[("target", "primary")], SOON, |max| max.is_some()).await;
-    assert_eq!(lint(&daemon.metrics().await), "");
-    let address = daemon.url.trim_start_matches("http://");
-    let Some(prometheus) = Prometheus::start(address).await else { return };
-    let lags = prometheus.until_result(LAG, Duration::from_secs(30)).await;
-    assert_eq!(lags.len(), 1, "{lags:?}");
-    assert_eq!((lags[0].0["cluster"].as_str(), lags[0].0["target"].as_str()), (Some("c"), Some("r1")));
-    assert!(lags[0].1 < CAUGHT_UP, "{lags:?}");
 }

@@ -106,7 +106,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         match setting.required("name", Some)? {
             "max_connections" => max_connections = Some(setting.required("setting", number)?),
             "superuser_reserved_connections" | "reserved_connections" => {
-                reserved_connections += setting.required("setting", number::<u64>)?;
+                reserved_connections = u64::saturating_add(reserved_connections, setting.required("setting", number)?);
             }
             // Only a library loaded at the server's start defines it; a line in the configuration alone has no type.
             "pg_stat_statements.max" => is_loaded = true,

@@ -174,7 +174,7 @@ fn sessions(about: &Introduction, rows: &Rows<'_>) -> Result<Sessions, PollFailu
     }
     by_state.sort();
     Ok(Sessions {
-        total: by_state.iter().map(|(_, count)| count).sum(),
+        total: by_state.iter().fold(0, |total, (_, count)| total.saturating_add(*count)),
         by_state,
         max_connections: about.max_connections,
         reserved_connections: about.reserved_connections,

@@ -182,6 +182,18 @@ fn a_severed_standby_pends_then_fires_though_it_replayed_all_it_received_and_res
 }
 
 #[test]
+fn a_replica_that_answered_before_its_primary_is_measured_as_soon_as_that_one_answers() {
+    let mut story = Story::new();
+    story.second = 1.0;
+    story.poll("db-2", streaming(written(0.0)));
+    assert_eq!(story.target("db-2").lag.and_then(|lag| lag.value), None);
+    story.poll("db-1", primary(written(0.0)));
+    let view = story.target("db-2");
+    assert_eq!(view.lag.and_then(|lag| lag.value), Some(0.0));
+    assert_eq!(view.stages.and_then(|stages| stages.unreplayed), Some(WalBytes(0)));
+}
+
+#[test]
 fn a_notifier_that_fails_is_told_later_and_the_other_is_not_told_twice() {
     let mut story = Story::new();
     story.refusing = vec!["sns"];

@@ -87,9 +87,9 @@ fn a_server_that_cannot_serve_is_out_whatever_is_asked() {
 fn the_role_asked_for_is_the_role_it_has() {
     check(|_| (), "role=replica", None);
     check(|_| (), "role=any", None);
-    check(|_| (), "role=primary", Some("it is a replica"));
+    check(|_| (), "role=primary", Some("it is a replica, not a primary"));
     let primary = judged(fixture::orders(), "primary", "role=replica", PASS);
-    assert_eq!((primary.status, primary.reasons), (Status::Unfit, vec!["it is a primary".to_owned()]));
+    assert_eq!((primary.status, primary.reasons), (Status::Unfit, vec!["it is a primary, not a replica".to_owned()]));
 }
 
 #[test]
@@ -185,6 +185,19 @@ fn an_outage_of_the_primary_is_not_an_outage_of_reads_unless_asked_to_be() {
         let mut targets = fixture::orders();
         fixture::fail(&mut targets[0], PollFailure::Refused);
         assert_eq!(judged(targets, "replica-1", "max_lag_bytes=1kB", config).status, expect);
+    }
+    // Without a limit, too: whoever asks for "fail" wants no reads where the lag cannot be told.
+    for (lag, fail) in [
+        (lost(0.0, 0.0, 40.0, AtLeast, Evidence::PrimaryLost), Status::Unfit),
+        (lost(2.0, 1.9, 5.1, Exact, Evidence::Lsn), Status::Ok),
+        (None, Status::Unfit),
+    ] {
+        let mut targets = fixture::orders();
+        targets[1].lag = lag;
+        assert_eq!(judged(targets.clone(), "replica-1", "", FAIL).status, Status::Ok, "the primary is heard: {lag:?}");
+        fixture::fail(&mut targets[0], PollFailure::Refused);
+        assert_eq!(judged(targets.clone(), "replica-1", "", PASS).status, Status::Ok, "{lag:?}");
+        assert_eq!(judged(targets, "replica-1", "", FAIL).status, fail, "{lag:?}");
     }
 }
 

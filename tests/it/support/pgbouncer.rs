@@ -16,6 +16,11 @@ pub(crate) struct PgBouncer {
 impl PgBouncer {
     /// Starts one before a server on loopback, with one server connection, or says that it is missing.
     pub(crate) async fn start(upstream: u16) -> Option<Self> {
+        Self::start_with(upstream, "").await
+    }
+
+    /// As [`PgBouncer::start`], with further lines of its configuration.
+    pub(crate) async fn start_with(upstream: u16, settings: &str) -> Option<Self> {
         let program = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"];
         let Some(program) = program.into_iter().find(|program| std::path::Path::new(program).exists()) else {
             super::missing("pgbouncer");
@@ -28,7 +33,7 @@ impl PgBouncer {
         let config = format!(
             "[databases]\n* = host=127.0.0.1 port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = 1\nmax_client_conn = 1000\n",
+             default_pool_size = 1\nmax_client_conn = 1000\n{settings}\n",
             users.display()
         );
         let file = dir.path().join("pgbouncer.ini");

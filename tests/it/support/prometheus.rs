@@ -22,7 +22,7 @@ fn installed(program: &str) -> bool {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes `target` (an address, `/metrics`) each second, or says that it is missing.
+    /// Starts one that scrapes `target` (an address, `/metrics`) each second and judges by our rules, or says that it is missing.
     pub(crate) async fn start(target: &str) -> Option<Self> {
         if !installed("prometheus") {
             super::missing("prometheus");
@@ -31,7 +31,9 @@ impl Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
-             scrape_configs:\n- job_name: pgvigil\n  static_configs: [{{targets: ['{target}']}}]\n"
+             rule_files: ['{}/dashboards/alerts.yml']\n\
+             scrape_configs:\n- job_name: pgvigil\n  static_configs: [{{targets: ['{target}']}}]\n",
+            env!("CARGO_MANIFEST_DIR")
         );
         std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
         let port = super::free_port();
@@ -60,6 +62,13 @@ impl Prometheus {
             .collect()
     }
 
+    /// The rules that it has loaded, with how it fares with each.
+    pub(crate) async fn rules(&self) -> Vec<Value> {
+        let json = http::get(&format!("{}/api/v1/rules", self.url)).await.unwrap().json();
+        let groups = json["data"]["groups"].as_array().cloned().unwrap_or_default();
+        groups.iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect()
+    }
+
     /// Waits until a query has a result, and gives it.
     pub(crate) async fn until_result(&self, promql: &str, patience: Duration) -> Vec<(Value, f64)> {
         until(promql, patience, || async {
@@ -68,6 +77,16 @@ impl Prometheus {
         })
         .await
     }
+}
+
+/// What `promtool check rules` says of a file: whether all is well, and its words.
+pub(crate) fn check_rules(file: &std::path::Path) -> Option<(bool, String)> {
+    if !installed("promtool") {
+        super::missing("promtool");
+        return None;
+    }
+    let output = Command::new("promtool").args(["check", "rules"]).arg(file).output().unwrap();
+    Some((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
 }
 
 /// What `promtool check metrics` finds in the text of a `/metrics`; empty when all is well.
