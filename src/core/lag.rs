@@ -120,7 +120,7 @@ impl LagTracker {
                     server.silent_since.get_or_insert(observation.asked_at);
                 }
                 if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *name) {
-                    primary.failed(observation.answered_at, failure.proves_down());
+                    primary.failed(observation.answered_at, failure);
                 }
             }
         }

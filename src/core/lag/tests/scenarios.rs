@@ -434,8 +434,29 @@ fn nothing_was_written_while_the_primary_was_down() {
         "r",
         11.03,
         Some(0.12),
-        "lsn_plateau 0.12 [0.01, 0.23] exact",
+        "lsn_plateau 0.398 [0.01, 0.785] exact",
     );
+}
+
+#[test]
+fn the_checkpoint_of_a_shutdown_is_wal_that_a_severed_replica_lacks() {
+    // It stops at 11.4 and starts at 40.2. The record of the checkpoint begins at 2,100 and ends at 2,220.
+    let back = || {
+        let mut poll = primary("p", 41.0, 2_300).restarted(40.2, 2_100);
+        poll.primary_mut().checkpoint = Some(Checkpoint { redo_lsn: Lsn::new(2_100), taken_at: stamp(11.0) });
+        poll.observation()
+    };
+    let refuses = |asked| failed("p", asked, 0.0, PollFailure::NotAccepting { reason: "shutting down".to_owned() });
+    for (failures, lsn, truth, expected) in [
+        (vec![refused("p", 12.0), refused("p", 13.0)], 2_100, 29.62, "lsn_plateau 29.553 [29.02, 30.085] exact"),
+        (vec![refused("p", 12.0), refused("p", 13.0)], 2_220, 0.62, "lsn 0.341 [0.01, 0.83] exact"),
+        // The checkpoint takes its time, during which connections are turned away.
+        (vec![refuses(12.0), refused("p", 13.0)], 2_100, 28.1, "lsn_plateau 29.053 [28.02, 30.085] at_most"),
+        (vec![refuses(12.0), hangs("p", 13.0)], 2_100, 2.0, "lsn_plateau 15.452 [0.82, 30.085] at_most"),
+    ] {
+        let polls = and(history(0..=11, |second| writing(second.min(10))), failures);
+        check(and(polls, [back(), standby("r", 41.02, lsn).into()]), "r", 41.03, Some(truth), expected);
+    }
 }
 
 /// `n` is severed at 2,100 with the death of `p` after 10.5 and promoted at 30.0; the first write is at 30.5.
