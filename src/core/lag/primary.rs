@@ -193,11 +193,18 @@ impl Primary {
             return;
         };
         let fork = end.min(flush_lsn);
-        let reached_by = history.truncate(fork);
+        // The fork is where its last whole record ended: at `fork`, or as early as where its replay had come to rest. In
+        // between lies either WAL of the old timeline or what was written over its remains just now.
+        let replayed = standing.replay_lsn.filter(|lsn| standing.settled && *lsn < fork);
+        let reached_by = history.truncate(replayed.unwrap_or(fork));
         // A receiver that was gone may have come back since, unless there was hardly time for that.
         let unseen = answer.asked_at.seconds_since(standing.answered_at);
         if standing.severed && unseen < f64::max(5.0, 5.0 * poll_interval) {
-            history.rest(fork, reached_by.unwrap_or(standing.answered_at), standing.asked_at);
+            let reached_by = match replayed {
+                Some(_) => answer.answered_at,
+                None => reached_by.unwrap_or(standing.answered_at),
+            };
+            history.rest(fork, reached_by, standing.asked_at);
         }
         self.forks.push((answer.state.timeline, fork));
     }

@@ -507,6 +507,19 @@ fn nothing_was_written_before_a_promotion() {
     ] {
         check(and(polls, [poll.into()]), "r", 31.03, Some(truth), expected);
     }
+    // What it received ends in the midst of a record, which the promotion cut off; or it was slow to replay.
+    let half = |asked| standby("n", asked, 2_050).received(2_100).no_receiver().observation();
+    let mut polls = promotion(standby("n", 29.0, 2_050).received(2_100).no_receiver());
+    let before_promotion = polls.len() - 2;
+    polls.insert(before_promotion, half(28.0));
+    check(
+        and(polls.clone(), [standby("r", 31.02, 2_050).no_receiver().into()]),
+        "r",
+        31.03,
+        Some(1.02),
+        "lsn@old_timeline 10.52 [0.01, 21.03] at_most",
+    );
+    check(and(polls, [follower(2_100).into()]), "r", 31.03, Some(0.52), "lsn_plateau 1.52 [0.01, 3.03] at_most");
     // No receiver may be seen, but nothing came after the primary had gone silent.
     let mut polls = promotion(standby("n", 28.0, 2_100).received(2_100));
     let before_promotion = polls.len() - 1;
