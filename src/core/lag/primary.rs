@@ -105,6 +105,8 @@ pub(super) struct Primary {
     pub(super) is_lost: bool,
     /// The first failure since its last answer that proves it down.
     pub(super) down_since: Option<MonoTime>,
+    /// The last of them.
+    pub(super) down_until: Option<MonoTime>,
     /// The first that proves its process gone: one that shuts down still answers, with a refusal, and still writes.
     gone_since: Option<MonoTime>,
     /// Where the WAL common with earlier timelines ends, for each timeline that began while it was watched.
@@ -139,6 +141,7 @@ impl Primary {
             clock: ServerClock::new(answer.clock, answer.asked_at, answer.answered_at),
             is_lost: false,
             down_since: None,
+            down_until: None,
             gone_since: None,
             forks: vec![(answer.state.timeline, before(answer.state.flush_lsn))],
         }
@@ -174,7 +177,7 @@ impl Primary {
         self.started_at = answer.identity.started_at;
         self.answered_at = answer.answered_at;
         self.is_lost = false;
-        (self.down_since, self.gone_since) = (None, None);
+        (self.down_since, self.down_until, self.gone_since) = (None, None, None);
     }
 
     fn was_promoted(
@@ -251,6 +254,7 @@ impl Primary {
         self.is_lost = true;
         if failure.proves_down() {
             self.down_since.get_or_insert(at);
+            self.down_until = Some(at);
         }
         if matches!(failure, PollFailure::Refused) {
             self.gone_since.get_or_insert(at);

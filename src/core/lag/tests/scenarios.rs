@@ -439,6 +439,30 @@ fn nothing_was_written_while_the_primary_was_down() {
 }
 
 #[test]
+fn what_comes_when_the_primary_is_about_to_be_back_is_not_as_old_as_the_outage() {
+    let replica = |asked, received| standby("r", asked, 2_100).committed(10.45).received(received).observation();
+    let polls = vec![refused("p", 11.0), replica(11.02, 2_100), refused("p", 60.0)];
+    let polls = and(history(0..=10, writing), polls);
+    // It has started at 60.2 and been heard by its replica already, which receives faster than it replays.
+    check(
+        and(polls.clone(), [replica(60.8, 2_300)]),
+        "r",
+        60.82,
+        Some(0.6),
+        "lsn~primary_lost 0.4 [0, 50.415] at_least",
+    );
+    // Received before it was found down: that is missing for as long.
+    let polls = and(history(0..=10, writing), [refused("p", 11.0), replica(11.02, 2_300), refused("p", 60.0)]);
+    check(
+        and(polls, [replica(60.8, 2_300)]),
+        "r",
+        60.82,
+        Some(50.3),
+        "lsn+ts~primary_lost 50.355 [49.77, 50.415] exact",
+    );
+}
+
+#[test]
 fn the_checkpoint_of_a_shutdown_is_wal_that_a_severed_replica_lacks() {
     // It stops at 11.4 and starts at 40.2. The record of the checkpoint begins at 2,100 and ends at 2,220.
     let back = || {
