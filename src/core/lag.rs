@@ -62,7 +62,7 @@ use std::time::Duration;
 
 use self::primary::{Primary, PrimaryAnswer};
 use self::server::{LastAnswer, Polled, Server, Standing, Stream};
-use super::observation::{Observation, Positions, PrimaryState, ServerState, StandbyState};
+use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
 use super::time::MonoTime;
 use super::topology::Name;
 use super::wal::Lsn;
@@ -120,7 +120,7 @@ impl LagTracker {
                     server.silent_since.get_or_insert(observation.asked_at);
                 }
                 if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *name) {
-                    primary.failed(observation.answered_at, failure.proves_down());
+                    primary.failed(observation.answered_at, failure);
                 }
             }
         }
@@ -242,6 +242,8 @@ impl LagTracker {
         let primary_is_lost = self.primary.as_ref().is_some_and(|primary| primary.is_lost);
         let nothing_came = server.standing().is_some_and(|before| before.receive_lsn == standing.receive_lsn);
         standing.severed = matches!(standing.receiver, Stream::Absent) || (nothing_came && primary_is_lost);
+        let stood_still = server.standing().is_some_and(|before| before.replay_lsn == standing.replay_lsn);
+        standing.settled = standing.severed && stood_still && state.pause == ReplayPause::NotPaused;
         if let Some(primary) = &self.primary
             && !primary.is_foreign(positions.identity.system_identifier)
         {

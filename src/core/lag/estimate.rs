@@ -165,10 +165,17 @@ impl LagTracker {
                 primary_lost,
             };
         }
-        let (evidence, went_beyond, upper) = match commit.filter(|&commit| after < commit) {
+        let (mut evidence, mut went_beyond, upper) = match commit.filter(|&commit| after < commit) {
             Some(commit) => (Evidence::LsnAndTimestamp, commit.min(by), since_after.min(since(Some(commit)))),
             None => (from_lsn.0, from_lsn.1, since_after),
         };
+        // What is first heard of after an outage was hardly written before it, though that cannot be ruled out.
+        if let Some(down_until) = primary.down_until.map(mono_seconds)
+            && went_beyond < down_until
+            && down_until < by
+        {
+            (evidence, went_beyond) = (from_lsn.0, f64::midpoint(down_until, by));
+        }
         let value = Some(f64::midpoint(asked, answered) - went_beyond);
         Reading { evidence, value, lower, upper, is_floor: primary_lost, primary_lost }
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::server::Standing;
 use super::{SLACK, mono_seconds};
-use crate::core::observation::{Checkpoint, Identity, PrimaryState};
+use crate::core::observation::{Checkpoint, Identity, PollFailure, PrimaryState};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Name;
 use crate::core::wal::{Lsn, Timeline};
@@ -15,6 +15,8 @@ use crate::core::wal_clock::WalClock;
 
 /// A server's clock that moves by more than this against ours has been set, not merely read late. Seconds.
 const STEP: f64 = 0.5;
+/// The control file tells the time of a checkpoint in whole seconds, cut off. Seconds.
+const CHECKPOINT_TIME_UNIT: f64 = 1.0;
 /// An error below a tenth of a millisecond is not believed. Seconds.
 const LEAST_ERROR: f64 = 1e-4;
 
@@ -103,6 +105,10 @@ pub(super) struct Primary {
     pub(super) is_lost: bool,
     /// The first failure since its last answer that proves it down.
     pub(super) down_since: Option<MonoTime>,
+    /// The last of them.
+    pub(super) down_until: Option<MonoTime>,
+    /// The first that proves its process gone: one that shuts down still answers, with a refusal, and still writes.
+    gone_since: Option<MonoTime>,
     /// Where the WAL common with earlier timelines ends, for each timeline that began while it was watched.
     forks: Vec<(Timeline, Lsn)>,
 }
@@ -135,6 +141,8 @@ impl Primary {
             clock: ServerClock::new(answer.clock, answer.asked_at, answer.answered_at),
             is_lost: false,
             down_since: None,
+            down_until: None,
+            gone_since: None,
             forks: vec![(answer.state.timeline, before(answer.state.flush_lsn))],
         }
     }
@@ -169,7 +177,7 @@ impl Primary {
         self.started_at = answer.identity.started_at;
         self.answered_at = answer.answered_at;
         self.is_lost = false;
-        self.down_since = None;
+        (self.down_since, self.down_until, self.gone_since) = (None, None, None);
     }
 
     fn was_promoted(
@@ -188,40 +196,68 @@ impl Primary {
             return;
         };
         let fork = end.min(flush_lsn);
-        let reached_by = history.truncate(fork);
+        // The fork is where its last whole record ended: at `fork`, or as early as where its replay had come to rest. In
+        // between lies either WAL of the old timeline or what was written over its remains just now.
+        let replayed = standing.replay_lsn.filter(|lsn| standing.settled && *lsn < fork);
+        let reached_by = history.truncate(replayed.unwrap_or(fork));
         // A receiver that was gone may have come back since, unless there was hardly time for that.
         let unseen = answer.asked_at.seconds_since(standing.answered_at);
         if standing.severed && unseen < f64::max(5.0, 5.0 * poll_interval) {
-            history.rest(fork, reached_by.unwrap_or(standing.answered_at), standing.asked_at);
+            let reached_by = match replayed {
+                Some(_) => answer.answered_at,
+                None => reached_by.unwrap_or(standing.answered_at),
+            };
+            history.rest(fork, reached_by, standing.asked_at);
         }
         self.forks.push((answer.state.timeline, fork));
     }
 
     /// From the moment it went down until it began to serve again, nothing was written; and the first checkpoint's
-    /// redo position is where the old WAL ended.
+    /// redo position is where the old WAL ended, or where the checkpoint of the shutdown did: that one is WAL, too, which
+    /// a replica without a stream has not got.
     fn was_restarted(&mut self, answer: PrimaryAnswer<'_>, previous_answer: MonoTime, history: &mut WalClock) {
         let Some(checkpoint) = answer.checkpoint else { return };
-        let began = self.clock.map(answer.identity.started_at.max(checkpoint.taken_at));
+        let (started, taken) = (self.clock.map(answer.identity.started_at), self.clock.map(checkpoint.taken_at));
+        let began = started.max(taken);
         if began <= mono_seconds(previous_answer) {
             return;
         }
         let began = from_mono_seconds(began).min(answer.asked_at);
+        let or_before = |since: Option<MonoTime>| since.map_or(began, |since| since.min(began));
+        let ended = or_before(self.down_since);
         let flush_lsn = answer.state.flush_lsn;
         history.truncate(flush_lsn);
         let end = match history.last() {
             Some(last) if checkpoint.redo_lsn < last.lsn && last.reached_by < began => last.lsn,
             _ => checkpoint.redo_lsn,
         };
-        if end <= flush_lsn {
-            history.rest(end, self.down_since.map_or(began, |down_since| down_since.min(began)), began);
+        if end > flush_lsn {
+            return;
+        }
+        let taken_after = taken - self.clock.uncertainty();
+        if end > checkpoint.redo_lsn || started <= taken || mono_seconds(ended) < taken_after {
+            history.rest(end, ended, began);
+            return;
+        }
+        // It may be the shutdown's: then its record, which begins at the redo position, was written before the outage.
+        history.rest(end, ended, from_mono_seconds(taken_after).min(began));
+        let record = Lsn::new(end.as_u64() + 1);
+        if record <= flush_lsn {
+            let is_the_shutdowns = taken + CHECKPOINT_TIME_UNIT < started;
+            let written_by = if is_the_shutdowns { or_before(self.gone_since) } else { answer.answered_at };
+            history.rest(record, written_by, began);
         }
     }
 
     /// A poll of it failed.
-    pub(super) fn failed(&mut self, at: MonoTime, proves_down: bool) {
+    pub(super) fn failed(&mut self, at: MonoTime, failure: &PollFailure) {
         self.is_lost = true;
-        if proves_down && self.down_since.is_none() {
-            self.down_since = Some(at);
+        if failure.proves_down() {
+            self.down_since.get_or_insert(at);
+            self.down_until = Some(at);
+        }
+        if matches!(failure, PollFailure::Refused) {
+            self.gone_since.get_or_insert(at);
         }
     }
 

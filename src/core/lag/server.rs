@@ -45,6 +45,9 @@ pub(super) struct Standing {
     pub(super) receiver: Stream,
     /// Nothing could reach it any more: no receiver ran, or nothing came while the primary was lost.
     pub(super) severed: bool,
+    /// Severed, and its replay stood still although nothing was known to hold it: what it received beyond is likely the
+    /// beginning of a record whose end never came.
+    pub(super) settled: bool,
     /// It had replayed all that was known of the primary's WAL.
     pub(super) caught_up: bool,
 }
@@ -105,6 +108,7 @@ impl Standing {
             control_timeline: state.control_timeline,
             receiver: Stream::new(&state.receiver),
             severed: false,
+            settled: false,
             caught_up: false,
         }
     }

@@ -434,8 +434,53 @@ fn nothing_was_written_while_the_primary_was_down() {
         "r",
         11.03,
         Some(0.12),
-        "lsn_plateau 0.12 [0.01, 0.23] exact",
+        "lsn_plateau 0.398 [0.01, 0.785] exact",
     );
+}
+
+#[test]
+fn what_comes_when_the_primary_is_about_to_be_back_is_not_as_old_as_the_outage() {
+    let replica = |asked, received| standby("r", asked, 2_100).committed(10.45).received(received).observation();
+    let polls = vec![refused("p", 11.0), replica(11.02, 2_100), refused("p", 60.0)];
+    let polls = and(history(0..=10, writing), polls);
+    // It has started at 60.2 and been heard by its replica already, which receives faster than it replays.
+    check(
+        and(polls.clone(), [replica(60.8, 2_300)]),
+        "r",
+        60.82,
+        Some(0.6),
+        "lsn~primary_lost 0.4 [0, 50.415] at_least",
+    );
+    // Received before it was found down: that is missing for as long.
+    let polls = and(history(0..=10, writing), [refused("p", 11.0), replica(11.02, 2_300), refused("p", 60.0)]);
+    check(
+        and(polls, [replica(60.8, 2_300)]),
+        "r",
+        60.82,
+        Some(50.3),
+        "lsn+ts~primary_lost 50.355 [49.77, 50.415] exact",
+    );
+}
+
+#[test]
+fn the_checkpoint_of_a_shutdown_is_wal_that_a_severed_replica_lacks() {
+    // It stops at 11.4 and starts at 40.2. The record of the checkpoint begins at 2,100 and ends at 2,220.
+    let back = || {
+        let mut poll = primary("p", 41.0, 2_300).restarted(40.2, 2_100);
+        poll.primary_mut().checkpoint = Some(Checkpoint { redo_lsn: Lsn::new(2_100), taken_at: stamp(11.0) });
+        poll.observation()
+    };
+    let refuses = |asked| failed("p", asked, 0.0, PollFailure::NotAccepting { reason: "shutting down".to_owned() });
+    for (failures, lsn, truth, expected) in [
+        (vec![refused("p", 12.0), refused("p", 13.0)], 2_100, 29.62, "lsn_plateau 29.553 [29.02, 30.085] exact"),
+        (vec![refused("p", 12.0), refused("p", 13.0)], 2_220, 0.62, "lsn 0.341 [0.01, 0.83] exact"),
+        // The checkpoint takes its time, during which connections are turned away.
+        (vec![refuses(12.0), refused("p", 13.0)], 2_100, 28.1, "lsn_plateau 29.053 [28.02, 30.085] at_most"),
+        (vec![refuses(12.0), hangs("p", 13.0)], 2_100, 2.0, "lsn_plateau 15.452 [0.82, 30.085] at_most"),
+    ] {
+        let polls = and(history(0..=11, |second| writing(second.min(10))), failures);
+        check(and(polls, [back(), standby("r", 41.02, lsn).into()]), "r", 41.03, Some(truth), expected);
+    }
 }
 
 /// `n` is severed at 2,100 with the death of `p` after 10.5 and promoted at 30.0; the first write is at 30.5.
@@ -486,6 +531,19 @@ fn nothing_was_written_before_a_promotion() {
     ] {
         check(and(polls, [poll.into()]), "r", 31.03, Some(truth), expected);
     }
+    // What it received ends in the midst of a record, which the promotion cut off; or it was slow to replay.
+    let half = |asked| standby("n", asked, 2_050).received(2_100).no_receiver().observation();
+    let mut polls = promotion(standby("n", 29.0, 2_050).received(2_100).no_receiver());
+    let before_promotion = polls.len() - 2;
+    polls.insert(before_promotion, half(28.0));
+    check(
+        and(polls.clone(), [standby("r", 31.02, 2_050).no_receiver().into()]),
+        "r",
+        31.03,
+        Some(1.02),
+        "lsn@old_timeline 10.52 [0.01, 21.03] at_most",
+    );
+    check(and(polls, [follower(2_100).into()]), "r", 31.03, Some(0.52), "lsn_plateau 1.52 [0.01, 3.03] at_most");
     // No receiver may be seen, but nothing came after the primary had gone silent.
     let mut polls = promotion(standby("n", 28.0, 2_100).received(2_100));
     let before_promotion = polls.len() - 1;

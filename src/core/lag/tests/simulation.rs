@@ -51,6 +51,8 @@ struct World {
     timeline: u32,
     started: f64,
     redo_lsn: u64,
+    /// When the checkpoint was taken that it knows of when it starts.
+    checkpoint: f64,
     told_start: f64,
     /// It is down until then: refuses connections and writes nothing.
     down_until: f64,
@@ -91,6 +93,7 @@ impl World {
             timeline: 1,
             started: -1e5,
             redo_lsn: 500,
+            checkpoint: -1e5,
             told_start: -1e5,
             down_until: 0.0,
             hangs_until: 0.0,
@@ -136,6 +139,10 @@ impl World {
                 self.down_until = until;
                 self.started = until - 0.05;
                 self.redo_lsn = self.lsn;
+                self.checkpoint = self.started + 0.02;
+                if self.dice.one_in(2) {
+                    self.shut_down();
+                }
             }
             8 if !self.is_down() && self.primary == "p" => self.promote_at = Some(until),
             9 => self.primary_ahead += self.dice.between(-20.0, 20.0),
@@ -159,6 +166,18 @@ impl World {
             replica.is_leaf = false;
             if replica.receive_lsn > fork {
                 replica.fork = Some(fork);
+            }
+        }
+    }
+
+    /// It stops in good order: ends its WAL with a checkpoint, which it still sends to those who listen.
+    fn shut_down(&mut self) {
+        self.checkpoint = self.now - self.dice.between(0.0, 0.3);
+        self.lsn += 120;
+        self.wal.push(Write { time: self.now, lsn: self.lsn, commit: None });
+        for replica in &mut self.replicas {
+            if !replica.is_leaf && replica.cut_until < self.now && replica.fork.is_none() {
+                replica.receive_lsn = self.lsn;
             }
         }
     }
@@ -238,6 +257,9 @@ impl World {
             self.told_start = self.started;
             // The stamp is of the server's own clock.
             poll = poll.restarted(self.started + self.primary_ahead, self.redo_lsn);
+            // The control file tells whole seconds.
+            let taken_at = stamp((self.checkpoint + self.primary_ahead).floor());
+            poll.primary_mut().checkpoint = Some(Checkpoint { redo_lsn: Lsn::new(self.redo_lsn), taken_at });
         }
         poll.started = self.started + self.primary_ahead;
         for k in 0..self.replicas.len() {
