@@ -17,3 +17,4 @@ mod rig;
 mod scenarios;
 mod sns;
 mod support;
+mod truth;
