@@ -25,3 +25,4 @@ mod series;
 mod sns;
 mod support;
 mod tls;
+mod truth;
