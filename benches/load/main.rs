@@ -27,8 +27,10 @@ const PHASES: [&str; 5] = ["poll", "fleet", "http", "metrics", "exporter"];
 fn main() -> ExitCode {
     // Cargo adds `--bench`; without it this is a run of all targets' tests, where nothing is to be timed.
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == bare::ARGUMENT) {
-        return told(bare::run(&arguments[1..]));
+    match arguments.first().map(String::as_str) {
+        Some(bare::LOOP) => return told(bare::run_loop(&arguments[1..])),
+        Some(bare::RESPONDER) => return told(bare::run_responder(&arguments[1..])),
+        _ => {}
     }
     let is_bench = arguments.iter().any(|argument| argument == "--bench");
     arguments.retain(|argument| !argument.starts_with("--"));

@@ -50,7 +50,7 @@ async fn questions(rig: &Rig) -> Outcome<[String; 2]> {
 
 async fn bare_loop(rig: &Rig, questions: &[String; 2]) -> Outcome<Cost> {
     let mut process = Measured::start(&std::env::current_exe()?, |command| {
-        command.arg(bare::ARGUMENT).arg(N_TARGETS.to_string());
+        command.arg(bare::LOOP).arg(N_TARGETS.to_string());
         for (dsn, sql) in rig.dsns(OURS).iter().zip(questions) {
             command.arg(dsn).arg(sql);
         }

@@ -91,8 +91,8 @@ async fn connect(port: u16) -> Outcome<Client> {
 /// A measured daemon.
 pub(crate) struct Daemon {
     pub(crate) process: Measured,
-    /// `http://` and address.
-    pub(crate) url: String,
+    /// Where it listens.
+    pub(crate) address: String,
     agent: ureq::Agent,
     _dir: tempfile::TempDir,
 }
@@ -109,7 +109,7 @@ impl Daemon {
             command.arg("run").arg("--config").arg(&file);
             command.env("PGVIGIL_SERVER__LISTEN", &listen).env("RUST_LOG", "off");
         })?;
-        let mut daemon = Self { process, url: format!("http://{listen}"), agent: ureq::agent(), _dir: dir };
+        let mut daemon = Self { process, address: listen, agent: ureq::agent(), _dir: dir };
         // All targets are one pair of servers here, to which a thousand connections at once are many.
         for _ in 0..300 {
             if daemon.get("/readyz").is_ok() && !daemon.misses_a_target()? {
@@ -123,7 +123,7 @@ impl Daemon {
 
     /// The body of a page; anything but 200 is an error.
     pub(crate) fn get(&self, path: &str) -> Outcome<String> {
-        let mut answer = self.agent.get(format!("{}{path}", self.url)).call()?;
+        let mut answer = self.agent.get(format!("http://{}{path}", self.address)).call()?;
         Ok(answer.body_mut().with_config().limit(1 << 30).read_to_string()?)
     }
 

@@ -153,7 +153,9 @@ impl Dialog {
     async fn connect(&mut self, began: MonoTime) -> Result<(), PollFailure> {
         self.close();
         let limits = Limits { connect: self.time_left(began), ..Limits::within(self.timeout) };
-        let session = postgres::connect(&self.conninfo, &limits, self.settings, &self.trust).await?;
+        // Boxed: else each target would keep room for this its life long, and it is most of all that it needs.
+        let connecting = Box::pin(postgres::connect(&self.conninfo, &limits, self.settings, &self.trust));
+        let session = connecting.await?;
         self.settings = session.settings();
         self.session = Some(session);
         Ok(())

@@ -106,13 +106,39 @@ struct Entry {
     since: Option<ServerTime>,
 }
 
+/// Rows as entries, sorted by key. Those that share a key are one entry.
+fn entries(rows: &[StatementRow]) -> Vec<(StatementKey, Entry)> {
+    let entry = |row: &StatementRow| Entry {
+        datname: Arc::clone(&row.datname),
+        totals: StatementTotals::of(row),
+        since: row.since,
+    };
+    let mut entries: Vec<_> = rows.iter().map(|row| (row.key, entry(row))).collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries.dedup_by(|(key, entry), (first_key, first)| {
+        let is_same = key == first_key;
+        if is_same {
+            first.totals.add(&entry.totals);
+        }
+        is_same
+    });
+    entries.shrink_to_fit();
+    entries
+}
+
+fn entry_of<'a>(entries: &'a [(StatementKey, Entry)], key: &StatementKey) -> Option<&'a Entry> {
+    let position = entries.binary_search_by_key(key, |(key, _)| *key).ok()?;
+    entries.get(position).map(|(_, entry)| entry)
+}
+
 /// Turns the server's entries, survey by survey, into counters.
 #[derive(Debug, Default)]
 pub struct StatementTracker {
     /// The server process whose entries `previous` holds. Another one starts from a new baseline: behind one name there
     /// may now be another server, whose entries have nothing to do with the former's.
     server_started_at: Option<ServerTime>,
-    previous: HashMap<StatementKey, Entry>,
+    /// Sorted by key, without room to spare: there may be thousands, for each target.
+    previous: Vec<(StatementKey, Entry)>,
     databases: BTreeMap<Arc<str>, StatementTotals>,
     /// Statements that are or were among the top, each with the number of the survey when it last was.
     shown: HashMap<(Arc<str>, i64), (StatementTotals, u64)>,
@@ -133,16 +159,7 @@ impl StatementTracker {
         self.last_reset_at = statements.reset_at;
         self.surveys += 1;
 
-        let mut current: HashMap<StatementKey, Entry> = HashMap::with_capacity(statements.rows.len());
-        for row in &statements.rows {
-            let entry = current.entry(row.key).or_insert_with(|| Entry {
-                datname: Arc::clone(&row.datname),
-                totals: StatementTotals::default(),
-                since: row.since,
-            });
-            entry.totals.add(&StatementTotals::of(row));
-        }
-
+        let current = entries(&statements.rows);
         let mut recent: HashMap<(Arc<str>, i64), StatementTotals> = HashMap::new();
         let mut restarted_entries = false;
         for (key, entry) in &current {
@@ -150,7 +167,7 @@ impl StatementTracker {
             if is_baseline {
                 continue;
             }
-            let kept = match self.previous.get(key) {
+            let kept = match entry_of(&self.previous, key) {
                 Some(earlier) if earlier.since == entry.since => entry.totals.since(&earlier.totals),
                 Some(_) => None,
                 // An entry that was not there at the last survey: all it has was added since.

@@ -143,6 +143,8 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToke
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(MAX_HEAD_BYTES)
+            // Head and body are small: copied into one buffer they cost the kernel less than a vector of two.
+            .writev(false)
             .serve_connection(TokioIo::new(stream), service)
     );
     let ended = tokio::select! {
