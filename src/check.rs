@@ -214,7 +214,7 @@ fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> 
             user: identity.user.clone(),
             missing_grants,
             missing_extensions,
-            slots: probe.survey.as_ref().ok().map(|facts| facts.slots.len()),
+            slots: probe.survey.as_ref().ok().and_then(|facts| Some(facts.slots.as_ref()?.len())),
         }),
         to_fix,
     }

@@ -118,8 +118,7 @@ impl Engine {
                 observation.answered_at.duration_since(observation.asked_at),
             ),
             Event::Surveyed(survey) => {
-                self.metrics
-                    .surveyed(survey.outcome.as_ref().err(), survey.answered_at.duration_since(survey.asked_at));
+                self.metrics.surveyed(survey.outcome.as_ref(), survey.answered_at.duration_since(survey.asked_at));
             }
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());

@@ -11,6 +11,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry,
 
 use crate::core::ledger::SendFailure;
 use crate::core::observation::PollFailure;
+use crate::core::survey::SurveyFacts;
 
 /// Upper bounds in seconds. A poll on a local network takes about a millisecond, and none may take longer than its limit.
 const POLL_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
@@ -60,7 +61,7 @@ const SURVEYS: Family = Family {
     name: "pgvigil_surveys_total",
     kind: "counter",
     labels: &["outcome"],
-    help: "Slow polls (connections, slots, statements), by outcome: ok, or the kind of failure.",
+    help: "Slow polls, by outcome: ok, partial (pgvigil_survey_failure says of what), or the kind of failure.",
 };
 const SURVEY_DURATION: Family = Family {
     name: "pgvigil_survey_duration_seconds",
@@ -110,6 +111,7 @@ impl SelfMetrics {
             metrics.polls.with_label_values(&[outcome]);
             metrics.surveys.with_label_values(&[outcome]);
         }
+        metrics.surveys.with_label_values(&[PARTIAL]);
         for notifier in notifiers {
             for outcome in DELIVERY_OUTCOMES {
                 metrics.notifications.with_label_values(&[notifier, outcome]);
@@ -145,9 +147,12 @@ impl SelfMetrics {
         self.poll_duration.observe(took.as_secs_f64());
     }
 
-    /// A slow poll ended; `failure` is why it gave nothing.
-    pub fn surveyed(&self, failure: Option<&PollFailure>, took: Duration) {
-        count(&self.surveys, failure);
+    /// A slow poll ended with what it gave, or why it gave nothing.
+    pub fn surveyed(&self, outcome: Result<&SurveyFacts, &PollFailure>, took: Duration) {
+        match outcome {
+            Ok(facts) if !facts.failures.is_empty() => self.surveys.with_label_values(&[PARTIAL]).inc(),
+            outcome => count(&self.surveys, outcome.err()),
+        }
         self.survey_duration.observe(took.as_secs_f64());
     }
 
@@ -167,6 +172,9 @@ impl SelfMetrics {
         }
     }
 }
+
+/// The outcome of a survey that tells some of what was asked.
+const PARTIAL: &str = "partial";
 
 const VALID: &str = "names, labels and buckets are constants, valid and different";
 
@@ -211,7 +219,7 @@ mod tests {
         let metrics = SelfMetrics::new(&["pager"]);
         metrics.polled(None, Duration::from_millis(2));
         metrics.polled(Some(&PollFailure::Refused), Duration::from_millis(2));
-        metrics.surveyed(Some(&PollFailure::Lost { reason: "reset".to_owned() }), Duration::from_secs(9));
+        metrics.surveyed(Err(&PollFailure::Lost { reason: "reset".to_owned() }), Duration::from_secs(9));
         metrics.delivered("pager", None);
         metrics.delivered("pager", Some(&SendFailure::Transient("busy".to_owned())));
         metrics.delivered("pager", Some(&SendFailure::Permanent("gone".to_owned())));

@@ -1,9 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::core::observation::{
-    PrimaryState, ReplayPause, ServerState, Sessions, Slot, StandbyState, SurveyFacts, WalReceiver, WalSender,
-};
+use crate::core::observation::{PrimaryState, ReplayPause, ServerState, StandbyState, WalReceiver, WalSender};
+use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::wal::{Lsn, Timeline};
 
@@ -85,10 +84,10 @@ fn survey(n_slots: usize) -> SurveyFacts {
         retained_bytes: None,
     };
     SurveyFacts {
-        sessions: Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 },
-        slots: vec![slot; n_slots],
-        statements: None,
-        apply_delay_seconds: 0.0,
+        sessions: Some(Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 }),
+        slots: Some(vec![slot; n_slots]),
+        apply_delay_seconds: Some(0.0),
+        ..SurveyFacts::default()
     }
 }
 

@@ -11,14 +11,15 @@ use super::decode::by_statement;
 use super::postgres;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
-use super::queries::{Optional, Refused, is_refusal, is_wrong_role, survey};
+use super::queries::survey::{self, Topic};
+use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
 use super::session::{Limits, Session, SettingsBy};
 use super::tls::Trust;
 use crate::clock;
 use crate::core::observation::{
-    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ServerState, StandbyState,
-    SurveyFacts, WalSender,
+    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ServerState, StandbyState, WalSender,
 };
+use crate::core::survey::SurveyFacts;
 use crate::core::time::MonoTime;
 use crate::core::topology::{Role, TargetId};
 use crate::core::wal::Timeline;
@@ -56,8 +57,8 @@ pub(crate) struct Dialog {
     refused: Refused,
     /// When the first of `refused` was.
     refused_at: Option<MonoTime>,
-    /// A survey that was refused as a whole, and when.
-    survey_refused: Option<(PollFailure, MonoTime)>,
+    /// Topics of the survey that were refused, and when.
+    topics_refused: Vec<(&'static str, PollFailure, MonoTime)>,
     session: Option<Session>,
     about: Option<Box<About>>,
     /// What is waited for, should it take too long.
@@ -95,7 +96,7 @@ impl Dialog {
             settings: SettingsBy::default(),
             refused: Refused::default(),
             refused_at: None,
-            survey_refused: None,
+            topics_refused: Vec::new(),
             session: None,
             about: None,
             doing: "",
@@ -128,26 +129,136 @@ impl Dialog {
         }
     }
 
-    /// The slow facts. To be asked when [`Dialog::positions`] was: there must be a session.
+    /// The slow facts. To be asked when [`Dialog::positions`] was: there must be a session. What was answered when the
+    /// time is over counts; what was not is among [`SurveyFacts::failures`].
     ///
     /// # Errors
-    /// No answer in time, a refusal, or an answer that cannot be read.
+    /// Nothing was answered.
     pub(crate) async fn survey(&mut self, statements: bool) -> Result<Answered<SurveyFacts>, PollFailure> {
         let began = clock::now();
-        if let Some((failure, at)) = &self.survey_refused {
-            if began.duration_since(*at) < REFUSAL_AGE {
-                return Err(failure.clone());
+        self.topics_refused.retain(|(_, _, at)| began.duration_since(*at) < REFUSAL_AGE);
+        let is_old = |about: &About| began.duration_since(about.asked_at) > IDENTITY_AGE;
+        if self.about.as_deref().is_none_or(is_old) {
+            let introduced = tokio::time::timeout(self.timeout, self.introduce()).await;
+            let introduced = self.within_limit(introduced);
+            // Aurora introduces itself with an error about its positions; a survey it can answer.
+            if self.about.is_none() {
+                introduced?;
             }
-            self.survey_refused = None;
         }
-        let answer = tokio::time::timeout(self.timeout, self.ask_survey(statements)).await;
-        let answer = self.within_limit(answer);
-        if let Err(failure) = &answer
-            && is_refusal(failure)
+        let mut facts = SurveyFacts::default();
+        let mut topics: Vec<&'static Topic> = Vec::new();
+        for topic in survey::TOPICS {
+            match self.topics_refused.iter().find(|(refused, _, _)| *refused == topic.name) {
+                Some((_, failure, _)) => facts.failures.push((topic.name, failure.clone())),
+                None => topics.push(topic),
+            }
+        }
+        let asked_at = clock::now();
+        let mut n_answered = 0;
+        for _ in 0..MAX_ROUNDS {
+            let answers = self.ask_topics(&mut topics, statements, began).await;
+            let mut again = Vec::new();
+            for (topic, answer) in topics.into_iter().zip(answers) {
+                match answer.and_then(|messages| self.read_topic(topic, statements, &messages, &mut facts)) {
+                    Ok(()) => n_answered += 1,
+                    Err(failure) if self.leave_out(&failure) => again.push(topic),
+                    Err(failure) => {
+                        if is_refusal(&failure) {
+                            self.note_refusal(topic, &failure);
+                        }
+                        facts.failures.push((topic.name, failure));
+                    }
+                }
+            }
+            topics = again;
+            if topics.is_empty() {
+                break;
+            }
+        }
+        if n_answered == 0
+            && let Some((_, failure)) = facts.failures.first()
         {
-            self.survey_refused = Some((failure.clone(), clock::now()));
+            return Err(failure.clone());
         }
-        answer
+        Ok(Answered { facts, asked_at, answered_at: clock::now() })
+    }
+
+    /// The answers to `topics`, in their order; those that have nothing to ask are taken out. Each that is not in hand
+    /// when the time is over has failed with that.
+    async fn ask_topics(
+        &mut self,
+        topics: &mut Vec<&'static Topic>,
+        statements: bool,
+        began: MonoTime,
+    ) -> Vec<Result<Vec<SimpleQueryMessage>, PollFailure>> {
+        let Some(context) = self.context(statements) else {
+            return topics.iter().map(|_| Err(no_session())).collect();
+        };
+        let mut questions = Vec::with_capacity(topics.len());
+        topics.retain(|topic| match topic.sql(context) {
+            Some(sql) => {
+                questions.push(sql);
+                true
+            }
+            None => false,
+        });
+        let left = self.time_left(began);
+        let mut answers = Vec::with_capacity(questions.len());
+        let outcome = match &mut self.session {
+            Some(session) => {
+                let asking = session.simple_queries(&questions, |_, answer| answers.push(answer));
+                tokio::time::timeout(left, asking).await
+            }
+            None => Ok(()),
+        };
+        if let Some(topic) = topics.get(answers.len()) {
+            self.doing = topic.name;
+            let failure = match self.within_limit(outcome.map(Ok)) {
+                Err(failure) => failure,
+                Ok(()) => no_session(),
+            };
+            answers.resize_with(questions.len(), || Err(failure.clone()));
+        }
+        for answer in &answers {
+            // An extension that was changed has other columns now: to be asked about before the next survey.
+            if let (Err(PollFailure::Sql { .. }), Some(about)) = (answer, &mut self.about) {
+                about.asked_at = MonoTime::from_nanos(i64::MIN / 2);
+            }
+        }
+        if answers.iter().any(|answer| answer.as_ref().err().is_some_and(ends_session)) {
+            self.close();
+        }
+        answers
+    }
+
+    fn read_topic(
+        &self,
+        topic: &Topic,
+        statements: bool,
+        messages: &[SimpleQueryMessage],
+        facts: &mut SurveyFacts,
+    ) -> Result<(), PollFailure> {
+        let context = self.context(statements).ok_or_else(no_session)?;
+        let read = by_statement(messages, topic.name).and_then(|rows| topic.decode(context, &rows, facts));
+        match &self.session {
+            // A value that cannot be read is repeated in the failure.
+            Some(session) => read.map_err(|failure| session.without_password(failure)),
+            None => read,
+        }
+    }
+
+    fn context(&self, statements: bool) -> Option<survey::Context<'_>> {
+        let about = self.about.as_deref()?;
+        Some(survey::Context { about: &about.introduction, role: about.role, refused: self.refused, statements })
+    }
+
+    fn note_refusal(&mut self, topic: &Topic, refusal: &PollFailure) {
+        info!(
+            cluster = %self.target.cluster, target = %self.target.target, topic = topic.name, error = %refusal,
+            "the server refuses a question; left out for an hour"
+        );
+        self.topics_refused.push((topic.name, refusal.clone(), clock::now()));
     }
 
     async fn connect(&mut self, began: MonoTime) -> Result<(), PollFailure> {
@@ -198,7 +309,7 @@ impl Dialog {
         self.doing = doing;
         match &mut self.session {
             Some(session) => session.simple_query(sql).await,
-            None => Err(PollFailure::Lost { reason: "no session".to_owned() }),
+            None => Err(no_session()),
         }
     }
 
@@ -329,40 +440,6 @@ impl Dialog {
                 about.names.iter().find(|(pid, _)| *pid == sender.pid).and_then(|(_, name)| name.clone());
         }
     }
-
-    async fn ask_survey(&mut self, statements: bool) -> Result<Answered<SurveyFacts>, PollFailure> {
-        let is_old = |about: &About| clock::now().duration_since(about.asked_at) > IDENTITY_AGE;
-        if self.about.as_deref().is_none_or(is_old) {
-            // Aurora introduces itself with an error about its positions; a survey it can answer.
-            let introduced = self.introduce().await;
-            if self.about.is_none() {
-                introduced?;
-            }
-        }
-        for _ in 0..MAX_ROUNDS {
-            let Some(about) = &self.about else { break };
-            let sql = survey::Question::new(&about.introduction, statements, self.refused)?.sql();
-            let asked_at = clock::now();
-            let answer = self.ask("asking for its sessions, slots and statements", &sql).await;
-            let answered_at = clock::now();
-            let Some(about) = &mut self.about else { break };
-            match answer {
-                Ok(messages) => {
-                    let question = survey::Question::new(&about.introduction, statements, self.refused)?;
-                    let facts = question.decode(&by_statement(&messages, "survey")?)?;
-                    return Ok(Answered { facts, asked_at, answered_at });
-                }
-                Err(refusal) => {
-                    // An extension that was changed has other columns now: to be asked about before the next survey.
-                    about.asked_at = MonoTime::from_nanos(i64::MIN / 2);
-                    if !self.leave_out(&refusal) {
-                        return Err(refusal);
-                    }
-                }
-            }
-        }
-        Err(PollFailure::Lost { reason: "no session".to_owned() })
-    }
 }
 
 impl About {
@@ -434,6 +511,10 @@ impl About {
             senders: reading.senders,
         }))
     }
+}
+
+fn no_session() -> PollFailure {
+    PollFailure::Lost { reason: "no session".to_owned() }
 }
 
 /// After these the session is of no use, whatever the client has noticed of it.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
-use crate::core::observation::{Identity, PollFailure, Positions, SurveyFacts};
+use crate::core::observation::{Identity, PollFailure, Positions};
+use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
 
 use self::beat::BeatTask;

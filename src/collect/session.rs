@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsStream};
 use tokio_postgres::{Client, Connection, SimpleQueryMessage};
@@ -182,49 +183,87 @@ impl Session {
         }
     }
 
+    /// Asks several questions at once: one round trip, and each has its own outcome. They are answered in turn, each
+    /// handed to `take` as it comes, so that what was answered is in hand should the wait for the rest be given up.
+    pub async fn simple_queries(
+        &mut self,
+        questions: &[String],
+        mut take: impl FnMut(usize, Result<Vec<SimpleQueryMessage>, PollFailure>),
+    ) {
+        if self.settings == SettingsBy::Transaction {
+            // Each in a transaction of its own, which a failure leaves open: one after the other.
+            for (position, sql) in questions.iter().enumerate() {
+                let answer = self.simple_query(sql).await;
+                take(position, answer);
+            }
+            return;
+        }
+        let Self { client, connection, lost, password, allowance, .. } = self;
+        let mut answers: FuturesOrdered<_> = questions.iter().map(|sql| parts(client, sql)).collect();
+        for position in 0..questions.len() {
+            let answer = if let Some(lost) = lost {
+                Err(lost.clone())
+            } else {
+                allowance.renew();
+                let next = async { answers.next().await.unwrap_or(Err(Interruption::Closed)) };
+                while_driving(connection, lost, next).await
+            };
+            take(position, answer.map_err(|failure| failure::without(failure, password.as_ref())));
+        }
+    }
+
     async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
         self.allowance.renew();
         let Self { client, connection, lost, password, .. } = self;
-        let mut answer = pin!(parts(client, sql));
-        let outcome = poll_fn(|cx| {
-            let mut ending = None;
-            // The first round sends the question, the second takes up what the connection has read.
-            for _ in 0..2 {
-                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                    return Poll::Ready(match (answer, ending.take()) {
-                        (Err(Interruption::Closed), Some(ending)) => Err(ending),
-                        (Err(Interruption::Closed), None) => Err(closed()),
-                        (Err(Interruption::Other(failure)), _) => Err(failure),
-                        (Err(Interruption::TooLong), _) => {
-                            *lost = Some(failure::too_much());
-                            Err(failure::too_much())
-                        }
-                        (Ok(messages), _) => Ok(messages),
-                    });
-                }
-                if ending.is_none()
-                    && let Poll::Ready(end) = drive(connection, cx)
-                {
-                    *lost = Some(end.clone());
-                    ending = Some(end);
-                }
-            }
-            match ending {
-                Some(ending) => Poll::Ready(Err(ending)),
-                None => Poll::Pending,
-            }
-        })
-        .await;
-        outcome.map_err(|failure| failure::without(failure, password.as_ref()))
+        let answer = while_driving(connection, lost, parts(client, sql)).await;
+        answer.map_err(|failure| failure::without(failure, password.as_ref()))
     }
 
     /// A failure without the password that the server was given, should it have repeated it.
     pub(super) fn without_password(&self, failure: PollFailure) -> PollFailure {
         failure::without(failure, self.password.as_ref())
     }
+}
+
+/// Waits for an answer and lets the connection send and read meanwhile. `lost` learns how the connection ended, if it did.
+async fn while_driving<T>(
+    connection: &mut Wired,
+    lost: &mut Option<PollFailure>,
+    answer: impl Future<Output = Result<T, Interruption>>,
+) -> Result<T, PollFailure> {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| {
+        let mut ending = None;
+        // The first round sends the question, the second takes up what the connection has read.
+        for _ in 0..2 {
+            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                return Poll::Ready(match (answer, ending.take()) {
+                    (Err(Interruption::Closed), Some(ending)) => Err(ending),
+                    (Err(Interruption::Closed), None) => Err(closed()),
+                    (Err(Interruption::Other(failure)), _) => Err(failure),
+                    (Err(Interruption::TooLong), _) => {
+                        *lost = Some(failure::too_much());
+                        Err(failure::too_much())
+                    }
+                    (Ok(answer), _) => Ok(answer),
+                });
+            }
+            if ending.is_none()
+                && let Poll::Ready(end) = drive(connection, cx)
+            {
+                *lost = Some(end.clone());
+                ending = Some(end);
+            }
+        }
+        match ending {
+            Some(ending) => Poll::Ready(Err(ending)),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Why an answer has no end.

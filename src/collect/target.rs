@@ -11,7 +11,8 @@ use super::beat::Seat;
 use super::dialog::Dialog;
 use crate::clock;
 use crate::core::fleet::Event;
-use crate::core::observation::{Observation, PollFailure, Positions, Survey};
+use crate::core::observation::{Observation, PollFailure, Positions};
+use crate::core::survey::Survey;
 use crate::core::time::MonoTime;
 use crate::core::topology::{Role, TargetId};
 

@@ -152,7 +152,7 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
                 finding(&["rule", &position, key], format!("{} is too long; {MONTH_IS_MEANT}", told(duration)));
             }
         }
-        match Rule::parse(config, SIGNALS) {
+        match Rule::parse(config, &SIGNALS) {
             Ok(rule)
                 if rule.condition.signal.unit == Unit::Seconds
                     && rule.condition.threshold > LONGEST_IN_RULE.as_secs_f64() =>
@@ -169,7 +169,7 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
     if !written.rule.is_empty() {
         return rules;
     }
-    preset().iter().filter_map(|config| Rule::parse(config, SIGNALS).ok()).collect()
+    preset().iter().filter_map(|config| Rule::parse(config, &SIGNALS).ok()).collect()
 }
 
 fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str], String)) {

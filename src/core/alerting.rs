@@ -374,8 +374,9 @@ fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(Stri
         add("method", lag.method.to_string());
         add("lower_seconds", format!("{:.3}", lag.lower));
         add("upper_seconds", format!("{:.3}", lag.upper));
-        if let Some(survey) = target.survey.as_ref().filter(|survey| survey.facts.apply_delay_seconds > 0.0) {
-            add("apply_delay_seconds", format!("{:.3}", survey.facts.apply_delay_seconds));
+        let delay = target.survey.as_ref().and_then(|survey| survey.facts.apply_delay_seconds);
+        if let Some(delay) = delay.filter(|delay| *delay > 0.0) {
+            add("apply_delay_seconds", format!("{delay:.3}"));
         }
     }
     if let Some(failing) = &target.failing {

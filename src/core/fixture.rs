@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
 use super::observation::{
-    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerState, Sessions,
-    Slot, StandbyState, StatementsAccess, SurveyFacts, WalReceiver, WalSender,
+    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerState,
+    StandbyState, StatementsAccess, WalReceiver, WalSender,
 };
 use super::signal::Unit;
 use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
 use super::statements::{StatementCounters, StatementTotals, TopStatement};
+use super::survey::{Sessions, Slot, SurveyFacts};
 use super::time::{MonoTime, ServerTime};
 use super::topology::{Name, TargetId};
 use super::wal::{Lsn, Timeline, WalBytes};
@@ -170,15 +171,15 @@ pub(crate) fn survey() -> SurveyView {
     SurveyView {
         answered_at: ago(4.0),
         facts: Arc::new(SurveyFacts {
-            sessions: Sessions {
+            sessions: Some(Sessions {
                 by_state: by_state.map(|(state, count)| (state.to_owned(), count)).to_vec(),
                 total: 46,
                 max_connections: 100,
                 reserved_connections: 8,
-            },
-            slots: vec![slot("replica_1", true), slot("debezium", false)],
-            statements: None,
-            apply_delay_seconds: 0.0,
+            }),
+            slots: Some(vec![slot("replica_1", true), slot("debezium", false)]),
+            apply_delay_seconds: Some(0.0),
+            ..SurveyFacts::default()
         }),
         stale_after: Duration::from_secs(45),
     }
@@ -186,6 +187,10 @@ pub(crate) fn survey() -> SurveyView {
 
 pub(crate) fn change_survey(view: &mut TargetView, change: impl FnOnce(&mut SurveyFacts)) {
     change(Arc::make_mut(&mut view.survey.get_or_insert_with(survey).facts));
+}
+
+pub(crate) fn change_sessions(view: &mut TargetView, change: impl FnOnce(&mut Sessions)) {
+    change_survey(view, |survey| change(survey.sessions.as_mut().expect("has sessions")));
 }
 
 pub(crate) fn change_positions(view: &mut TargetView, change: impl FnOnce(&mut Positions)) {

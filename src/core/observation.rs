@@ -1,7 +1,8 @@
 //! What one poll of one server said, raw: NULL stays `None`, and nothing is derived.
 //!
 //! Two beats bring facts. The fast one ([`Observation`]) brings [`Positions`]: where the WAL stands, a handful of
-//! function calls. The slow one ([`Survey`]) brings what costs the server more: sessions, slots, statements.
+//! function calls. The slow one ([`super::survey`]) brings what costs the server
+//! more: sessions, slots, statements.
 
 use std::sync::Arc;
 
@@ -226,94 +227,6 @@ pub enum SenderState {
     Streaming,
     Backup,
     Stopping,
-}
-
-/// The answer of one target to one slow poll, or why there is none.
-#[derive(Clone, Debug)]
-pub struct Survey {
-    pub target: TargetId,
-    pub asked_at: MonoTime,
-    pub answered_at: MonoTime,
-    pub outcome: Result<SurveyFacts, PollFailure>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct SurveyFacts {
-    pub sessions: Sessions,
-    /// `pg_replication_slots`; empty when there are none.
-    pub slots: Vec<Slot>,
-    /// `None` when `pg_stat_statements` is not readable ([`Identity::statements`] says why).
-    pub statements: Option<Statements>,
-    /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
-    pub apply_delay_seconds: f64,
-}
-
-/// Client sessions (`pg_stat_activity`, `backend_type = 'client backend'`; without the grant `pg_stat_database.numbackends`).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sessions {
-    /// Count per state (`active`, `idle`, `idle in transaction`, ...). A session whose state is NULL counts as `unknown`:
-    /// it is there, and without `pg_monitor` no more can be said.
-    pub by_state: Vec<(String, u64)>,
-    /// All client sessions, with known state or not.
-    pub total: u64,
-    /// `max_connections`.
-    pub max_connections: u64,
-    /// `superuser_reserved_connections` plus `reserved_connections` (16+).
-    pub reserved_connections: u64,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Slot {
-    pub name: String,
-    /// `physical` or `logical`.
-    pub slot_type: String,
-    pub active: bool,
-    pub restart_lsn: Option<Lsn>,
-    pub confirmed_flush_lsn: Option<Lsn>,
-    /// `reserved`, `extended`, `unreserved`, `lost`. `None` when the slot keeps no WAL yet.
-    pub wal_status: Option<String>,
-    /// `safe_wal_size`. `None` when there is no limit.
-    pub safe_wal_size: Option<i64>,
-    /// WAL kept for the slot: this server's end of WAL (flushed, or replayed on a standby) less `restart_lsn`.
-    pub retained_bytes: Option<u64>,
-}
-
-/// `pg_stat_statements(false)` and `pg_stat_statements_info`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statements {
-    pub rows: Vec<StatementRow>,
-    /// `pg_stat_statements_info.dealloc`: entries evicted since the last reset (extension 1.9+).
-    pub evicted: Option<u64>,
-    /// `pg_stat_statements_info.stats_reset` (extension 1.9+).
-    pub reset_at: Option<ServerTime>,
-}
-
-/// One entry, its counters since `stats_since`. `datname` rather than `dbid`: the name is what people know.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StatementRow {
-    pub key: StatementKey,
-    pub datname: Arc<str>,
-    pub calls: u64,
-    /// `total_exec_time`, in milliseconds as the view has it.
-    pub exec_ms: f64,
-    pub rows: u64,
-    pub shared_blks_hit: u64,
-    pub shared_blks_read: u64,
-    pub shared_blks_dirtied: u64,
-    pub shared_blks_written: u64,
-    pub temp_blks_read: u64,
-    pub temp_blks_written: u64,
-    /// `stats_since` (extension 1.11+).
-    pub since: Option<ServerTime>,
-}
-
-/// The key of an entry. Not permitted to see other users' statements means no queryid: such rows have `None`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StatementKey {
-    pub userid: u32,
-    pub dbid: u32,
-    pub queryid: Option<i64>,
-    pub toplevel: bool,
 }
 
 /// Why a poll gave no facts. Messages name no password, no query text and no client address.

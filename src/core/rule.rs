@@ -286,9 +286,8 @@ impl Rule {
 /// A replica told to stay behind (`recovery_min_apply_delay`) lags by what it lags beyond that. Done here and not in the
 /// signal: the number that is shown stays the lag. Until the first survey has told the delay, nothing proves that there is a breach.
 fn less_apply_delay(value: Value, target: &TargetView) -> Value {
-    match &target.survey {
-        Some(survey) => {
-            let delay = survey.facts.apply_delay_seconds;
+    match target.survey.as_ref().and_then(|survey| survey.facts.apply_delay_seconds) {
+        Some(delay) => {
             let less = |seconds: f64| (seconds - delay).max(0.0);
             Value { value: less(value.value), lower: less(value.lower), upper: less(value.upper) }
         }
@@ -541,7 +540,7 @@ pub(crate) mod tests {
             &["slot"],
             Read::Target(|_, target, now, emit| {
                 let Some(facts) = target.fresh_survey(now) else { return Coverage::Unknown };
-                for slot in facts.slots.iter().filter(|slot| !slot.active) {
+                for slot in facts.slots.iter().flatten().filter(|slot| !slot.active) {
                     if let Some(retained) = slot.retained_bytes {
                         emit(&[&slot.name], Value::exact(retained as f64));
                     }
@@ -763,8 +762,8 @@ pub(crate) mod tests {
 
     #[test]
     fn the_delay_that_was_asked_for_is_no_lag_to_a_rule() {
-        use crate::core::observation::{Sessions, SurveyFacts};
         use crate::core::snapshot::SurveyView;
+        use crate::core::survey::{Sessions, SurveyFacts};
         use std::sync::Arc;
         let rule = Rule::parse(&config("R", "replay_lag_seconds > 5s"), SIGNALS).expect("a good rule");
         let mut target = TargetView::new(TargetId::new("orders", "r1"), Duration::from_secs(10));
@@ -773,10 +772,10 @@ pub(crate) mod tests {
         target.survey = Some(SurveyView {
             answered_at: crate::core::time::MonoTime::from_nanos(0),
             facts: Arc::new(SurveyFacts {
-                sessions: Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 },
-                slots: vec![],
-                statements: None,
-                apply_delay_seconds: 3600.0,
+                sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),
+                slots: Some(vec![]),
+                apply_delay_seconds: Some(3600.0),
+                ..SurveyFacts::default()
             }),
             stale_after: Duration::from_secs(45),
         });

@@ -1,5 +1,5 @@
 //! THE vocabulary. Every number pgvigil can state is one row of [`SIGNALS`]: its name, unit, meaning, when it is absent,
-//! where it comes from, and how it is read off a view. `/metrics`, rules, the README's table and dashboards all use it.
+//! where it comes from, and how it is read off a view; each file here holds the rows of one matter. `/metrics`, rules, the README's table and dashboards all use it.
 //!
 //! A number that is not known is *absent*: [`Signal::read`] then states nothing. It says by its [`Coverage`] whether a
 //! subject that it did not state has gone, or is merely unknown: the first resolves an alert, the second does not.
@@ -8,17 +8,28 @@
 //! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
 //! of a silent replica is estimated anew while it is silent.
 
-mod read;
-mod table;
+mod cluster;
+mod lag;
+mod row;
+mod sessions;
+mod slots;
+mod statements;
+mod target;
 
-pub use read::{lacking, used_ratio};
-pub use table::SIGNALS;
+use std::sync::LazyLock;
+
+pub use sessions::used_ratio;
+pub use target::lacking;
 
 use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
+/// Every number there is, in the order of `/metrics`.
+pub static SIGNALS: LazyLock<Vec<Signal>> =
+    LazyLock::new(|| [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat());
+
 /// One number that pgvigil can state.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Signal {
     /// Without the `pgvigil_` prefix that the series has.
     pub name: &'static str,

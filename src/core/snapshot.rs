@@ -8,10 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
 use super::lag::LagEstimate;
-use super::observation::{PollFailure, Positions, SurveyFacts};
+use super::observation::{PollFailure, Positions};
 use super::statements::StatementCounters;
+use super::survey::SurveyFacts;
 use super::time::MonoTime;
 use super::topology::{Name, Role, TargetId};
+use super::trend::Trend;
 use super::wal::{Lsn, Timeline, WalBytes};
 
 /// Everything that is known at one instant.
@@ -85,6 +87,8 @@ pub struct TargetView {
     pub lag: Option<LagEstimate>,
     /// How much WAL is between this replica and the primary. `None` on a primary.
     pub stages: Option<Stages>,
+    /// How fast its WAL moves. `None` before two samples.
+    pub trend: Option<Trend>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -151,6 +155,7 @@ impl TargetView {
             survey_failing: None,
             lag: None,
             stages: None,
+            trend: None,
             statements: None,
             stale_after,
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::observation::{StatementKey, StatementRow, Statements};
+use super::survey::{StatementKey, StatementRow, Statements};
 use super::time::ServerTime;
 
 /// Statements whose counters are remembered, as a multiple of those shown: one that leaves the top for a while goes on

@@ -11,10 +11,11 @@ use serde::Serialize;
 use super::overall::{self, Overall};
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
-use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, Slot, SurveyFacts, WalSender};
+use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, WalSender};
 use crate::core::signal::{lacking, used_ratio};
 use crate::core::snapshot::{ClusterView, Snapshot, Stages, TargetView};
 use crate::core::statements::{StatementCounters, StatementTotals};
+use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
 
@@ -328,8 +329,10 @@ impl<'a> Details<'a> {
             senders: positions.map(|positions| positions.senders.iter().map(Sender::new).collect()),
             missing: positions.map(|positions| lacking(positions).collect()),
             surveyed_at: view.survey.as_ref().and_then(|survey| time_of_day(snapshot.wall_time(survey.answered_at))),
-            connections: survey.map(Connections::new),
-            slots: survey.map(|survey| survey.slots.iter().map(SlotState::new).collect()),
+            connections: survey.and_then(|survey| survey.sessions.as_ref()).map(Connections::new),
+            slots: survey
+                .and_then(|survey| survey.slots.as_ref())
+                .map(|slots| slots.iter().map(SlotState::new).collect()),
             statements: survey.and(view.statements.as_deref()).map(Statements::new),
         }
     }
@@ -364,7 +367,7 @@ impl<'a> Replay<'a> {
                 Receiver::Running(receiver) => &receiver.status,
             },
             received_lsn: standby.receive_lsn.map(|lsn| lsn.to_string()),
-            apply_delay_seconds: survey.map(|survey| survey.apply_delay_seconds),
+            apply_delay_seconds: survey.and_then(|survey| survey.apply_delay_seconds),
         })
     }
 }
@@ -388,8 +391,7 @@ impl<'a> Sender<'a> {
 }
 
 impl<'a> Connections<'a> {
-    fn new(survey: &'a SurveyFacts) -> Self {
-        let sessions = &survey.sessions;
+    fn new(sessions: &'a Sessions) -> Self {
         let mut by_state = BTreeMap::new();
         for (state, count) in &sessions.by_state {
             *by_state.entry(state.as_str()).or_insert(0) += count;
@@ -399,7 +401,7 @@ impl<'a> Connections<'a> {
             total: sessions.total,
             max: sessions.max_connections,
             reserved: sessions.reserved_connections,
-            used_ratio: used_ratio(survey),
+            used_ratio: used_ratio(sessions),
         }
     }
 }

@@ -33,7 +33,7 @@ pub fn render(snapshot: &Snapshot, now: MonoTime, metrics: &SelfMetrics) -> Stri
 
 fn render_views(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
     let prefixes: Vec<Prefixes> = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
-    for signal in SIGNALS {
+    for signal in SIGNALS.iter() {
         render_signal(out, signal, snapshot, &prefixes, now);
     }
     render_alerts(out, snapshot, &prefixes);
@@ -239,7 +239,7 @@ pub fn metrics_table() -> String {
         writeln!(table, "| `{name}` | {kind} | {labels} | {unit} | {help} | {absent} | {source} |")
             .expect("writing to a String cannot fail");
     };
-    for signal in SIGNALS {
+    for signal in SIGNALS.iter() {
         let scope: &[&str] = match signal.read {
             Read::Cluster(_) => &["cluster"],
             Read::Target(_) => &["cluster", "target"],
@@ -340,8 +340,10 @@ mod tests {
         let hostile = "a\"} 1\nb\\{é😀";
         let mut primary = fixture::primary("orders", hostile);
         fixture::change_survey(&mut primary, |survey| {
-            survey.slots = vec![fixture::slot(hostile, true), fixture::slot(hostile, false), fixture::slot("", true)];
-            survey.sessions.by_state = vec![("idle".to_owned(), 1), (hostile.to_owned(), 1), ("odd".to_owned(), 1)];
+            survey.slots =
+                Some(vec![fixture::slot(hostile, true), fixture::slot(hostile, false), fixture::slot("", true)]);
+            let sessions = survey.sessions.as_mut().expect("has sessions");
+            sessions.by_state = vec![("idle".to_owned(), 1), (hostile.to_owned(), 1), ("odd".to_owned(), 1)];
         });
         fixture::change_positions(&mut primary, |positions| {
             positions.senders = vec![fixture::sender("same", Some(SenderState::Streaming)); 3];
@@ -369,7 +371,9 @@ mod tests {
         let mut primary = fixture::primary("orders", "primary");
         let before = views(vec![primary.clone(), fixture::replica("orders", "replica-1")], Vec::new());
         assert!(before.contains("slot=\"debezium\"") && before.contains("target=\"replica-1\""));
-        fixture::change_survey(&mut primary, |survey| survey.slots.retain(|slot| slot.name != "debezium"));
+        fixture::change_survey(&mut primary, |survey| {
+            survey.slots.as_mut().expect("has slots").retain(|slot| slot.name != "debezium");
+        });
         let after = views(vec![primary], Vec::new());
         assert!(!after.contains("debezium") && !after.contains("replica-1"), "{after}");
         assert!(after.contains("pgvigil_slot_active{") && !after.contains("pgvigil_replay_lag_seconds"), "{after}");

@@ -11,8 +11,9 @@ use pgvigil::collect::tls::Trust;
 use pgvigil::collect::{self, PollConfig, Probe, TargetSpec};
 use pgvigil::core::fleet::Event;
 use pgvigil::core::observation::{
-    Observation, PollFailure, Receiver, ReplayPause, SenderState, ServerState, Slot, StatementsAccess, SurveyFacts,
+    Observation, PollFailure, Receiver, ReplayPause, SenderState, ServerState, StatementsAccess,
 };
+use pgvigil::core::survey::{Slot, SurveyFacts};
 use pgvigil::core::topology::{Name, Role, TargetId};
 use pgvigil::core::wal::Timeline;
 use pgvigil::demo::{Plan, Server, Servers};
@@ -153,11 +154,14 @@ async fn every_major_answers_with_and_without_a_grant_and_logs_no_error() {
                 assert_eq!(senders, below.map(|name| (Some(name), state)).into_iter().collect::<Vec<_>>(), "{what}");
 
                 let survey = survey.unwrap_or_else(|failure| panic!("{what}: {failure}"));
-                assert!(survey.sessions.total >= 1 && survey.sessions.max_connections >= 100, "{what}: {survey:?}");
-                let slots: Vec<_> = survey.slots.iter().map(|slot| (slot.name.as_str(), slot.active)).collect();
+                assert_eq!(survey.failures, [], "{what}");
+                let sessions = survey.sessions.unwrap();
+                assert!(sessions.total >= 1 && sessions.max_connections >= 100, "{what}: {sessions:?}");
+                let found = survey.slots.unwrap();
+                let slots: Vec<_> = found.iter().map(|slot| (slot.name.as_str(), slot.active)).collect();
                 assert_eq!(slots, below.map(|name| (name, true)).into_iter().collect::<Vec<_>>(), "{what}");
-                assert!(survey.slots.iter().all(|slot| slot.retained_bytes.is_some()), "{what}");
-                assert_eq!(survey.apply_delay_seconds, 0.0, "{what}");
+                assert!(found.iter().all(|slot| slot.retained_bytes.is_some()), "{what}");
+                assert_eq!(survey.apply_delay_seconds, Some(0.0), "{what}");
                 if has_statements {
                     assert!(matches!(identity.statements, StatementsAccess::Readable { .. }), "{what}");
                     let statements = survey.statements.unwrap();
@@ -192,16 +196,18 @@ async fn slow_facts_are_counted_as_they_are() {
 
     let survey_of_mon = survey(primary, "mon").await;
     let expect = [("active", 1), ("idle", 2), ("idle in transaction", 1)].map(|(state, n)| (state.to_owned(), n));
-    assert_eq!(survey_of_mon.sessions.by_state, expect);
-    assert_eq!(survey_of_mon.sessions.total, 4);
-    let idle: &Slot = survey_of_mon.slots.iter().find(|slot| slot.name == "idle").unwrap();
+    let sessions = survey_of_mon.sessions.unwrap();
+    assert_eq!(sessions.by_state, expect);
+    assert_eq!(sessions.total, 4);
+    let slots: Vec<Slot> = survey_of_mon.slots.unwrap();
+    let idle = slots.iter().find(|slot| slot.name == "idle").unwrap();
     assert!(
         !idle.active && idle.retained_bytes > Some(0) && idle.wal_status.as_deref() == Some("reserved"),
         "{idle:?}"
     );
 
     // Without the grant they are there all the same; only their state is not known.
-    let sessions = survey(primary, "plain").await.sessions;
+    let sessions = survey(primary, "plain").await.sessions.unwrap();
     let unknown = sessions.by_state.iter().find(|(state, _)| state == "unknown").map(|(_, count)| *count);
     assert!(unknown >= Some(3) && sessions.total >= 4, "{sessions:?}");
 
@@ -209,7 +215,7 @@ async fn slow_facts_are_counted_as_they_are() {
     r1.reload().await.unwrap();
     until("the delay", SOON, || async {
         let delay = survey(r1, "plain").await.apply_delay_seconds;
-        if delay == 90.0 { Ok(()) } else { Err(format!("the delay is {delay}")) }
+        if delay == Some(90.0) { Ok(()) } else { Err(format!("the delay is {delay:?}")) }
     })
     .await;
     assert_no_errors(&servers);
@@ -376,7 +382,7 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
         assert!(identity.pooled && identity.system_identifier.is_some(), "{identity:?}");
         assert!(positions.unwrap().primary().is_some());
         let survey = survey.unwrap();
-        assert!(survey.sessions.total >= 1 && survey.statements.is_some(), "{survey:?}");
+        assert!(survey.sessions.is_some() && survey.statements.is_some() && survey.failures.is_empty(), "{survey:?}");
 
         let conninfo = Conninfo::parse(&pg::dsn_at(pooler.port, "mon")).unwrap();
         let limits = Limits::within(Duration::from_secs(10));

@@ -104,7 +104,13 @@ async fn a_locked_catalog_costs_the_slow_facts_alone() {
     let oldest = oldest_ms(&daemon, &["primary"], Duration::from_secs(6)).await;
     assert!(oldest < 5000, "{oldest} ms");
     let metrics = daemon.metrics().await;
-    assert!(series(&metrics, "pgvigil_surveys_total", &[("outcome", "sql")]) >= Some(2.0), "{metrics}");
+    // What must wait for the lock is said to be missing; what need not is told.
+    assert!(series(&metrics, "pgvigil_surveys_total", &[("outcome", "partial")]) >= Some(2.0), "{metrics}");
+    assert_eq!(
+        series(&metrics, "pgvigil_survey_failure", &[("target", "primary"), ("topic", "statements")]),
+        Some(1.0)
+    );
+    assert!(series(&metrics, "pgvigil_connections_max", &[("target", "primary")]).is_some(), "{metrics}");
     assert_eq!(series(&metrics, "pgvigil_polls_total", &[("outcome", "sql")]), Some(0.0));
     client.simple_query("COMMIT").await.unwrap();
     drop(client);

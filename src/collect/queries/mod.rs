@@ -65,7 +65,7 @@ pub(crate) fn is_wrong_role(failure: &PollFailure) -> bool {
 
 /// A set of [`Optional`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Refused(u8);
+pub(crate) struct Refused(u32);
 
 impl Refused {
     pub(crate) fn contains(self, optional: Optional) -> bool {

@@ -5,12 +5,13 @@ use crate::core::alert::Severity;
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::ledger::SendFailure;
 use crate::core::observation::{
-    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerState, Sessions, Slot,
-    StandbyState, StatementsAccess, SurveyFacts,
+    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerState, StandbyState,
+    StatementsAccess,
 };
 use crate::core::rule::tests::{SIGNALS, config};
 use crate::core::rule::{OneOrMany, RuleConfig, WhenUnknown};
 use crate::core::snapshot::{Answer, Failing, SurveyView};
+use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::topology::{Role, TargetId};
 use crate::core::wal::{Lsn, Timeline};
@@ -91,10 +92,10 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
     let survey = slots.map(|slots| SurveyView {
         answered_at: at(0.0),
         facts: Arc::new(SurveyFacts {
-            sessions: Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 },
-            slots: slots.iter().map(slot).collect(),
-            statements: None,
-            apply_delay_seconds: 0.0,
+            sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),
+            slots: Some(slots.iter().map(slot).collect()),
+            apply_delay_seconds: Some(0.0),
+            ..SurveyFacts::default()
         }),
         stale_after: Duration::from_secs(9999),
     });

@@ -6,12 +6,10 @@ use super::*;
 use crate::core::alert::Phase;
 use crate::core::fixture::{identity, sender, slot, survey, wall};
 use crate::core::ledger::SendFailure;
-use crate::core::observation::{
-    PrimaryState, Receiver, ReplayPause, SenderState, ServerState, StandbyState, StatementKey, StatementRow,
-    Statements, SurveyFacts,
-};
+use crate::core::observation::{PrimaryState, Receiver, ReplayPause, SenderState, ServerState, StandbyState};
 use crate::core::rule::preset;
 use crate::core::signal::SIGNALS;
+use crate::core::survey::{StatementKey, StatementRow, Statements, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::wal::Timeline;
 
@@ -47,7 +45,7 @@ impl Story {
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),
             statements_top: 10,
-            rules: Rule::parse_all(&preset(), SIGNALS).expect("the preset is valid"),
+            rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
             notifiers: vec![Name::new("sns"), Name::new("log")],
         });
         Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new() }
@@ -266,11 +264,11 @@ fn a_slot_that_has_gone_resolves_and_one_on_a_silent_server_is_held() {
     let facts = |slots| SurveyFacts { slots, ..SurveyFacts::clone(&survey().facts) };
     let mut retaining = slot("debezium", false);
     retaining.retained_bytes = Some(2 << 30);
-    let run = |story: &mut Story, seconds: u32, slots: Option<Vec<crate::core::observation::Slot>>| {
+    let run = |story: &mut Story, seconds: u32, slots: Option<Vec<crate::core::survey::Slot>>| {
         for _ in 0..seconds {
             story.run(1, |second| [primary(written(second)), streaming(written(second))]);
             if let Some(slots) = slots.clone() {
-                story.survey("db-1", facts(slots));
+                story.survey("db-1", facts(Some(slots)));
             }
         }
     };

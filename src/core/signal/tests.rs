@@ -42,7 +42,7 @@ const NO: &[&str] = &[];
 #[test]
 fn names_are_unique_and_follow_the_conventions_of_prometheus() {
     let mut names = HashSet::new();
-    for signal in SIGNALS {
+    for signal in SIGNALS.iter() {
         let name = signal.name;
         assert!(names.insert(name), "{name} twice");
         assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
@@ -274,11 +274,12 @@ fn slots_and_sessions_are_told_once_each_with_bounded_labels() {
         lost.wal_status = Some("vanished".to_owned());
         lost.retained_bytes = None;
         lost.safe_wal_size = Some(-5);
-        survey.slots = vec![slot("a", true), slot("a", false), slot("b", false), lost];
+        survey.slots = Some(vec![slot("a", true), slot("a", false), slot("b", false), lost]);
         let states = [("idle", 1), ("idle", 2), ("dancing", 4), ("singing", 1)];
-        survey.sessions.by_state = states.map(|(state, count)| (state.to_owned(), count)).to_vec();
-        survey.sessions.total = 8;
-        survey.sessions.max_connections = 24;
+        let sessions = survey.sessions.as_mut().expect("has sessions");
+        sessions.by_state = states.map(|(state, count)| (state.to_owned(), count)).to_vec();
+        sessions.total = 8;
+        sessions.max_connections = 24;
     });
     check(
         view,
@@ -301,7 +302,7 @@ fn slots_and_sessions_are_told_once_each_with_bounded_labels() {
 #[test]
 fn a_server_that_reserves_every_connection_has_no_ratio() {
     let mut view = primary("orders", "primary-2");
-    change_survey(&mut view, |survey| survey.sessions.reserved_connections = 100);
+    change_sessions(&mut view, |sessions| sessions.reserved_connections = 100);
     check(view, &[("connections_used_ratio", &[], Unknown), ("connections_reserved", &[(NO, 100.0)], Complete)]);
 }
 

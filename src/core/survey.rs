@@ -1,0 +1,39 @@
+//! What one slow poll of one server said, matter by matter: NULL stays `None`, and nothing is derived.
+//!
+//! Each matter is asked in a message of its own, so that what is refused, locked or cut off costs that matter alone:
+//! it is then `None`, and [`SurveyFacts::failures`] says why.
+
+mod sessions;
+mod slots;
+mod statements;
+
+pub use sessions::Sessions;
+pub use slots::Slot;
+pub use statements::{StatementKey, StatementRow, Statements};
+
+use super::observation::PollFailure;
+use super::time::MonoTime;
+use super::topology::TargetId;
+
+/// The answer of one target to one slow poll, or why there is none at all.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub target: TargetId,
+    pub asked_at: MonoTime,
+    pub answered_at: MonoTime,
+    pub outcome: Result<SurveyFacts, PollFailure>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SurveyFacts {
+    /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
+    pub apply_delay_seconds: Option<f64>,
+    pub sessions: Option<Sessions>,
+    /// `pg_replication_slots`; empty when there are none.
+    pub slots: Option<Vec<Slot>>,
+    /// `None` also when `pg_stat_statements` cannot be read at all
+    /// ([`super::observation::Identity::statements`] says why).
+    pub statements: Option<Statements>,
+    /// The matters that were asked about in vain, by name, each with the reason.
+    pub failures: Vec<(&'static str, PollFailure)>,
+}
