@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
+use crate::core::checkup::Checkup;
 use crate::core::observation::{Identity, PollFailure, Positions};
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
@@ -21,6 +22,7 @@ use self::tls::Trust;
 
 mod backoff;
 pub mod beat;
+mod certificate;
 pub mod conninfo;
 mod decode;
 mod dialog;
@@ -138,9 +140,11 @@ pub struct Probe {
     pub identity: Arc<Identity>,
     pub positions: Result<Positions, PollFailure>,
     pub survey: Result<SurveyFacts, PollFailure>,
+    /// How it is set up: what the daemon never asks.
+    pub checkup: Checkup,
 }
 
-/// Connects once and asks everything once. Positions and survey may each take `timeout`.
+/// Connects once and asks everything once. Positions, survey and checkup may each take `timeout`.
 ///
 /// # Errors
 /// The server cannot be reached, or does not say who it is.
@@ -160,7 +164,8 @@ pub async fn probe(
         });
     };
     let survey = dialog.survey(statements).await.map(|answer| answer.facts);
-    Ok(Probe { identity, positions, survey })
+    let checkup = dialog.checkup().await;
+    Ok(Probe { identity, positions, survey, checkup })
 }
 
 #[cfg(test)]

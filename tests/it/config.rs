@@ -136,8 +136,8 @@ async fn check_says_what_real_servers_keep_from_us_and_poll_how_far_they_lag() {
     let report: serde_json::Value = serde_json::from_str(&check.stdout).unwrap();
     for target in report["clusters"][0]["targets"].as_array().unwrap() {
         assert_eq!(target["missing_grants"], serde_json::json!(["pg_monitor"]));
-        assert_eq!(target["to_fix"][0]["sql"], serde_json::json!(["GRANT pg_monitor TO \"plain\";"]));
-        assert_eq!(target["to_fix"][0]["run_on"], "db-1");
+        assert_eq!(target["findings"][0]["sql"], serde_json::json!(["GRANT pg_monitor TO \"plain\";"]));
+        assert_eq!(target["findings"][0]["run_on"], "db-1");
     }
     assert_eq!(check.status, Some(1));
 
