@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use pgvigil::demo::Servers;
+
 use crate::support::daemon::{SOON, cluster_toml, pgvigil};
 use crate::support::pg;
 
@@ -115,7 +117,7 @@ fn a_start_that_fails_ends_with_1() {
 
 #[tokio::test]
 async fn check_says_what_real_servers_keep_from_us_and_poll_how_far_they_lag() {
-    let servers = pg::cluster(1).await;
+    let servers = Servers::start(&pg::plan(1).set("max_slot_wal_keep_size = '10GB'")).await.unwrap();
     let (primary, r1) = (servers.primary(), servers.node("r1"));
     let written = pg::write(primary).await;
     r1.until(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'"), "t", SOON).await.unwrap();
