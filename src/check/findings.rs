@@ -179,11 +179,12 @@ fn unseen(positions: Option<&Positions>) -> String {
     unseen.join("; ")
 }
 
+const NOT_MEASURED: &str = "not measured: statements: calls, execution time, rows and blocks";
+
 fn statements(patient: Patient<'_>, findings: &mut Vec<Finding>) {
     if !patient.wants_statements {
         return;
     }
-    const NOT_MEASURED: &str = "not measured: statements: calls, execution time, rows and blocks";
     match &patient.identity().statements {
         StatementsAccess::NotLoaded => {
             // The library is a matter of each server's own settings, standby or not.

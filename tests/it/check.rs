@@ -131,7 +131,7 @@ async fn without_any_grant_it_is_said_what_cannot_be_seen_and_the_rest_is_found(
 
     let (report, ..) = check(&cluster_toml("orders", &dsns("mon")));
     let on_standby = found(&report, 1);
-    let expect = "info: it streams without a replication slot, and wal_keep_size is 0 MB on the primary";
+    let expect = "info: it streams without a replication slot, and wal_keep_size is 64 MB on the primary";
     assert!(on_standby.contains(&expect.to_owned()), "{on_standby:?}");
     let superuser = found(&check(&cluster_toml("orders", &dsns("postgres"))).0, 0);
     assert!(superuser.contains(&"warning: role \"postgres\" is a superuser".to_owned()), "{superuser:?}");

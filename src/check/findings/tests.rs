@@ -181,7 +181,7 @@ fn each_fact_of_a_server_has_its_finding() {
                 c.certificate = Some(PeerCertificate {
                     expires_at: wall() - PASSWORD_SOON,
                     ..certificate(0, Verified::ChainAndName)
-                })
+                });
             },
             &["error: the server's certificate has expired"],
         ),
