@@ -70,6 +70,10 @@ pub(super) fn of_server(error: &DbError) -> PollFailure {
         PollFailure::NotAccepting { reason }
     } else if *code == SqlState::TOO_MANY_CONNECTIONS || reason.starts_with("no more connections allowed") {
         PollFailure::TooManyConnections { reason }
+    } else if reason == "not allowed" {
+        // PgBouncer's console to whoever may not look at it.
+        let hint = "name the user in PgBouncer's stats_users";
+        PollFailure::Authentication { reason: format!("{reason}; {hint}") }
     } else if code.code().starts_with("28") || POOLER_REFUSALS.iter().any(|refusal| reason.contains(refusal)) {
         let demands_tls = reason.contains("no encryption") || reason.contains("SSL off");
         let hint = if demands_tls { "; the server may demand TLS: write sslmode=require" } else { "" };

@@ -121,6 +121,8 @@ impl Dialer<'_> {
         let began = clock::now();
         let conninfo = self.conninfo;
         let passes: &[Option<Role>] = match conninfo.target_session_attrs() {
+            // A pooler is neither.
+            _ if self.settings == SettingsBy::Console => &[None],
             TargetSessionAttrs::Any => &[None],
             TargetSessionAttrs::Primary => &[Some(Role::Primary)],
             TargetSessionAttrs::Standby => &[Some(Role::Replica)],

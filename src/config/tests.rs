@@ -519,6 +519,7 @@ fn the_example_shows_every_key() {
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
     let cluster = example["cluster"].as_array().unwrap()[0].as_dict().unwrap();
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
+    assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
     let notifiers = [known_keys::<log::Config>(""), known_keys::<sns::Config>(""), &["type"]];
     assert_eq!(shown_in_list(&example["notify"]), known(&notifiers));

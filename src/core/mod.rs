@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod lag;
 pub mod ledger;
 pub mod observation;
+pub mod pooler;
 pub mod rule;
 pub mod signal;
 pub mod snapshot;

@@ -7,6 +7,7 @@
 
 use crate::core::observation::PollFailure;
 
+pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod identity;
 pub(crate) mod positions;
