@@ -16,14 +16,15 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::collect::tls::Trust;
-use crate::collect::{Probe, probe};
+use crate::collect::{Probe, probe, probe_pooler};
 use crate::config::Config;
 use crate::core::observation::{PollFailure, Positions, StandbyState, StatementsAccess};
+use crate::core::pooler::PoolerFacts;
 use crate::core::topology::{Name, Role};
 use crate::table::{Cell, Table, Tone, painted, short, wrapped};
 
 pub use self::findings::{Finding, Severity};
-use self::findings::{Patient, of_target};
+use self::findings::{Patient, of_pooler, of_target};
 
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
 const AT_ONCE: usize = 64;
@@ -37,6 +38,12 @@ pub async fn run(config: &Config) -> Report {
         probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(&trust))
     });
     let mut outcomes = futures_util::stream::iter(probes).buffered(AT_ONCE);
+    let pooler_probes = config
+        .clusters
+        .iter()
+        .flat_map(|cluster| &cluster.poolers)
+        .map(|pooler| probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(&trust)));
+    let mut pooler_outcomes = futures_util::stream::iter(pooler_probes).buffered(AT_ONCE);
     for cluster in &config.clusters {
         let mut targets = Vec::with_capacity(cluster.targets.len());
         for target in &cluster.targets {
@@ -45,9 +52,22 @@ pub async fn run(config: &Config) -> Report {
             let is_local = target.conninfo.is_local();
             targets.push(Examined { target: target.id.target.clone(), dbname, is_local, outcome });
         }
-        clusters.push((cluster.name.clone(), targets));
+        let mut poolers = Vec::with_capacity(cluster.poolers.len());
+        for pooler in &cluster.poolers {
+            let Some(outcome) = pooler_outcomes.next().await else { break };
+            poolers.push((pooler.id.target.clone(), outcome.map(PoolerFacts::bounded)));
+        }
+        clusters.push(ExaminedCluster { name: cluster.name.clone(), targets, poolers });
     }
     Report::new(&clusters, config.statements.enabled, clock::wall())
+}
+
+/// One cluster as configured, with what its servers and poolers said.
+#[derive(Debug)]
+pub struct ExaminedCluster {
+    pub name: Name,
+    pub targets: Vec<Examined>,
+    pub poolers: Vec<(Name, Result<PoolerFacts, PollFailure>)>,
 }
 
 /// One target as configured, with what it said.
@@ -72,6 +92,7 @@ pub struct Report {
 pub struct ClusterReport {
     pub name: Name,
     pub targets: Vec<TargetReport>,
+    pub poolers: Vec<PoolerReport>,
     /// What does not fit together.
     pub warnings: Vec<String>,
 }
@@ -84,6 +105,20 @@ pub struct TargetReport {
     pub failure: Option<String>,
     #[serde(flatten)]
     pub server: Option<ServerReport>,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+pub struct PoolerReport {
+    pub name: Name,
+    pub reachable: bool,
+    /// Why it is not reachable.
+    pub failure: Option<String>,
+    pub version: Option<String>,
+    pub tls: Option<bool>,
+    /// Databases that it leads to, by name.
+    pub databases: Option<Vec<String>>,
     /// The worst first.
     pub findings: Vec<Finding>,
 }
@@ -107,23 +142,24 @@ pub struct ServerReport {
 
 impl Report {
     /// Judges what the targets of each cluster said. `wants_statements` is `statements.enabled`.
-    pub fn new(clusters: &[(Name, Vec<Examined>)], wants_statements: bool, wall: SystemTime) -> Self {
+    pub fn new(clusters: &[ExaminedCluster], wants_statements: bool, wall: SystemTime) -> Self {
         let clusters: Vec<ClusterReport> = clusters
             .iter()
-            .map(|(name, targets)| {
+            .map(|ExaminedCluster { name, targets, poolers }| {
                 let primary = only_primary(targets);
                 ClusterReport {
                     name: name.clone(),
                     targets: targets.iter().map(|target| report(target, primary, wants_statements, wall)).collect(),
+                    poolers: poolers.iter().map(|(name, outcome)| pooler_report(name, outcome)).collect(),
                     warnings: warnings(targets),
                 }
             })
             .collect();
+        let harmless = |findings: &[Finding]| findings.iter().all(|finding| finding.severity == Severity::Info);
         let is_well = |cluster: &ClusterReport| {
             cluster.warnings.is_empty()
-                && cluster.targets.iter().all(|target| {
-                    target.reachable && target.findings.iter().all(|finding| finding.severity == Severity::Info)
-                })
+                && cluster.targets.iter().all(|target| target.reachable && harmless(&target.findings))
+                && cluster.poolers.iter().all(|pooler| pooler.reachable && harmless(&pooler.findings))
         };
         Self { ok: clusters.iter().all(is_well), clusters }
     }
@@ -179,6 +215,19 @@ fn report(target: &Examined, primary: Option<&Examined>, wants_statements: bool,
             slots: probe.survey.as_ref().ok().and_then(|facts| Some(facts.slots.as_ref()?.len())),
         }),
         findings: of_target(Patient { target, probe, role, primary, wants_statements, wall }),
+    }
+}
+
+fn pooler_report(name: &Name, outcome: &Result<PoolerFacts, PollFailure>) -> PoolerReport {
+    let facts = outcome.as_ref().ok();
+    PoolerReport {
+        name: name.clone(),
+        reachable: facts.is_some(),
+        failure: outcome.as_ref().err().map(ToString::to_string),
+        version: facts.and_then(|facts| facts.version.clone()),
+        tls: facts.map(|facts| facts.tls),
+        databases: facts.map(|facts| facts.databases.iter().map(|database| database.name.clone()).collect()),
+        findings: facts.map_or_else(Vec::new, of_pooler),
     }
 }
 
@@ -251,6 +300,7 @@ impl Report {
             }
         }
         let mut text = table.render(has_colour);
+        text.push_str(&self.poolers(has_colour));
         let paper = Paper { has_colour, width };
         for cluster in &self.clusters {
             explain(&mut text, cluster, paper);
@@ -261,9 +311,37 @@ impl Report {
         text
     }
 
+    /// A row for each pooler. Nothing where there are none.
+    fn poolers(&self, has_colour: bool) -> String {
+        let mut table = Table::new(&["CLUSTER", "POOLER", "REACHED", "VERSION", "TLS", "DATABASES"], &["DATABASES"]);
+        let mut is_empty = true;
+        for cluster in &self.clusters {
+            for pooler in &cluster.poolers {
+                is_empty = false;
+                let reached = if pooler.reachable { Cell::new("yes", Tone::Good) } else { Cell::new("no", Tone::Bad) };
+                let tls = pooler.tls.map_or("", |tls| if tls { "yes" } else { "no" });
+                let databases = pooler.databases.as_ref().map_or_else(String::new, |list| list.len().to_string());
+                table.row(vec![
+                    cluster.name.as_str().into(),
+                    pooler.name.as_str().into(),
+                    reached,
+                    pooler.version.as_deref().unwrap_or_default().into(),
+                    tls.into(),
+                    databases.into(),
+                ]);
+            }
+        }
+        if is_empty { String::new() } else { format!("\n{}", table.render(has_colour)) }
+    }
+
     /// How many findings there are of each severity.
     fn counts(&self) -> String {
-        let findings = || self.clusters.iter().flat_map(|cluster| &cluster.targets).flat_map(|target| &target.findings);
+        let findings = || {
+            self.clusters.iter().flat_map(|cluster| {
+                let of_targets = cluster.targets.iter().flat_map(|target| &target.findings);
+                of_targets.chain(cluster.poolers.iter().flat_map(|pooler| &pooler.findings))
+            })
+        };
         let counts: Vec<String> =
             [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "note")]
                 .into_iter()
@@ -338,18 +416,34 @@ fn explain(text: &mut String, cluster: &ClusterReport, paper: Paper) {
             if is_elsewhere && finding.run_on.as_ref().is_some_and(|name| cluster.lacks(name, finding)) {
                 continue;
             }
-            let tone = match finding.severity {
-                Severity::Error => Tone::Bad,
-                Severity::Warning => Tone::Doubtful,
-                Severity::Info => Tone::Faint,
-            };
-            let words = format!("{}: {}", finding.severity.as_str(), finding.problem);
+            let (tone, words) = headline(finding);
             paragraph(&place, tone, &words, &details(cluster, target, finding, paper));
+        }
+    }
+    for pooler in &cluster.poolers {
+        let place = format!("{}/{}", cluster.name, pooler.name);
+        if let Some(failure) = &pooler.failure {
+            paragraph(&place, Tone::Bad, &format!("not reached: {failure}"), &[]);
+        }
+        for finding in &pooler.findings {
+            let (tone, words) = headline(finding);
+            let mut rest = vec![wrapped(&format!("  {}", finding.why), paper.width, 2)];
+            rest.extend(finding.sql.iter().map(|command| format!("    {command}")));
+            paragraph(&place, tone, &words, &rest);
         }
     }
     for warning in &cluster.warnings {
         paragraph(cluster.name.as_str(), Tone::Doubtful, warning, &[]);
     }
+}
+
+fn headline(finding: &Finding) -> (Tone, String) {
+    let tone = match finding.severity {
+        Severity::Error => Tone::Bad,
+        Severity::Warning => Tone::Doubtful,
+        Severity::Info => Tone::Faint,
+    };
+    (tone, format!("{}: {}", finding.severity.as_str(), finding.problem))
 }
 
 /// Why a finding matters, and what would change it.

@@ -11,6 +11,7 @@ use super::{Examined, positions};
 use crate::collect::Probe;
 use crate::core::checkup::{SlotState, Verified};
 use crate::core::observation::{Flavor, Identity, Positions, Receiver, SenderState, StatementsAccess};
+use crate::core::pooler::PoolerFacts;
 use crate::core::survey::Sessions;
 use crate::core::topology::{Name, Role};
 
@@ -544,6 +545,42 @@ fn same_names(positions: &Positions, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(Severity::Info, problem, why).run(sql, None));
     }
 }
+
+/// All that is found about one connection pooler, the worst first.
+pub(super) fn of_pooler(facts: &PoolerFacts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for pool in facts.pools.iter().filter(|pool| pool.longest_wait >= LONG_WAIT) {
+        let waiting = match pool.clients_waiting {
+            1 => "1 client waits".to_owned(),
+            count => format!("{count} clients wait"),
+        };
+        let (database, user, longest) = (&pool.database, &pool.user, pool.longest_wait);
+        let problem = format!("{waiting} in {database}/{user} for a server connection, the first for {longest:.0} s");
+        let of = pool.size.map_or_else(String::new, |size| format!(" of {size}"));
+        let why = format!(
+            "{}{of} server connections are in use: end what holds them (long transactions, sessions idle in one), or raise \
+             default_pool_size, as far as max_connections of the server allows",
+            pool.servers_active
+        );
+        findings.push(Finding::new(Severity::Warning, problem, why));
+    }
+    for database in &facts.databases {
+        let name = quote_identifier(&database.name);
+        if database.paused {
+            let finding = Finding::new(Severity::Warning, format!("database {name} is paused"), "its clients wait");
+            findings.push(finding.run(vec![format!("RESUME {name};")], None));
+        }
+        if database.disabled {
+            let why = "no new client is let in";
+            let finding = Finding::new(Severity::Warning, format!("database {name} is disabled"), why);
+            findings.push(finding.run(vec![format!("ENABLE {name};")], None));
+        }
+    }
+    findings
+}
+
+/// Seconds that a client may wait before it is told.
+const LONG_WAIT: f64 = 1.0;
 
 /// As SQL wants an identifier of any spelling.
 pub(super) fn quote_identifier(name: &str) -> String {

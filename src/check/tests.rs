@@ -108,8 +108,12 @@ fn failed(name: &str) -> Examined {
     Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, outcome: Err(PollFailure::Refused) }
 }
 
+fn cluster(targets: Vec<Examined>) -> ExaminedCluster {
+    ExaminedCluster { name: Name::new("orders"), targets, poolers: Vec::new() }
+}
+
 fn report(targets: Vec<Examined>) -> Report {
-    Report::new(&[(Name::new("orders"), targets)], true, SystemTime::UNIX_EPOCH)
+    Report::new(&[cluster(targets)], true, SystemTime::UNIX_EPOCH)
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn a_grant_that_helps_several_is_told_once() {
 fn an_extension_that_is_not_wanted_is_not_missed() {
     let without = Identity { statements: StatementsAccess::NotCreated, ..identity() };
     let targets = || vec![answered("db-1", primary(without.clone()))];
-    assert!(Report::new(&[(Name::new("orders"), targets())], false, SystemTime::UNIX_EPOCH).ok);
+    assert!(Report::new(&[cluster(targets())], false, SystemTime::UNIX_EPOCH).ok);
     let fix = &report(targets()).clusters[0].targets[0].findings[0];
     assert_eq!(fix.sql, ["CREATE EXTENSION pg_stat_statements;"]);
     assert_eq!(fix.problem, "extension pg_stat_statements is not created in database \"app\"");
@@ -242,8 +246,45 @@ fn the_json_form_keeps_its_names() {
                 },
                 { "name": "db-2", "reachable": false, "failure": "connection refused", "findings": [] },
             ],
+            "poolers": [],
             "warnings": [],
         }],
     });
     assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+}
+
+#[test]
+fn a_pooler_has_a_row_and_is_not_well_when_it_is_down_or_its_clients_wait() {
+    let healthy = || vec![answered("db-1", primary(identity())), answered("db-2", standby(identity()))];
+    let facts = |longest_wait, clients_waiting| PoolerFacts {
+        version: Some("1.18.0".to_owned()),
+        pools: vec![crate::core::pooler::Pool {
+            database: "app".to_owned(),
+            user: "web".to_owned(),
+            longest_wait,
+            clients_waiting,
+            servers_active: 20,
+            ..Default::default()
+        }],
+        ..PoolerFacts::default()
+    };
+    let with =
+        |poolers| Report::new(&[ExaminedCluster { poolers, ..cluster(healthy()) }], true, SystemTime::UNIX_EPOCH);
+    assert!(with(vec![(Name::new("pgb"), Ok(facts(0.2, 1)))]).ok);
+    let report = with(vec![(Name::new("pgb"), Ok(facts(9.0, 1))), (Name::new("pgb-2"), Err(PollFailure::Refused))]);
+    assert!(!report.ok);
+    let expected = "
+CLUSTER  POOLER  REACHED  VERSION  TLS  DATABASES
+orders   pgb     yes      1.18.0   no           0
+orders   pgb-2   no
+
+orders/pgb: warning: 1 client waits in app/web for a server connection, the first for 9 s
+  20 server connections are in use: end what holds them (long transactions, sessions idle in one), or raise default_pool_size, as far as max_connections of the server allows
+
+orders/pgb-2: not reached: connection refused
+
+something to fix: 1 warning
+";
+    let told = report.table(false, None);
+    assert!(told.ends_with(expected), "{told}");
 }

@@ -134,7 +134,7 @@ fn check_poolers(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
                 &["pooler", &position, "dsn"],
                 format!(
                     "its database is {:?}; PgBouncer's admin console is the database {CONSOLE:?}: write for example \
-                     postgresql://pgvigil@pgbouncer.example.internal:6432/{CONSOLE}",
+                     postgresql://pgbouncer.example.internal:6432/{CONSOLE}",
                     pooler.dsn.dbname()
                 ),
             );

@@ -16,6 +16,7 @@ mod demo;
 mod hostile;
 mod layers;
 mod life;
+mod pooler;
 mod postgres;
 mod prometheus;
 mod promises;

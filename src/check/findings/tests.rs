@@ -310,3 +310,17 @@ fn standbys_of_one_name_and_synchronous_ones_are_told_from_the_senders() {
         &["info: 2 standbys stream from it under one name, \"walreceiver\""],
     );
 }
+
+#[test]
+fn a_pooler_is_looked_at() {
+    let pooler = crate::core::fixture::pooler("orders", "pgb");
+    let findings = of_pooler(&pooler.answer.unwrap().facts);
+    assert_eq!(
+        told(&findings),
+        [
+            "warning: 4 clients wait in reports/app for a server connection, the first for 7 s",
+            "warning: database \"reports\" is paused",
+        ]
+    );
+    assert_eq!(findings[1].sql, ["RESUME \"reports\";"]);
+}
