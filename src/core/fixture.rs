@@ -307,6 +307,10 @@ pub(crate) fn moved_to(mut snapshot: Snapshot, now: MonoTime) -> Snapshot {
             }
             target.survey.iter_mut().for_each(|survey| shift(&mut survey.answered_at));
         }
+        for pooler in &mut cluster.poolers {
+            let pooler = Arc::make_mut(pooler);
+            pooler.answer.iter_mut().for_each(|answer| shift(&mut answer.answered_at));
+        }
     }
     snapshot
 }

@@ -129,8 +129,8 @@ impl PoolTotals {
         Self::of(rest)
     }
 
-    /// All that there is, from 0.
-    fn from_zero(&self) -> Self {
+    /// 0 for all that is counted.
+    fn zeroed(&self) -> Self {
         Self::of(self.each().map(|total| total.map(|_| 0)))
     }
 }
@@ -225,7 +225,7 @@ impl PoolerTracker {
                 Some(before) if now.has_restarted(before) => *now,
                 Some(before) => now.less(before),
                 None if self.is_begun => *now,
-                None => now.from_zero(),
+                None => now.zeroed(),
             };
             if self.last.len() < REMEMBERED || self.last.contains_key(database) {
                 self.last.insert(database.clone(), *now);

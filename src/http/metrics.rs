@@ -58,7 +58,7 @@ impl Prefixes {
         };
         let targets = view.targets.iter().map(|target| prefix(&target.id)).collect();
         let poolers = view.poolers.iter().map(|pooler| prefix(&pooler.id)).collect();
-        Self { targets, poolers, cluster }
+        Self { cluster, targets, poolers }
     }
 }
 
@@ -360,6 +360,21 @@ mod tests {
         let slot = format!("pgvigil_slot_active{{cluster=\"orders\",target=\"{escaped}\",slot=\"{escaped}\"}} 1\n");
         assert!(text.contains(&slot), "{slot}\nin\n{text}");
         assert_well_formed(&eventful());
+    }
+
+    #[test]
+    fn a_pooler_stands_in_the_place_of_a_target() {
+        let mut cluster = fixture::cluster("orders", Vec::new(), Vec::new());
+        cluster.poolers = vec![std::sync::Arc::new(fixture::pooler("orders", "pgb"))];
+        let mut text = String::new();
+        render_views(&mut text, &fixture::snapshot(vec![cluster]), fixture::NOW);
+        assert_well_formed(&text);
+        for series in [
+            "pgvigil_pooler_up{cluster=\"orders\",target=\"pgb\"} 1",
+            "pgvigil_pooler_longest_wait_seconds{cluster=\"orders\",target=\"pgb\",database=\"reports\",user=\"app\"} 7.25",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+        }
     }
 
     #[test]
