@@ -264,7 +264,7 @@ impl App {
         for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
             let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
             let task = collect::pooler(place, id, conninfo, &config.poll, &trust);
-            self.spawn(format!("pooler {}", task.id()), task.run(events.clone(), self.cancel.clone()));
+            self.spawn_polling(format!("pooler {}", task.id()), task.run(events.clone(), self.cancel.clone()));
         }
         for (place, cluster) in config.clusters.iter().enumerate() {
             let targets = cluster

@@ -202,8 +202,8 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: pooler \"pgb\": cluster: there is no cluster \"order\"; did you mean \"orders\"?",
         ),
         (
-            "[[pooler]]\nname = \"primary\"\ndsn = \"host=h dbname=pgbouncer\"",
-            "pgvigil.toml: pooler \"primary\": name: \"primary\" is taken by a target of the same cluster; give each its own",
+            "[[pooler]]\nname = \"orders-primary\"\ndsn = \"host=h dbname=pgbouncer\"",
+            "pgvigil.toml: pooler \"orders-primary\": name: \"orders-primary\" is taken by a target of the same cluster; give each its own",
         ),
         (
             "[[cluster]]\nname = \"b\"\ntarget = [{ name = \"x\", dsn = \"host=h\" }]\n[[pooler]]\nname = \"pgb\"\ndsn = \"host=h dbname=pgbouncer\"",
