@@ -400,7 +400,7 @@ struct Paper {
 
 fn explain(text: &mut String, cluster: &ClusterReport, paper: Paper) {
     let mut paragraph = |place: &str, tone: Tone, words: &str, rest: &[String]| {
-        let line = wrapped(&format!("{place}: {words}"), paper.width, 2);
+        let line = wrapped(&format!("{place}: {words}"), paper.width, 4);
         let told = line.strip_prefix(place).unwrap_or(&line);
         text.push_str(&format!("\n{}{told}\n", painted(place, tone, paper.has_colour)));
         rest.iter().for_each(|line| text.push_str(&format!("{line}\n")));

@@ -400,7 +400,11 @@ fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         let why = "each keeps all WAL since its reader left, and row versions with it; if nobody comes back, drop it";
         findings.push(Finding::new(Severity::Warning, problem, why).run(drops(&inactive), patient.itself()));
     }
-    if slots.iter().any(|slot| !slot.synced) && patient.setting("max_slot_wal_keep_size") == Some("-1") {
+    if slots.iter().any(|slot| !slot.synced)
+        && patient.setting("max_slot_wal_keep_size") == Some("-1")
+        // Aurora keeps its WAL elsewhere.
+        && patient.identity().flavor != Flavor::Aurora
+    {
         let problem = "max_slot_wal_keep_size is unlimited, and there are replication slots";
         let why = "a reader that stays away fills the server's disk with WAL, and the server stops; with a limit the slot \
                    is lost instead: choose what the disk can spare";
