@@ -4,6 +4,7 @@ use pgvigil::demo::Servers;
 use serde_json::Value;
 
 use crate::support::daemon::{SOON, cluster_toml, pgvigil};
+use crate::support::pgbouncer::PgBouncer;
 use crate::support::tls::Certificates;
 use crate::support::{pg, until};
 
@@ -138,4 +139,15 @@ async fn without_any_grant_it_is_said_what_cannot_be_seen_and_the_rest_is_found(
     for server in [primary, r1] {
         assert_eq!(pg::errors_caused_by_us(server), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn a_pooler_in_between_is_warned_of() {
+    let servers = pg::cluster(0).await;
+    let Some(pooler) = PgBouncer::start(servers.primary().port).await else { return };
+    let (report, text, status) = check(&cluster_toml("orders", &[("db-1", pg::dsn_at(pooler.port, "mon"))]));
+    assert_eq!(found(&report, 0)[0], "warning: a connection pooler is in between");
+    assert!(text.contains("PostgreSQL, pooler"), "{text}");
+    assert_eq!(status, Some(1));
+    assert_eq!(pg::errors_caused_by_us(servers.primary()), Vec::<String>::new());
 }

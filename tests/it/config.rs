@@ -79,7 +79,7 @@ fn a_configuration_is_checked_without_connecting() {
     assert!(text.stdout.contains("1 cluster, 1 target, "), "{}", text.stdout);
     let json = pgvigil_on(&config, &["check", "--offline", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(json["clusters"], serde_json::json!([{ "name": "orders", "targets": ["db-1"] }]));
+    assert_eq!(json["clusters"], serde_json::json!([{ "name": "orders", "targets": ["db-1"], "poolers": [] }]));
 }
 
 #[test]

@@ -390,7 +390,9 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
         return;
     };
     for pooler in [&pooler, &ignoring] {
-        let Probe { identity, positions, survey, .. } = probe_at(pooler.port, "mon").await;
+        let Probe { identity, positions, survey, checkup } = probe_at(pooler.port, "mon").await;
+        assert_eq!(checkup.failures, []);
+        assert!(checkup.settings.is_some() && !checkup.by_rds_proxy);
         assert!(identity.pooled && identity.system_identifier.is_some(), "{identity:?}");
         assert!(positions.unwrap().primary().is_some());
         let survey = survey.unwrap();
