@@ -55,7 +55,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, cluster, pooler, rule, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, rule, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -609,7 +609,7 @@ fn a_pooler_belongs_to_its_cluster() {
     let cluster =
         |name: &str| format!("[[cluster]]\nname = \"{name}\"\ntarget = [{{ name = \"x\", dsn = \"host=h\" }}]\n");
     let poolers = |text: String| -> Vec<String> {
-        let config = super::validate::checked(written(&text)).unwrap();
+        let config = super::validate::checked(written(&text), &Environment::new()).unwrap();
         config.clusters.iter().flat_map(|cluster| &cluster.poolers).map(|pooler| pooler.id.to_string()).collect()
     };
     assert_eq!(poolers(cluster("a") + &pooler("p", "") + &pooler("q", "cluster = \"a\"")), ["a/p", "a/q"]);

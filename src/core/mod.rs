@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod observation;
 pub mod pooler;
 pub mod rule;
+pub mod saved;
 pub mod signal;
 pub mod snapshot;
 pub mod statements;
