@@ -149,6 +149,7 @@ pub(crate) fn age(view: &mut TargetView, seconds: f64) {
         answer.asked_at = ago(seconds + 0.002);
     }
     if let Some(survey) = &mut view.survey {
+        survey.asked_at = ago(seconds + 0.01);
         survey.answered_at = ago(seconds);
     }
 }
@@ -158,6 +159,7 @@ pub(crate) fn slot(name: &str, active: bool) -> Slot {
         name: name.to_owned(),
         slot_type: "physical".to_owned(),
         active,
+        active_pid: active.then_some(4711),
         restart_lsn: Some(Lsn::new(0x0200_0000)),
         confirmed_flush_lsn: None,
         wal_status: Some("reserved".to_owned()),
@@ -169,6 +171,7 @@ pub(crate) fn slot(name: &str, active: bool) -> Slot {
 pub(crate) fn survey() -> SurveyView {
     let by_state = [("active", 3), ("idle", 40), ("idle in transaction", 2), ("unknown", 1)];
     SurveyView {
+        asked_at: ago(4.01),
         answered_at: ago(4.0),
         facts: Arc::new(SurveyFacts {
             sessions: Some(Sessions {

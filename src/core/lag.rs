@@ -51,6 +51,7 @@
 //! - Force a replay position to go forward: a replica killed hard does come back older than it was.
 //! - Go back to a primary on a lower timeline because the newest one died.
 
+mod confirmed;
 mod estimate;
 mod primary;
 mod server;

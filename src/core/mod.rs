@@ -12,6 +12,7 @@ pub mod rule;
 pub mod signal;
 pub mod snapshot;
 pub mod statements;
+pub mod subscription;
 pub mod survey;
 pub mod time;
 pub mod topology;

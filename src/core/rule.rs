@@ -477,6 +477,10 @@ pub fn preset() -> Vec<RuleConfig> {
         rule("InactiveSlotRetainsWal", "slot_inactive_retained_bytes > 1GiB", 5 * MINUTE, Severity::Warning),
         // Not at once: in a switchover the old primary's last answer may still stand beside the new one's first.
         rule("SeveralPrimaries", "primaries > 1", 5, Severity::Critical),
+        // A worker that ends with an error is started again within seconds: one look may come in between.
+        rule("SubscriptionNotRunning", "subscription_running == 0", MINUTE, Severity::Warning),
+        // One large transaction, or a first copy, may well take minutes to apply.
+        rule("SubscriptionLagging", "subscription_lag_seconds > 5m", MINUTE, Severity::Warning),
     ]
 }
 
@@ -533,6 +537,18 @@ pub(crate) mod tests {
             Read::Target(|_, target, _, emit| lag(target, emit, |lag| Value::exact(lag.upper))),
         ),
         signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal(
+            "subscription_running",
+            Unit::Bool,
+            &["datname", "subscription"],
+            Read::Target(|_, _, _, _| Coverage::Unknown),
+        ),
+        signal(
+            "subscription_lag_seconds",
+            Unit::Seconds,
+            &["datname", "subscription"],
+            Read::Target(|_, _, _, _| Coverage::Unknown),
+        ),
         signal("connections_used_ratio", Unit::Ratio, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "slot_inactive_retained_bytes",
@@ -704,6 +720,8 @@ pub(crate) mod tests {
                 "ConnectionsNearLimit: connections_used_ratio > 80%, 60s, warning",
                 "InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB, 300s, warning",
                 "SeveralPrimaries: primaries > 1, 5s, critical",
+                "SubscriptionNotRunning: subscription_running == 0, 60s, warning",
+                "SubscriptionLagging: subscription_lag_seconds > 5m, 60s, warning",
             ]
         );
     }
@@ -770,6 +788,7 @@ pub(crate) mod tests {
         // Nobody knows yet whether there is a delay.
         assert_eq!(rule.judge(value(3604.0, 3603.0, 3604.0), Some(&target)), Verdict::Breach);
         target.survey = Some(SurveyView {
+            asked_at: crate::core::time::MonoTime::from_nanos(0),
             answered_at: crate::core::time::MonoTime::from_nanos(0),
             facts: Arc::new(SurveyFacts {
                 sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),

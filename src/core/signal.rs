@@ -14,6 +14,7 @@ mod row;
 mod sessions;
 mod slots;
 mod statements;
+mod subscriptions;
 mod target;
 
 use std::sync::LazyLock;
@@ -25,8 +26,10 @@ use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
-pub static SIGNALS: LazyLock<Vec<Signal>> =
-    LazyLock::new(|| [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat());
+pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, subscriptions::ROWS, statements::ROWS]
+        .concat()
+});
 
 /// One number that pgvigil can state.
 #[derive(Clone, Copy, Debug)]

@@ -6,10 +6,12 @@
 mod sessions;
 mod slots;
 mod statements;
+mod subscriptions;
 
 pub use sessions::Sessions;
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
+pub use subscriptions::{ApplyWorker, Subscription, SubscriptionWorkers, TABLE_STATES};
 
 use super::observation::PollFailure;
 use super::time::MonoTime;
@@ -31,6 +33,8 @@ pub struct SurveyFacts {
     pub sessions: Option<Sessions>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,
+    /// `pg_subscription`, of all databases; empty when there are none, and on a standby, where none can run.
+    pub subscriptions: Option<Vec<Subscription>>,
     /// `None` also when `pg_stat_statements` cannot be read at all
     /// ([`super::observation::Identity::statements`] says why).
     pub statements: Option<Statements>,

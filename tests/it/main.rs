@@ -15,6 +15,7 @@ mod demo;
 mod hostile;
 mod layers;
 mod life;
+mod logical;
 mod postgres;
 mod prometheus;
 mod promises;

@@ -17,7 +17,8 @@ OR name = 'pg_stat_statements.max' AND vartype = 'integer';\
 SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
 WHERE e.extname = 'pg_stat_statements';\
 SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
-('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'aurora_version') AND pronamespace = 'pg_catalog'::regnamespace";
+('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'pg_stat_get_subscription', 'pg_stat_get_subscription_stats', \
+'aurora_version') AND pronamespace = 'pg_catalog'::regnamespace";
 
 /// All that [`SQL`] tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,10 @@ pub(crate) struct Introduction {
     pub(crate) reserved_connections: u64,
     pub(crate) sender_layout: Option<Layout<11>>,
     pub(crate) receiver_layout: Option<Layout<9>>,
+    /// Columns of `pg_stat_get_subscription()`, with commas between; empty where it is not known.
+    pub(crate) subscription_columns: Box<str>,
+    /// Columns of `pg_stat_get_subscription_stats()` (15+), with commas between; empty where there is none.
+    pub(crate) subscription_stats_columns: Box<str>,
 }
 
 /// Where each wanted column stands in a function's row.
@@ -129,6 +134,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     }
 
     let (mut sender_layout, mut receiver_layout) = (None, None);
+    let (mut subscription_columns, mut subscription_stats_columns) = (Box::default(), Box::default());
     for row in functions {
         let mut function = Fields::new("pg_proc", row);
         let name = function.required("proname", Some)?;
@@ -140,11 +146,21 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             "pg_stat_get_wal_receiver" => {
                 receiver_layout = Some(Layout::find("pg_stat_get_wal_receiver", columns, RECEIVER_COLUMNS)?);
             }
+            "pg_stat_get_subscription" => subscription_columns = columns.into(),
+            "pg_stat_get_subscription_stats" => subscription_stats_columns = columns.into(),
             "aurora_version" => identity.flavor = Flavor::Aurora,
             _ => {}
         }
     }
-    Ok(Introduction { identity, max_connections, reserved_connections, sender_layout, receiver_layout })
+    Ok(Introduction {
+        identity,
+        max_connections,
+        reserved_connections,
+        sender_layout,
+        receiver_layout,
+        subscription_columns,
+        subscription_stats_columns,
+    })
 }
 
 /// Says how the session runs, which the server's answer cannot tell, and who is behind it.
@@ -194,6 +210,8 @@ pub(crate) mod tests {
             reserved_connections: 5,
             sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11])),
             receiver_layout: Some(Layout([1, 5, 6, 7, 8, 9, 11, 12, 13])),
+            subscription_columns: "subid,subid,relid,pid".into(),
+            subscription_stats_columns: Box::default(),
         }
     }
 
@@ -209,6 +227,7 @@ pub(crate) mod tests {
         vec![
             vec![Some("pg_stat_get_wal_senders"), Some(SENDERS)],
             vec![Some("pg_stat_get_wal_receiver"), Some(RECEIVER)],
+            vec![Some("pg_stat_get_subscription"), Some("subid,subid,relid,pid")],
         ]
     }
 

@@ -7,6 +7,7 @@ mod sessions;
 mod settings;
 mod slots;
 mod statements;
+mod subscriptions;
 
 use super::Refused;
 use super::identity::Introduction;
@@ -27,7 +28,8 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] = &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] =
+    &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, subscriptions::TOPIC, statements::TOPIC];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +85,8 @@ pub(crate) mod tests {
             reserved_connections: 3,
             sender_layout: None,
             receiver_layout: None,
+            subscription_columns: Box::default(),
+            subscription_stats_columns: Box::default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Invented polls, each at a time that its name tells, and what must be told of them.
 
+mod confirmed;
 mod noise;
 mod scenarios;
 mod simulation;

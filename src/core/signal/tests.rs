@@ -5,6 +5,10 @@ use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
 use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
 use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::subscription::SubscriptionLag;
+use crate::core::survey::{ApplyWorker, Subscription, SubscriptionWorkers};
+use crate::core::topology::TargetId;
+use crate::core::wal::WalBytes;
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
 fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>, Value)>, Coverage) {
@@ -324,4 +328,88 @@ fn statements_are_counted_by_database_and_one_by_one() {
             ("statements_resets_total", &[(NO, 1.0)], Complete),
         ],
     );
+}
+
+#[test]
+fn a_subscription_states_its_workers_tables_lag_and_counts() {
+    let subscription = Subscription {
+        datname: "app".into(),
+        name: "orders".into(),
+        enabled: true,
+        slot_name: Some("orders".into()),
+        workers: Some(SubscriptionWorkers {
+            apply: Some(ApplyWorker { received_lsn: None, latest_end_lsn: None, message_age: Some(1.5) }),
+            parallel_apply: 0,
+            table_sync: 2,
+        }),
+        tables: Some([3, 2, 0, 0, 40]),
+        errors: vec![("apply".into(), 7)],
+        conflicts: vec![("insert_exists".into(), 1)],
+    };
+    let mut target = primary("orders", "subscriber");
+    change_survey(&mut target, |survey| survey.subscriptions = Some(vec![subscription.clone()]));
+    let labels: &[&str] = &["app", "orders"];
+    check(
+        target.clone(),
+        &[
+            ("subscription_enabled", &[(labels, 1.0)], Complete),
+            ("subscription_running", &[(labels, 1.0)], Complete),
+            (
+                "subscription_workers",
+                &[
+                    (&["app", "orders", "apply"], 1.0),
+                    (&["app", "orders", "parallel_apply"], 0.0),
+                    (&["app", "orders", "table_sync"], 2.0),
+                ],
+                Complete,
+            ),
+            (
+                "subscription_tables",
+                &[
+                    (&["app", "orders", "init"], 3.0),
+                    (&["app", "orders", "data_copy"], 2.0),
+                    (&["app", "orders", "finished_copy"], 0.0),
+                    (&["app", "orders", "synchronized"], 0.0),
+                    (&["app", "orders", "ready"], 40.0),
+                ],
+                Complete,
+            ),
+            ("subscription_message_age_seconds", &[(labels, 1.5)], Complete),
+            ("subscription_errors_total", &[(&["app", "orders", "apply"], 7.0)], Complete),
+            ("subscription_conflicts_total", &[(&["app", "orders", "insert_exists"], 1.0)], Complete),
+            // Whose publisher is not watched.
+            ("subscription_lag_seconds", &[], Unknown),
+            ("subscription_lag_bytes", &[], Unknown),
+        ],
+    );
+    target.subscription_lags = [SubscriptionLag {
+        datname: "app".into(),
+        name: "orders".into(),
+        publisher: TargetId::new("a", "b"),
+        lag: lag(4.0, 3.0, 5.0, Certainty::Exact, Evidence::Lsn),
+        unconfirmed: Some(WalBytes(512)),
+    }]
+    .into();
+    let of_lag: &[Statement<'_>] = &[
+        ("subscription_lag_seconds", &[(labels, 4.0)], Complete),
+        ("subscription_lag_lower_seconds", &[(labels, 3.0)], Complete),
+        ("subscription_lag_upper_seconds", &[(labels, 5.0)], Complete),
+        ("subscription_lag_bytes", &[(labels, 512.0)], Complete),
+    ];
+    check(target.clone(), of_lag);
+    // Disabled: nobody wants it to run, and it does not.
+    let disabled = Subscription { enabled: false, workers: Some(SubscriptionWorkers::default()), ..subscription };
+    change_survey(&mut target, |survey| survey.subscriptions = Some(vec![disabled]));
+    check(
+        target.clone(),
+        &[
+            ("subscription_enabled", &[(labels, 0.0)], Complete),
+            ("subscription_running", &[], Complete),
+            ("subscription_message_age_seconds", &[], Complete),
+        ],
+    );
+    change_survey(&mut target, |survey| survey.subscriptions = Some(Vec::new()));
+    check(target.clone(), &[("subscription_running", &[], Complete), ("subscription_lag_seconds", &[], Complete)]);
+    change_survey(&mut target, |survey| survey.subscriptions = None);
+    check(target, &[("subscription_running", &[], Unknown), ("subscription_lag_seconds", &[], Unknown)]);
 }
