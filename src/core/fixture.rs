@@ -207,7 +207,7 @@ pub(crate) fn change_identity(view: &mut TargetView, change: impl FnOnce(&mut Id
 pub(crate) fn change_standby(view: &mut TargetView, change: impl FnOnce(&mut StandbyState)) {
     change_positions(view, |positions| match &mut positions.state {
         ServerState::Standby(standby) => change(standby),
-        ServerState::Primary(_) => panic!("not a standby"),
+        ServerState::Primary(_) | ServerState::Aurora(_) => panic!("not a standby"),
     });
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::alerting::Alerting;
-use super::lag::LagTracker;
+use super::lag::{AuroraBytes, LagTracker};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, WalSender};
 use super::rule::Rule;
@@ -269,6 +269,9 @@ impl Cluster {
     /// How much WAL lies between the primary and a replica, stage by stage. `None` on a primary.
     fn stages(&self, position: usize) -> Option<Stages> {
         let target = &self.view.targets[position];
+        if let Some(AuroraBytes { unreceived, unread }) = self.lag.aurora_bytes(&target.id.target) {
+            return Some(Stages { unreceived, unreplayed: unread, ..Stages::default() });
+        }
         let positions = &target.answer.as_ref()?.positions;
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();

@@ -8,6 +8,7 @@
 //! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
 //! of a silent replica is estimated anew while it is silent.
 
+mod aurora;
 mod cluster;
 mod lag;
 mod row;
@@ -27,8 +28,17 @@ use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
 pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, subscriptions::ROWS, statements::ROWS]
-        .concat()
+    [
+        cluster::ROWS,
+        target::ROWS,
+        lag::ROWS,
+        sessions::ROWS,
+        slots::ROWS,
+        subscriptions::ROWS,
+        aurora::ROWS,
+        statements::ROWS,
+    ]
+    .concat()
 });
 
 /// One number that pgvigil can state.

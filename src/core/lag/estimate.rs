@@ -16,7 +16,7 @@ const KEEPALIVE: f64 = 35.0;
 /// A history younger than this holds one poll. Seconds.
 const WARMING: f64 = 0.9;
 /// Bounds that are this many poll intervals apart are as near as polling can bring them.
-const EXACT_INTERVALS: f64 = 2.0;
+pub(super) const EXACT_INTERVALS: f64 = 2.0;
 /// Bounds that are this part of the value apart are exact, too.
 const EXACT_PART: f64 = 0.05;
 
@@ -27,8 +27,8 @@ pub(super) struct Position {
     /// The position was true at some instant between these two.
     asked: f64,
     answered: f64,
-    last_known: bool,
-    upstream: bool,
+    pub(super) last_known: bool,
+    pub(super) upstream: bool,
     old_timeline: bool,
 }
 
@@ -66,6 +66,9 @@ impl LagTracker {
     /// How far `target` lags: as of its last answer when that was its last poll, as of `now` when it is silent.
     /// `None` for the primary itself, and for a target that was never tried.
     pub fn estimate(&self, target: &Name, now: MonoTime) -> Option<LagEstimate> {
+        if self.aurora.has(target) {
+            return self.aurora_estimate(target, now);
+        }
         let server = self.servers.get(target)?;
         let is_silent = server.silent_since.is_some();
         let mut position = Position { last_known: is_silent, ..Position::at(Lsn::new(0), now, now) };

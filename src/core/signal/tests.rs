@@ -3,10 +3,12 @@ use std::collections::HashSet;
 use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
 use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
-use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
+use crate::core::observation::{Flavor, PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::subscription::SubscriptionLag;
-use crate::core::survey::{ApplyWorker, Subscription, SubscriptionWorkers};
+use crate::core::survey::{
+    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, Subscription, SubscriptionWorkers,
+};
 use crate::core::topology::TargetId;
 use crate::core::wal::WalBytes;
 
@@ -412,4 +414,60 @@ fn a_subscription_states_its_workers_tables_lag_and_counts() {
     check(target.clone(), &[("subscription_running", &[], Complete), ("subscription_lag_seconds", &[], Complete)]);
     change_survey(&mut target, |survey| survey.subscriptions = None);
     check(target, &[("subscription_running", &[], Unknown), ("subscription_lag_seconds", &[], Unknown)]);
+}
+
+#[test]
+fn the_regions_of_a_global_database_are_stated_once_a_cluster_and_no_sentinel_is() {
+    let region = |region: &str, lag: Option<f64>, age| AuroraRegion {
+        region: region.to_owned(),
+        durability_lag: lag,
+        rpo_lag: lag,
+        age,
+    };
+    let reader = |instance: &str, visibility_lag| AuroraReaderLag {
+        instance: instance.to_owned(),
+        region: "us-east-1".to_owned(),
+        visibility_lag,
+    };
+    let writer = |lag, age| {
+        let mut writer = primary("orders", "primary");
+        change_identity(&mut writer, |identity| identity.flavor = Flavor::Aurora);
+        change_survey(&mut writer, |survey| {
+            survey.aurora_global = Some(Box::new(AuroraGlobal {
+                regions: vec![region("eu-west-1", None, None), region("us-east-1", lag, age)],
+                readers: vec![reader("w", None), reader("r", Some(1.5)), reader("r", Some(9.0))],
+            }));
+        });
+        writer
+    };
+    let check = |targets: Vec<TargetView>, expect: &[Statement<'_>]| {
+        let cluster = cluster("orders", targets, Vec::new());
+        for (name, stated, coverage) in expect {
+            let (found, found_coverage) = read(name, &cluster, 0);
+            let found: Vec<(Vec<&str>, f64)> = found
+                .iter()
+                .map(|(labels, value)| (labels.iter().map(String::as_str).collect(), value.value))
+                .collect();
+            let stated: Vec<(Vec<&str>, f64)> =
+                stated.iter().map(|(labels, value)| (labels.to_vec(), *value)).collect();
+            assert_eq!((found, found_coverage), (stated, *coverage), "{name}");
+        }
+    };
+    let (durability, visibility) = ("aurora_global_durability_lag_seconds", "aurora_global_visibility_lag_seconds");
+    let mut surveyed_before = writer(Some(7.0), Some(1.0));
+    surveyed_before.survey.iter_mut().for_each(|survey| survey.answered_at = ago(20.0));
+    check(
+        vec![surveyed_before, writer(Some(0.083), Some(1.0))],
+        &[
+            (durability, &[(&["us-east-1"], 0.083)], Complete),
+            ("aurora_global_rpo_lag_seconds", &[(&["us-east-1"], 0.083)], Complete),
+            (visibility, &[(&["us-east-1", "r"], 1.5)], Complete),
+        ],
+    );
+    check(vec![writer(Some(0.083), Some(600.0))], &[(durability, &[], Unknown)]);
+    check(vec![writer(Some(0.083), None)], &[(durability, &[], Unknown)]);
+    let mut silent = writer(Some(0.083), Some(1.0));
+    age(&mut silent, 60.0);
+    check(vec![silent], &[(durability, &[], Unknown), (visibility, &[], Unknown)]);
+    check(orders(), &[(durability, &[], Complete), (visibility, &[], Complete)]);
 }
