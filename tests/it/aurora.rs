@@ -127,12 +127,12 @@ async fn readers_are_measured_by_what_any_instance_says_and_a_failover_is_follow
         // The slow facts are there, and the other regions' lag.
         let durability = "pgvigil_aurora_global_durability_lag_seconds";
         daemon.until_series(durability, &[("region", "us-east-1")], SOON, |lag| lag == Some(0.083)).await;
+        daemon.until_series("pgvigil_connections_max", &[("target", "b")], SOON, |max| max.is_some()).await;
         let metrics = daemon.metrics().await;
         assert_eq!(series(&metrics, durability, &[("region", "eu-west-1")]), None, "-1 is no lag");
         assert_eq!(series(&metrics, "pgvigil_aurora_global_rpo_lag_seconds", &[]), Some(0.0));
         let seen = [("region", "us-east-1"), ("instance", "x")];
         assert_eq!(series(&metrics, "pgvigil_aurora_global_visibility_lag_seconds", &seen), Some(1.5));
-        assert!(series(&metrics, "pgvigil_connections_max", &[("target", "b")]).is_some());
         assert!(!metrics.contains("pgvigil_survey_failure{"), "{metrics}");
 
         // Of a reader that does not know itself, its peers do.
@@ -146,9 +146,9 @@ async fn readers_are_measured_by_what_any_instance_says_and_a_failover_is_follow
         // What is known of it is old: it may lag by that much by now.
         become_known(server, "a", [("b", 20.0, "60 s"), ("c", 30.0, "0")], false).await;
         let floor = [("target", "b"), ("certainty", "at_least"), ("method", "aurora")];
-        daemon.until_series("pgvigil_replay_lag_info", &floor, SOON, |info| info == Some(1.0)).await;
-        let upper = daemon.series("pgvigil_replay_lag_upper_seconds", &[("target", "b")]).await;
-        assert!(upper.is_some_and(|upper| (60.0..90.0).contains(&upper)), "{upper:?}");
+        let is_old = |upper: Option<f64>| upper.is_some_and(|upper| (60.0..90.0).contains(&upper));
+        daemon.until_series("pgvigil_replay_lag_upper_seconds", &[("target", "b")], SOON, is_old).await;
+        assert_eq!(daemon.series("pgvigil_replay_lag_info", &floor).await, Some(1.0));
         let (status, body) = daemon.health("orders", "b", "?max_lag=5s").await;
         assert_eq!((status, body["lag_certainty"].as_str()), (503, Some("at_least")), "{body}");
 
@@ -161,8 +161,6 @@ async fn readers_are_measured_by_what_any_instance_says_and_a_failover_is_follow
         until_lag(&daemon, "a", |lag| lag == Some(0.04)).await;
         until_lag(&daemon, "b", |lag| lag.is_none()).await;
         until_lag(&daemon, "c", |lag| lag == Some(0.05)).await;
-        drop(daemon);
-        // The sessions are ended by the server's own hand after this, so it is looked at before.
         assert_eq!(pg::errors_caused_by_us(server), Vec::<String>::new(), "{user}");
     }
 }
@@ -200,5 +198,8 @@ async fn check_and_poll_work_on_aurora() {
             target["to_fix"].as_array().unwrap().iter().filter_map(|fix| fix["problem"].as_str()).collect();
         assert!(problems.iter().all(|problem| problem.contains("pg_stat_statements")), "{problems:?}");
     }
-    assert_eq!(pg::errors_caused_by_us(server), Vec::<String>::new());
+    let mut errors = pg::errors_caused_by_us(server);
+    // Poll ends when it knows enough, whatever it has just asked.
+    errors.retain(|line| !line.contains("connection to client lost"));
+    assert_eq!(errors, Vec::<String>::new());
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::observation::{AuroraInstance, AuroraState};
-use crate::core::topology::Role;
+use crate::core::topology::Role::{self, Primary, Replica};
 use crate::core::wal::WalBytes;
 
 const fn instance(id: &'static str) -> Row {
@@ -49,7 +49,6 @@ fn answers_as(target: &'static str, id: &'static str, asked: f64, role: Role, ro
 
 #[test]
 fn a_reader_lags_as_the_freshest_row_about_it_says() {
-    use Role::{Primary, Replica};
     let by_writer = |age| answers("w", 10.0, Primary, &[writer("w", 900), reader("r", 800, 0.5, Some(age))]);
     let by_itself = |lag| answers("r", 10.1, Replica, &[writer("w", 900), reader("r", 880, lag, None)]);
     let by_other = answers("s", 10.1, Replica, &[reader("r", 850, 0.3, Some(0.2)), reader("s", 900, 0.0, None)]);
@@ -90,18 +89,17 @@ fn a_reader_lags_as_the_freshest_row_about_it_says() {
 fn a_reader_is_behind_by_what_one_table_says() {
     let mut tracker = tracker();
     let (name, rows) = (Name::new("r"), [writer("w", 900), reader("r", 880, 0.1, None)]);
-    tracker.observe(&answers("w", 10.0, Role::Primary, &[writer("w", 1_000), reader("r", 880, 0.1, Some(1.0))]));
-    tracker.observe(&answers("r", 10.1, Role::Replica, &rows));
+    tracker.observe(&answers("w", 10.0, Primary, &[writer("w", 1_000), reader("r", 880, 0.1, Some(1.0))]));
+    tracker.observe(&answers("r", 10.1, Replica, &rows));
     let bytes = tracker.aurora_bytes(&name);
     assert_eq!(bytes, Some(AuroraBytes { unreceived: Some(WalBytes(10)), unread: Some(WalBytes(20)) }));
     assert_eq!(tracker.aurora_bytes(&Name::new("w")), None);
-    tracker.observe(&answers("r", 11.0, Role::Replica, &rows[1..]));
+    tracker.observe(&answers("r", 11.0, Replica, &rows[1..]));
     assert_eq!(tracker.aurora_bytes(&name), None, "no end of the volume in the freshest table");
 }
 
 #[test]
 fn the_writer_is_known_through_a_failover() {
-    use Role::{Primary, Replica};
     let mut tracker = tracker();
     let before = [writer("a", 900), reader("b", 900, 0.0, Some(0.1))];
     let after = [writer("b", 950), reader("a", 950, 0.01, None)];
@@ -131,7 +129,7 @@ fn the_writer_is_known_through_a_failover() {
 #[test]
 fn what_is_no_aurora_any_more_is_measured_as_any_other() {
     let mut tracker = tracker();
-    tracker.observe(&answers("p", 9.0, Role::Primary, &[writer("p", 900)]));
+    tracker.observe(&answers("p", 9.0, Primary, &[writer("p", 900)]));
     for poll in history(10..=12, writing) {
         tracker.observe(&poll);
     }
