@@ -143,6 +143,10 @@ impl LagTracker {
         match &observation.outcome {
             Ok(Positions { state: ServerState::Aurora(state), .. }) => {
                 self.servers.remove(name);
+                if self.primary.as_ref().is_some_and(|primary| primary.name == *name) {
+                    self.primary = None;
+                    self.history.clear();
+                }
                 self.aurora.observe(observation, state);
             }
             Err(_) if self.aurora.has(name) => self.aurora.failed(name),

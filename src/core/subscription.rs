@@ -12,7 +12,7 @@
 //!
 //! By the publisher's own word: what the subscriber has confirmed to have flushed (`flush_lsn` of the WAL sender that
 //! reads from the slot, told at each fast poll in one answer with the end of the publisher's WAL; without `pg_monitor`,
-//! or while nothing reads from the slot, its `confirmed_flush_lsn`, told at each slow poll). That position is held against
+//! after a reconnection, and while nothing reads from the slot, its `confirmed_flush_lsn`, told at each slow poll). That position is held against
 //! the history of the publisher's WAL, as a replica's replay position is.
 //!
 //! WAL in which nothing is published moves the end of WAL, too. It is no lag: a WAL sender that has decoded all there is
@@ -126,7 +126,7 @@ impl Candidate<'_> {
             return None;
         }
         let history = self.place.lag;
-        let (lsn, lag) = match self.sender(&answer.positions.senders, &subscription.name) {
+        let (lsn, lag) = match self.sender(&answer.positions.senders) {
             Some(flushed) => (flushed, history.confirmed_lag(flushed, answer.asked_at, answer.answered_at)),
             None => self.by_slot(&answer.positions.senders, subscription, answer.answered_at)?,
         };
@@ -139,15 +139,10 @@ impl Candidate<'_> {
         })
     }
 
-    /// How far the sender is confirmed that reads from the slot; known by its process, or, when that is another one
-    /// since the last slow poll, by the name that a subscription presents itself with unless told otherwise.
-    fn sender(&self, senders: &[WalSender], subscription: &str) -> Option<Lsn> {
-        let by_pid = senders.iter().find(|sender| Some(sender.pid) == self.slot.active_pid);
-        let by_name = || {
-            let mut named = senders.iter().filter(|sender| sender.application_name.as_deref() == Some(subscription));
-            named.next().filter(|_| named.next().is_none())
-        };
-        by_pid.or_else(by_name)?.flush_lsn
+    /// How far the sender is confirmed that reads from the slot. Known by its process alone: a standby may present itself
+    /// with any name, a subscription's too.
+    fn sender(&self, senders: &[WalSender]) -> Option<Lsn> {
+        senders.iter().find(|sender| Some(sender.pid) == self.slot.active_pid)?.flush_lsn
     }
 
     /// What the last slow poll said of the slot. While nothing reads from it the position stands, and the lag grows.
@@ -272,11 +267,12 @@ mod tests {
             let expect = expect.map(|(lag, bytes)| ("pubs/db".to_owned(), Some(lag), Some(bytes)));
             assert_eq!(told(vec![subs(), ("pubs", vec![target])]), expect);
         };
-        // Its process, or its name, says how far it is; of either, only the latest word counts.
+        // Its process says how far it is, later than the slot does.
         check(publisher(logical(true, 0x2FF_F000), "x", Some(0x300_0000)), Some((0.0, 0)));
         check(publisher(logical(true, 0x300_0000), "x", Some(0x2FF_F000)), Some((5.5, 0x1000)));
-        check(publisher(logical(false, 0x300_0000), "orders", Some(0x2FF_F000)), Some((5.5, 0x1000)));
-        // Its position may not be seen: as of the slow poll, 4 s ago.
+        // Somebody of its name may be it, come back since, or be another: as of the slow poll, 4 s ago.
+        check(publisher(logical(false, 0x2FF_F000), "orders", Some(0x300_0000)), Some((2.0, 0x1000)));
+        // Its position may not be seen.
         check(publisher(logical(true, 0x2FF_F000), "x", None), Some((2.0, 0x1000)));
         // Nothing reads from the slot: it ages to the last answer.
         check(publisher(logical(false, 0x2FF_F000), "x", None), Some((5.5, 0x1000)));

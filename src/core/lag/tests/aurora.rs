@@ -135,4 +135,8 @@ fn what_is_no_aurora_any_more_is_measured_as_any_other() {
     }
     tracker.observe(&standby("r", 12.1, 2_200).into());
     assert_eq!(told(tracker.estimate(&Name::new("r"), at(12.2))), "caught_up 0 [0, 0.11] exact");
+    // And the other way round.
+    tracker.observe(&answers("p", 13.0, Replica, &[writer("w", 900), reader("p", 880, 0.5, None)]));
+    assert_eq!((tracker.primary(), tracker.flush_lsn()), (None, None));
+    assert_eq!(told(tracker.estimate(&Name::new("p"), at(13.1))), "aurora 0.5 [0.5, 0.51] exact");
 }
