@@ -8,6 +8,7 @@
 //! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
 //! of a silent replica is estimated anew while it is silent.
 
+mod aurora;
 mod cluster;
 mod lag;
 mod pooler;
@@ -15,6 +16,7 @@ mod row;
 mod sessions;
 mod slots;
 mod statements;
+mod subscriptions;
 mod target;
 
 use std::sync::LazyLock;
@@ -29,7 +31,18 @@ use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
 pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS, pooler::ROWS].concat()
+    [
+        cluster::ROWS,
+        target::ROWS,
+        lag::ROWS,
+        sessions::ROWS,
+        slots::ROWS,
+        subscriptions::ROWS,
+        aurora::ROWS,
+        statements::ROWS,
+        pooler::ROWS,
+    ]
+    .concat()
 });
 
 /// One number that pgvigil can state.

@@ -3,10 +3,12 @@
 //! Each matter is a [`Topic`] in a file of its own and a message of its own: one that is refused, locked or cannot be
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
+mod aurora;
 mod sessions;
 mod settings;
 mod slots;
 mod statements;
+mod subscriptions;
 
 use super::Refused;
 use super::identity::Introduction;
@@ -27,7 +29,8 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] = &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] =
+    &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, subscriptions::TOPIC, aurora::TOPIC, statements::TOPIC];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +64,7 @@ pub(crate) mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::collect::queries::identity::AuroraFunctions;
     use crate::core::observation::{Flavor, Identity, StatementsAccess};
     use crate::core::time::ServerTime;
 
@@ -83,6 +87,9 @@ pub(crate) mod tests {
             reserved_connections: 3,
             sender_layout: None,
             receiver_layout: None,
+            subscription_columns: Box::default(),
+            subscription_stats_columns: Box::default(),
+            aurora: AuroraFunctions::default(),
         }
     }
 
