@@ -26,6 +26,9 @@ fn sender() -> WalSender {
     WalSender {
         pid: 1,
         application_name: None,
+        client_addr: None,
+        backend_start: None,
+        sync_priority: None,
         state: None,
         sent_lsn: None,
         write_lsn: None,
@@ -54,6 +57,8 @@ fn standby(identity: Identity) -> Positions {
         status: "streaming".to_owned(),
         timeline: None,
         flushed_lsn: None,
+        written_lsn: None,
+        latest_end_at: None,
         latest_end_lsn: None,
         last_msg_sent_at: None,
         last_msg_received_at: None,
@@ -73,16 +78,7 @@ fn standby(identity: Identity) -> Positions {
 }
 
 fn survey(n_slots: usize) -> SurveyFacts {
-    let slot = Slot {
-        name: "s".to_owned(),
-        slot_type: "physical".to_owned(),
-        active: true,
-        restart_lsn: None,
-        confirmed_flush_lsn: None,
-        wal_status: None,
-        safe_wal_size: None,
-        retained_bytes: None,
-    };
+    let slot = Slot { name: "s".to_owned(), slot_type: "physical", active: true, ..Slot::default() };
     SurveyFacts {
         sessions: Some(Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 }),
         slots: Some(vec![slot; n_slots]),

@@ -10,7 +10,7 @@ use super::conninfo::Conninfo;
 use super::decode::by_statement;
 use super::postgres;
 use super::queries::identity::{self, Introduction};
-use super::queries::positions::{self, Reading, State};
+use super::queries::positions::{self, Peer, Reading, State};
 use super::queries::survey::{self, Topic};
 use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
 use super::session::{Limits, Session, SettingsBy};
@@ -82,8 +82,8 @@ struct About {
     receiver_runs: bool,
     has_senders: bool,
     n_polls: u32,
-    /// Names by pid of the senders that are there. `None`: asked for, and not found.
-    names: Vec<(i32, Option<Arc<str>>)>,
+    /// By pid of the senders that are there. Nothing is known of one that was asked for and not found.
+    peers: Vec<(i32, Peer)>,
 }
 
 impl Dialog {
@@ -319,7 +319,7 @@ impl Dialog {
             self.refused_at = None;
         }
         let mut answer = self.ask_reading().await?;
-        self.learn_names(&mut answer.facts.senders).await;
+        self.learn_peers(&mut answer.facts.senders).await;
         Ok(answer)
     }
 
@@ -406,7 +406,7 @@ impl Dialog {
                 receiver_runs: false,
                 has_senders: true,
                 n_polls: 0,
-                names: Vec::new(),
+                peers: Vec::new(),
             }));
         }
         match self.identity() {
@@ -418,26 +418,29 @@ impl Dialog {
         }
     }
 
-    /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
-    async fn learn_names(&mut self, senders: &mut [WalSender]) {
+    /// Says whom the senders send to. The function that lists them does not, so a pid that is new is looked up, once.
+    async fn learn_peers(&mut self, senders: &mut [WalSender]) {
         let Some(about) = &mut self.about else { return };
-        about.names.retain(|(pid, _)| senders.iter().any(|sender| sender.pid == *pid));
-        let is_new = |pid: &i32| about.names.iter().all(|(known, _)| known != pid);
+        about.peers.retain(|(pid, _)| senders.iter().any(|sender| sender.pid == *pid));
+        let is_new = |pid: &i32| about.peers.iter().all(|(known, _)| known != pid);
         let new: Vec<i32> = senders.iter().map(|sender| sender.pid).filter(is_new).collect();
         if !new.is_empty() {
             // Positions without names are worth more than none: a failure here is met again at the next question.
-            let answer = self.ask("asking for its standbys' names", &positions::names_sql(&new)).await;
-            let found = answer.and_then(|messages| positions::decode_names(&by_statement(&messages, "names")?));
+            let answer = self.ask("asking for its standbys' names", &positions::peers_sql(&new)).await;
+            let found = answer.and_then(|messages| positions::decode_peers(&by_statement(&messages, "names")?));
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
             for pid in new {
-                let name = found.iter().find(|(found, _)| *found == pid).map(|(_, name)| Arc::clone(name));
-                about.names.push((pid, name));
+                let peer = found.iter().find(|(found, _)| *found == pid).map(|(_, peer)| peer.clone());
+                about.peers.push((pid, peer.unwrap_or_default()));
             }
         }
         let Some(about) = &self.about else { return };
         for sender in senders {
-            sender.application_name =
-                about.names.iter().find(|(pid, _)| *pid == sender.pid).and_then(|(_, name)| name.clone());
+            if let Some((_, peer)) = about.peers.iter().find(|(pid, _)| *pid == sender.pid) {
+                let Peer { application_name, client_addr, backend_start } = peer.clone();
+                (sender.application_name, sender.client_addr) = (application_name, client_addr);
+                sender.backend_start = backend_start;
+            }
         }
     }
 }

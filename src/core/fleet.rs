@@ -13,6 +13,9 @@ use super::lag::LagTracker;
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, WalSender};
 use super::rule::Rule;
+use super::senders;
+use super::skew::SkewTracker;
+use super::slots::SlotTracker;
 use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
 use super::statements::StatementTracker;
 use super::survey::Survey;
@@ -69,6 +72,8 @@ struct Cluster {
     lag: LagTracker,
     /// One for each target, in the order of the view.
     statements: Vec<StatementTracker>,
+    slots: Vec<SlotTracker>,
+    skew: Vec<SkewTracker>,
     view: Arc<ClusterView>,
 }
 
@@ -90,7 +95,7 @@ impl Fleet {
         match event {
             Event::Polled(observation) => {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
-                    cluster.polled(observation, now);
+                    cluster.polled(observation, now, wall);
                 }
                 Vec::new()
             }
@@ -153,6 +158,8 @@ impl Cluster {
         Self {
             lag: LagTracker::new(poll_interval),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
+            slots: spec.targets.iter().map(|_| SlotTracker::default()).collect(),
+            skew: spec.targets.iter().map(|_| SkewTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -163,7 +170,7 @@ impl Cluster {
         }
     }
 
-    fn polled(&mut self, observation: Observation, now: MonoTime) {
+    fn polled(&mut self, observation: Observation, now: MonoTime, wall: SystemTime) {
         let Some(&position) = self.view.index.get(&observation.target.target) else { return };
         self.lag.observe(&observation);
         let lag = self.lag.estimate(&observation.target.target, now);
@@ -176,8 +183,12 @@ impl Cluster {
             }
         }
 
+        let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
+        let asked_and_answered = (wall_at(observation.asked_at), wall_at(observation.answered_at));
+        let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
         let target = self.target_mut(position);
         target.lag = lag;
+        target.skew = skew;
         match observation.outcome {
             Ok(positions) => {
                 target.failing = None;
@@ -203,6 +214,11 @@ impl Cluster {
                 .map(|statements| self.statements[position].observe(statements, started_at, statements_top)),
             _ => None,
         };
+        let before = self.view.targets[position].slots.clone();
+        let slots = survey.outcome.as_ref().ok().and_then(|facts| facts.slots.as_deref()).map(|slots| {
+            let outlook = self.slots[position].observe(slots, survey.answered_at, before.as_deref());
+            (outlook, slots.len())
+        });
         let target = self.target_mut(position);
         match survey.outcome {
             Ok(mut facts) => {
@@ -212,6 +228,15 @@ impl Cluster {
                 target.survey =
                     Some(SurveyView { answered_at: survey.answered_at, facts: Arc::new(facts), stale_after });
                 target.statements = counters.map(Arc::new);
+                if let Some((outlook, n_slots)) = &slots {
+                    target.dropped.add("slots", outlook.shown.left_out_of(*n_slots));
+                }
+                target.slots = slots.map(|(outlook, _)| Arc::new(outlook));
+                if let Some(answer) = &target.answer {
+                    let slots = target.survey.as_ref().and_then(|survey| survey.facts.slots.as_deref());
+                    let left_out = senders::left_out(&answer.positions.senders, slots.unwrap_or_default());
+                    target.dropped.add("wal_senders", left_out);
+                }
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
         }
@@ -291,6 +316,13 @@ fn own_lag(sender: &WalSender) -> OwnLag {
         write_us: micros(sender.write_lag),
         flush_us: micros(sender.flush_lag),
         replay_us: micros(sender.replay_lag),
+    }
+}
+
+fn unix_seconds(wall: SystemTime) -> f64 {
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
     }
 }
 

@@ -114,6 +114,7 @@ impl Positions {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerState {
     Primary(PrimaryState),
@@ -185,10 +186,14 @@ pub struct WalReceiver {
     pub status: String,
     /// `received_tli`.
     pub timeline: Option<Timeline>,
+    /// `written_lsn`: received and written, though perhaps not yet flushed.
+    pub written_lsn: Option<Lsn>,
     /// `flushed_lsn`: received and on this standby's disk.
     pub flushed_lsn: Option<Lsn>,
     /// `latest_end_lsn`: the sender's last word on its own end of WAL.
     pub latest_end_lsn: Option<Lsn>,
+    /// `latest_end_time`: when the sender said so first, by the sender's clock.
+    pub latest_end_at: Option<ServerTime>,
     /// `last_msg_send_time`, by the sender's clock.
     pub last_msg_sent_at: Option<ServerTime>,
     /// `last_msg_receipt_time`, by this standby's clock.
@@ -205,6 +210,9 @@ pub struct WalSender {
     pub pid: i32,
     /// `application_name`; `None` until learned for this pid.
     pub application_name: Option<Arc<str>>,
+    /// `client_addr` and `backend_start`, learned with the name; `None` without `pg_monitor`, and no address for a local socket.
+    pub client_addr: Option<Arc<str>>,
+    pub backend_start: Option<ServerTime>,
     pub state: Option<SenderState>,
     pub sent_lsn: Option<Lsn>,
     pub write_lsn: Option<Lsn>,
@@ -216,6 +224,8 @@ pub struct WalSender {
     pub replay_lag: Option<f64>,
     /// `reply_time`, by the standby's clock.
     pub reply_time: Option<ServerTime>,
+    /// `sync_priority`: its place in `synchronous_standby_names`; 0 for an asynchronous standby.
+    pub sync_priority: Option<u32>,
     /// `sync_state`: `async`, `potential`, `sync`, `quorum`.
     pub sync_state: Option<Arc<str>>,
 }

@@ -4,6 +4,7 @@
 //! they judge everything, so an alert fires on what is not shown as well.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// The subjects of one kind that are told one by one, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,11 @@ pub struct Shown {
 }
 
 impl Shown {
+    /// Everything is shown.
+    pub const fn all() -> Self {
+        Self { names: None }
+    }
+
     /// Chooses `limit` of `ranked`, which stands in the order of what matters most, without repetition. The first half
     /// of the places is for those that matter most now. The other half is kept by those that were `before` as long as
     /// they are there, so that series do not come and go while equals change places.
@@ -40,15 +46,16 @@ impl Shown {
 
 /// How many subjects got no series of their own, by family, added up over the slow polls of a target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dropped(Vec<(&'static str, u64)>);
+pub struct Dropped(Arc<Vec<(&'static str, u64)>>);
 
 impl Dropped {
     /// Takes in one poll. `family`: one of a few words that stay, for example `slots`. 0 counts too: it begins the series.
     pub fn add(&mut self, family: &'static str, left_out: usize) {
         let left_out = u64::try_from(left_out).unwrap_or(u64::MAX);
-        match self.0.iter_mut().find(|(known, _)| *known == family) {
+        let families = Arc::make_mut(&mut self.0);
+        match families.iter_mut().find(|(known, _)| *known == family) {
             Some((_, total)) => *total = total.saturating_add(left_out),
-            None => self.0.push((family, left_out)),
+            None => families.push((family, left_out)),
         }
     }
 

@@ -10,7 +10,9 @@
 
 mod cluster;
 mod lag;
+mod receiver;
 mod row;
+mod senders;
 mod sessions;
 mod slots;
 mod statements;
@@ -18,6 +20,7 @@ mod target;
 
 use std::sync::LazyLock;
 
+pub use senders::sender_state;
 pub use sessions::used_ratio;
 pub use target::lacking;
 
@@ -26,8 +29,19 @@ use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
-pub static SIGNALS: LazyLock<Vec<Signal>> =
-    LazyLock::new(|| [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat());
+pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    [
+        cluster::ROWS,
+        target::ROWS,
+        lag::ROWS,
+        receiver::ROWS,
+        senders::ROWS,
+        sessions::ROWS,
+        slots::ROWS,
+        statements::ROWS,
+    ]
+    .concat()
+});
 
 /// One number that pgvigil can state.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,8 @@ use super::alert::AlertView;
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::shown::Dropped;
+use super::skew::ClockSkew;
+use super::slots::SlotOutlook;
 use super::statements::StatementCounters;
 use super::survey::SurveyFacts;
 use super::time::MonoTime;
@@ -92,6 +94,10 @@ pub struct TargetView {
     pub trend: Option<Trend>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
+    /// By its last answer, and of late.
+    pub skew: ClockSkew,
+    /// What is known of its slots beyond the last survey. `None` when that could not read them.
+    pub slots: Option<Arc<SlotOutlook>>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -160,6 +166,8 @@ impl TargetView {
             stages: None,
             trend: None,
             statements: None,
+            skew: ClockSkew::default(),
+            slots: None,
             dropped: Dropped::default(),
             stale_after,
         }

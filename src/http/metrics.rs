@@ -379,6 +379,7 @@ mod tests {
         fixture::change_survey(&mut primary, |survey| {
             survey.slots.as_mut().expect("has slots").retain(|slot| slot.name != "debezium");
         });
+        fixture::change_positions(&mut primary, |positions| positions.senders.clear());
         let after = views(vec![primary], Vec::new());
         assert!(!after.contains("debezium") && !after.contains("replica-1"), "{after}");
         assert!(after.contains("pgvigil_slot_active{") && !after.contains("pgvigil_replay_lag_seconds"), "{after}");

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::survey::SLOT_COLUMNS;
 use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
 use crate::core::observation::{Flavor, Identity, PollFailure, StatementsAccess};
 
 /// Four statements: the server and the role; settings, of which the view shows only what the role may see; the
-/// extension; and the columns of two functions whose rows are read as composites, with what only Aurora has.
+/// extension; and the columns of functions that are read as composites or differ by version, with what only Aurora has.
 pub(crate) const SQL: &str = "\
 SELECT current_setting('server_version_num'), current_setting('server_version'), pg_postmaster_start_time(), \
 current_setting('cluster_name'), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE');\
@@ -17,7 +18,7 @@ OR name = 'pg_stat_statements.max' AND vartype = 'integer';\
 SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
 WHERE e.extname = 'pg_stat_statements';\
 SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
-('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'aurora_version') AND pronamespace = 'pg_catalog'::regnamespace";
+('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'pg_get_replication_slots', 'aurora_version') AND pronamespace = 'pg_catalog'::regnamespace";
 
 /// All that [`SQL`] tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,8 +28,10 @@ pub(crate) struct Introduction {
     /// `max_connections`, and those of them kept for superusers and for `pg_use_reserved_connections`. Fixed from start to stop.
     pub(crate) max_connections: u64,
     pub(crate) reserved_connections: u64,
-    pub(crate) sender_layout: Option<Layout<11>>,
-    pub(crate) receiver_layout: Option<Layout<9>>,
+    pub(crate) sender_layout: Option<Layout<12>>,
+    pub(crate) receiver_layout: Option<Layout<11>>,
+    /// Which of [`SLOT_COLUMNS`] there are.
+    pub(crate) slot_columns: [bool; SLOT_COLUMNS.len()],
 }
 
 /// Where each wanted column stands in a function's row.
@@ -52,7 +55,7 @@ impl<const N: usize> Layout<N> {
     }
 }
 
-pub(crate) const SENDER_COLUMNS: [&str; 11] = [
+pub(crate) const SENDER_COLUMNS: [&str; 12] = [
     "pid",
     "state",
     "sent_lsn",
@@ -62,17 +65,20 @@ pub(crate) const SENDER_COLUMNS: [&str; 11] = [
     "write_lag",
     "flush_lag",
     "replay_lag",
+    "sync_priority",
     "sync_state",
     "reply_time",
 ];
 
-pub(crate) const RECEIVER_COLUMNS: [&str; 9] = [
+pub(crate) const RECEIVER_COLUMNS: [&str; 11] = [
     "status",
+    "written_lsn",
     "flushed_lsn",
     "received_tli",
     "last_msg_send_time",
     "last_msg_receipt_time",
     "latest_end_lsn",
+    "latest_end_time",
     "slot_name",
     "sender_host",
     "sender_port",
@@ -129,6 +135,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     }
 
     let (mut sender_layout, mut receiver_layout) = (None, None);
+    let mut slot_columns = [false; SLOT_COLUMNS.len()];
     for row in functions {
         let mut function = Fields::new("pg_proc", row);
         let name = function.required("proname", Some)?;
@@ -140,11 +147,14 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             "pg_stat_get_wal_receiver" => {
                 receiver_layout = Some(Layout::find("pg_stat_get_wal_receiver", columns, RECEIVER_COLUMNS)?);
             }
+            "pg_get_replication_slots" => {
+                slot_columns = SLOT_COLUMNS.map(|column| columns.split(',').any(|name| name == column));
+            }
             "aurora_version" => identity.flavor = Flavor::Aurora,
             _ => {}
         }
     }
-    Ok(Introduction { identity, max_connections, reserved_connections, sender_layout, receiver_layout })
+    Ok(Introduction { identity, max_connections, reserved_connections, sender_layout, receiver_layout, slot_columns })
 }
 
 /// Says how the session runs, which the server's answer cannot tell, and who is behind it.
@@ -192,8 +202,9 @@ pub(crate) mod tests {
             },
             max_connections: 100,
             reserved_connections: 5,
-            sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11])),
-            receiver_layout: Some(Layout([1, 5, 6, 7, 8, 9, 11, 12, 13])),
+            sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
+            receiver_layout: Some(Layout([1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])),
+            slot_columns: [true, true, false, false, false, false],
         }
     }
 
@@ -209,6 +220,7 @@ pub(crate) mod tests {
         vec![
             vec![Some("pg_stat_get_wal_senders"), Some(SENDERS)],
             vec![Some("pg_stat_get_wal_receiver"), Some(RECEIVER)],
+            vec![Some("pg_get_replication_slots"), Some("slot_name,plugin,safe_wal_size,two_phase,conflicting")],
         ]
     }
 

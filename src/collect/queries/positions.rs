@@ -40,6 +40,7 @@ pub(crate) struct Reading {
     pub(crate) senders: Vec<WalSender>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum State {
     Primary {
@@ -222,22 +223,37 @@ impl Question {
     }
 }
 
-/// Two columns, pid and name, of the senders with these pids.
-pub(crate) fn names_sql(pids: &[i32]) -> String {
+/// What does not change while a sender lives, of the senders with these pids.
+pub(crate) fn peers_sql(pids: &[i32]) -> String {
     let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
-    format!("SELECT pid, application_name FROM pg_stat_get_activity(NULL) WHERE pid IN ({})", pids.join(", "))
+    format!(
+        "SELECT pid, application_name, client_addr, backend_start FROM pg_stat_get_activity(NULL) WHERE pid IN ({})",
+        pids.join(", ")
+    )
 }
 
-pub(crate) fn decode_names(statements: &[Rows<'_>]) -> Result<Vec<(i32, Arc<str>)>, PollFailure> {
-    let mut names = Vec::new();
+/// Whom a sender sends to. Without the grant only the name is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Peer {
+    pub(crate) application_name: Option<Arc<str>>,
+    pub(crate) client_addr: Option<Arc<str>>,
+    pub(crate) backend_start: Option<ServerTime>,
+}
+
+/// By pid.
+pub(crate) fn decode_peers(statements: &[Rows<'_>]) -> Result<Vec<(i32, Peer)>, PollFailure> {
+    let mut peers = Vec::new();
     for row in statements.first().into_iter().flatten() {
         let mut row = Fields::new("pg_stat_activity", row);
         let pid = row.required("pid", number)?;
-        if let Some(name) = row.text("application_name")? {
-            names.push((pid, Arc::from(name)));
-        }
+        let peer = Peer {
+            application_name: row.text("application_name")?.map(Arc::from),
+            client_addr: row.text("client_addr")?.map(Arc::from),
+            backend_start: row.optional("backend_start", timestamp)?,
+        };
+        peers.push((pid, peer));
     }
-    Ok(names)
+    Ok(peers)
 }
 
 /// `bigint` in the view, though the identifier is unsigned.
@@ -271,7 +287,7 @@ fn sender_state(text: &str) -> Option<SenderState> {
     }
 }
 
-fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
+fn sender(layout: Layout<12>, text: &str) -> Result<WalSender, PollFailure> {
     let columns = composite("pg_stat_get_wal_senders", text)?;
     let columns: Vec<Option<&str>> = columns.iter().map(|column| column.as_deref()).collect();
     let columns = layout.pick(&columns);
@@ -279,6 +295,8 @@ fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
     Ok(WalSender {
         pid: row.required("pid", number)?,
         application_name: None,
+        client_addr: None,
+        backend_start: None,
         state: row.optional("state", sender_state)?,
         sent_lsn: row.optional("sent_lsn", lsn)?,
         write_lsn: row.optional("write_lsn", lsn)?,
@@ -287,13 +305,14 @@ fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
         write_lag: row.optional("write_lag", interval_seconds)?,
         flush_lag: row.optional("flush_lag", interval_seconds)?,
         replay_lag: row.optional("replay_lag", interval_seconds)?,
+        sync_priority: row.optional("sync_priority", number)?,
         sync_state: row.text("sync_state")?.map(Arc::from),
         reply_time: row.optional("reply_time", timestamp)?,
     })
 }
 
 /// A receiver whose status is NULL runs, but the role may not see more than its pid.
-fn receiver(layout: Option<Layout<9>>, text: &str) -> Result<Receiver, PollFailure> {
+fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFailure> {
     let Some(layout) = layout else { return Ok(Receiver::Hidden) };
     let columns = composite("pg_stat_get_wal_receiver", text)?;
     let columns: Vec<Option<&str>> = columns.iter().map(|column| column.as_deref()).collect();
@@ -302,11 +321,13 @@ fn receiver(layout: Option<Layout<9>>, text: &str) -> Result<Receiver, PollFailu
     let Some(status) = row.text("status")? else { return Ok(Receiver::Hidden) };
     Ok(Receiver::Running(WalReceiver {
         status: status.to_owned(),
+        written_lsn: row.optional("written_lsn", lsn)?,
         flushed_lsn: row.optional("flushed_lsn", lsn)?,
         timeline: row.optional("received_tli", number)?.map(Timeline),
         last_msg_sent_at: row.optional("last_msg_send_time", timestamp)?,
         last_msg_received_at: row.optional("last_msg_receipt_time", timestamp)?,
         latest_end_lsn: row.optional("latest_end_lsn", lsn)?,
+        latest_end_at: row.optional("latest_end_time", timestamp)?,
         slot_name: row.text("slot_name")?.map(str::to_owned),
         sender_host: row.text("sender_host")?.map(str::to_owned),
         sender_port: row.optional("sender_port", number)?,
@@ -423,6 +444,8 @@ mod tests {
         let nothing = WalSender {
             pid: 43,
             application_name: None,
+            client_addr: None,
+            backend_start: None,
             state: None,
             sent_lsn: None,
             write_lsn: None,
@@ -432,6 +455,7 @@ mod tests {
             flush_lag: None,
             replay_lag: None,
             reply_time: None,
+            sync_priority: None,
             sync_state: None,
         };
         assert_eq!(
@@ -454,6 +478,7 @@ mod tests {
                         flush_lag: Some(0.5),
                         replay_lag: Some(60.0),
                         reply_time: Some(at(1_000_000)),
+                        sync_priority: Some(0),
                         sync_state: Some(Arc::from("async")),
                         ..nothing.clone()
                     },
@@ -501,8 +526,10 @@ mod tests {
             Receiver::Running(WalReceiver {
                 status: "streaming".to_owned(),
                 timeline: Some(Timeline(3)),
+                written_lsn: Some(Lsn::new(0x300_0148)),
                 flushed_lsn: Some(Lsn::new(0x300_0140)),
                 latest_end_lsn: Some(Lsn::new(0x300_0150)),
+                latest_end_at: Some(at(-123_456)),
                 last_msg_sent_at: Some(at(0)),
                 last_msg_received_at: Some(at(1)),
                 sender_host: Some("10.0.0.7".to_owned()),

@@ -8,6 +8,8 @@ mod settings;
 mod slots;
 mod statements;
 
+pub(crate) use slots::NEWER_COLUMNS as SLOT_COLUMNS;
+
 use super::Refused;
 use super::identity::Introduction;
 use crate::collect::decode::Rows;
@@ -83,6 +85,7 @@ pub(crate) mod tests {
             reserved_connections: 3,
             sender_layout: None,
             receiver_layout: None,
+            slot_columns: [true; SLOT_COLUMNS.len()],
         }
     }
 

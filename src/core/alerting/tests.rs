@@ -81,13 +81,9 @@ fn exact(seconds: f64) -> Option<LagEstimate> {
 fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
     let slot = |&(name, retained): &(&str, u64)| Slot {
         name: name.to_owned(),
-        slot_type: "physical".to_owned(),
-        active: false,
-        restart_lsn: None,
-        confirmed_flush_lsn: None,
-        wal_status: None,
-        safe_wal_size: None,
+        slot_type: "physical",
         retained_bytes: Some(retained),
+        ..Slot::default()
     };
     let survey = slots.map(|slots| SurveyView {
         answered_at: at(0.0),
