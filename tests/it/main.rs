@@ -22,6 +22,7 @@ mod readme;
 mod rig;
 mod scenarios;
 mod series;
+mod slots;
 mod sns;
 mod support;
 mod tls;
