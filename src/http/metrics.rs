@@ -20,7 +20,7 @@ const ALERT_HELP: &str = "1 for each alert that is pending or firing.";
 const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
 
 /// Roughly what one target's series take, so that a large page is not copied again and again while it grows.
-const BYTES_PER_TARGET: usize = 12 * 1024;
+const BYTES_PER_TARGET: usize = 16 * 1024;
 
 /// The whole page.
 pub fn render(snapshot: &Snapshot, now: MonoTime, metrics: &SelfMetrics) -> String {

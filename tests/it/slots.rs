@@ -241,7 +241,11 @@ async fn two_standbys_of_one_name_are_two_and_a_backup_is_seen() {
 
 #[tokio::test]
 async fn a_slot_that_loses_its_wal_is_told_with_the_reason() {
-    for installation in pg::installations() {
+    // The oldest says it by wal_status alone, 16 knows of conflicts too, and the newest names the reason.
+    let mut installations = pg::installations();
+    let (oldest, newest) = (installations[0].major, installations[installations.len() - 1].major);
+    installations.retain(|installation| [oldest, 16, newest].contains(&installation.major));
+    for installation in installations {
         let major = installation.major;
         let plan = Plan::new(installation)
             .set("wal_keep_size = 0")

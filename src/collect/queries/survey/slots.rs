@@ -92,9 +92,9 @@ impl Server {
 impl Standby {
     /// What a primary would say as `safe_wal_size`: up to the end of the segment behind the last one that may be kept.
     fn safe_wal_size(&self, restart_lsn: Lsn) -> Option<i64> {
-        let first_lost = restart_lsn.as_u64() / self.segment + self.keep? / self.segment + 1;
-        let (limit, end) = (i128::from(first_lost) * i128::from(self.segment), i128::from(self.end?.as_u64()));
-        i64::try_from(limit - end).ok()
+        let segments = |bytes: u64| i128::from(bytes / self.segment);
+        let first_lost = segments(restart_lsn.as_u64()) + segments(self.keep?) + 1;
+        i64::try_from(first_lost * i128::from(self.segment) - i128::from(self.end?.as_u64())).ok()
     }
 }
 
