@@ -26,8 +26,7 @@ fn sender() -> WalSender {
     WalSender {
         pid: 1,
         application_name: None,
-        client_addr: None,
-        backend_start: None,
+        client: None,
         sync_priority: None,
         state: None,
         sent_lsn: None,

@@ -54,8 +54,7 @@ pub(crate) fn sender(name: &str, state: Option<SenderState>) -> WalSender {
     WalSender {
         pid: 4711,
         application_name: Some(Arc::from(name)),
-        client_addr: None,
-        backend_start: None,
+        client: None,
         sync_priority: None,
         state,
         sent_lsn: Some(Lsn::new(0x0300_0000)),

@@ -233,9 +233,7 @@ impl Cluster {
                 }
                 target.slots = slots.map(|(outlook, _)| Arc::new(outlook));
                 if let Some(answer) = &target.answer {
-                    let slots = target.survey.as_ref().and_then(|survey| survey.facts.slots.as_deref());
-                    let left_out = senders::left_out(&answer.positions.senders, slots.unwrap_or_default());
-                    target.dropped.add("wal_senders", left_out);
+                    target.dropped.add("wal_senders", senders::left_out(&answer.positions.senders));
                 }
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),

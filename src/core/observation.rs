@@ -4,6 +4,7 @@
 //! function calls. The slow one ([`super::survey`]) brings what costs the server
 //! more: sessions, slots, statements.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -210,9 +211,8 @@ pub struct WalSender {
     pub pid: i32,
     /// `application_name`; `None` until learned for this pid.
     pub application_name: Option<Arc<str>>,
-    /// `client_addr` and `backend_start`, learned with the name; `None` without `pg_monitor`, and no address for a local socket.
-    pub client_addr: Option<Arc<str>>,
-    pub backend_start: Option<ServerTime>,
+    /// Who is at its other end; `None` until learned for this pid.
+    pub client: Option<Arc<SenderClient>>,
     pub state: Option<SenderState>,
     pub sent_lsn: Option<Lsn>,
     pub write_lsn: Option<Lsn>,
@@ -228,6 +228,26 @@ pub struct WalSender {
     pub sync_priority: Option<u32>,
     /// `sync_state`: `async`, `potential`, `sync`, `quorum`.
     pub sync_state: Option<Arc<str>>,
+}
+
+/// Who is at the other end of a WAL sender: what stays as long as the connection, looked up once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SenderClient {
+    /// `client_addr`. `None` through a Unix socket, and without `pg_monitor`.
+    pub address: Option<IpAddr>,
+    /// `client_hostname`, where the server has `log_hostname` on.
+    pub hostname: Option<String>,
+    /// `backend_start`. `None` without `pg_monitor`.
+    pub started_at: Option<ServerTime>,
+    /// The slot it streams through: `pg_replication_slots.active_pid` needs no grant. `None`: without one.
+    pub slot: Option<SenderSlot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SenderSlot {
+    pub name: String,
+    /// A subscriber or a decoding client reads, no standby.
+    pub is_logical: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

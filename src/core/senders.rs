@@ -7,7 +7,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::observation::{Positions, SenderState, WalSender};
-use super::survey::Slot;
 use super::time::ServerTime;
 use super::topology::Role;
 use super::wal::{Lsn, WalBytes};
@@ -19,7 +18,7 @@ pub const SENDERS_SHOWN: usize = 40;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SenderName<'a> {
     pub application_name: Cow<'a, str>,
-    pub client_addr: &'a str,
+    pub client_addr: String,
     pub slot: &'a str,
 }
 
@@ -32,47 +31,45 @@ pub struct SenderGroup<'a> {
 }
 
 /// The senders by name, the longest connected first. The last one may be `other`: those that are not told by name.
-pub fn groups<'a>(senders: &'a [WalSender], slots: &'a [Slot]) -> Vec<SenderGroup<'a>> {
-    let mut groups = all_groups(senders, slots);
+pub fn groups(senders: &[WalSender]) -> Vec<SenderGroup<'_>> {
+    let mut groups = all_groups(senders);
     if groups.len() > SENDERS_SHOWN {
         let rest = groups.split_off(SENDERS_SHOWN);
         let name = SenderName { application_name: Cow::Borrowed("other"), ..SenderName::default() };
         // One that calls itself so belongs there.
         let (namesakes, named) = groups.into_iter().partition(|group| group.name == name);
         groups = named;
-        let others: Vec<SenderGroup<'a>> = namesakes;
-        let senders = others.into_iter().chain(rest).flat_map(|group| group.senders).collect();
+        let namesakes: Vec<SenderGroup<'_>> = namesakes;
+        let senders = namesakes.into_iter().chain(rest).flat_map(|group| group.senders).collect();
         groups.push(SenderGroup { name, senders });
     }
     groups
 }
 
 /// How many groups are not told by name.
-pub fn left_out(senders: &[WalSender], slots: &[Slot]) -> usize {
+pub fn left_out(senders: &[WalSender]) -> usize {
     // Most servers have fewer senders than there are places.
-    if senders.len() <= SENDERS_SHOWN { 0 } else { all_groups(senders, slots).len().saturating_sub(SENDERS_SHOWN) }
+    if senders.len() <= SENDERS_SHOWN { 0 } else { all_groups(senders).len().saturating_sub(SENDERS_SHOWN) }
 }
 
-fn all_groups<'a>(senders: &'a [WalSender], slots: &'a [Slot]) -> Vec<SenderGroup<'a>> {
-    let mut by_name: BTreeMap<SenderName<'a>, Vec<&'a WalSender>> = BTreeMap::new();
-    let used: Vec<(i32, &str)> = match senders {
-        [] => Vec::new(),
-        _ => slots.iter().filter_map(|slot| Some((slot.active_pid?, slot.name.as_str()))).collect(),
-    };
+fn all_groups(senders: &[WalSender]) -> Vec<SenderGroup<'_>> {
+    let mut by_name: BTreeMap<SenderName<'_>, Vec<&WalSender>> = BTreeMap::new();
     for sender in senders {
-        let slot = used.iter().find(|(pid, _)| *pid == sender.pid).map_or("", |(_, slot)| slot);
+        let client = sender.client.as_deref();
         let name = SenderName {
             application_name: told_as(sender.application_name.as_deref().unwrap_or_default()),
-            client_addr: sender.client_addr.as_deref().unwrap_or_default(),
-            slot,
+            client_addr: client
+                .and_then(|client| client.address)
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            slot: client.and_then(|client| client.slot.as_ref()).map_or("", |slot| slot.name.as_str()),
         };
         by_name.entry(name).or_default().push(sender);
     }
-    let mut groups: Vec<SenderGroup<'a>> =
+    let mut groups: Vec<SenderGroup<'_>> =
         by_name.into_iter().map(|(name, senders)| SenderGroup { name, senders }).collect();
-    let since = |group: &SenderGroup<'_>| group.senders.iter().filter_map(|sender| sender.backend_start).min();
     groups.sort_by_key(|group| {
-        let since = since(group);
+        let since = group.since();
         (since.is_none(), since)
     });
     groups
@@ -121,7 +118,7 @@ impl SenderGroup<'_> {
 
     /// Since when the longest connected of them is, by the server's clock.
     pub fn since(&self) -> Option<ServerTime> {
-        self.senders.iter().filter_map(|sender| sender.backend_start).min()
+        self.senders.iter().filter_map(|sender| sender.client.as_ref()?.started_at).min()
     }
 }
 
@@ -131,17 +128,17 @@ mod tests {
 
     use super::*;
     use crate::core::fixture;
+    use crate::core::observation::{SenderClient, SenderSlot};
 
-    fn sender(pid: i32, name: &str, addr: &str, start: i64) -> WalSender {
-        let mut sender = fixture::sender(name, Some(SenderState::Streaming));
-        sender.pid = pid;
-        sender.client_addr = (!addr.is_empty()).then(|| Arc::from(addr));
-        sender.backend_start = Some(ServerTime::from_unix_micros(start));
-        sender
+    fn sender(name: &str, addr: &str, slot: &str, start: i64) -> WalSender {
+        let slot = (!slot.is_empty()).then(|| SenderSlot { name: slot.to_owned(), is_logical: false });
+        let started_at = Some(ServerTime::from_unix_micros(start));
+        let client = SenderClient { address: addr.parse().ok(), started_at, slot, ..SenderClient::default() };
+        WalSender { client: Some(Arc::new(client)), ..fixture::sender(name, Some(SenderState::Streaming)) }
     }
 
-    fn told(senders: &[WalSender], slots: &[Slot]) -> Vec<(String, usize)> {
-        groups(senders, slots)
+    fn told(senders: &[WalSender]) -> Vec<(String, usize)> {
+        groups(senders)
             .iter()
             .map(|group| {
                 let SenderName { application_name, client_addr, slot } = &group.name;
@@ -153,33 +150,37 @@ mod tests {
     #[test]
     fn senders_of_one_name_are_told_apart_by_address_and_slot_or_together() {
         let senders = [
-            sender(4, "r", "10.0.0.2", 9),
-            sender(1, "r", "10.0.0.1", 3),
-            sender(2, "r", "10.0.0.1", 2),
-            sender(3, "r", "10.0.0.1", 1),
-            sender(5, "pg_16389_sync_16384_7123456789", "10.0.0.3", 10),
-            sender(6, "pg_16389_sync_16390_7123456789", "10.0.0.3", 11),
-            sender(7, "pg_sync_x", "", 12),
+            sender("r", "10.0.0.2", "", 9),
+            sender("r", "10.0.0.1", "", 3),
+            sender("r", "10.0.0.1", "", 2),
+            sender("r", "10.0.0.1", "a", 1),
+            sender("pg_16389_sync_16384_7123456789", "fe80::1", "", 10),
+            sender("pg_16389_sync_16390_7123456789", "fe80::1", "", 11),
+            sender("pg_sync_x", "", "", 12),
+            WalSender { client: None, ..sender("new", "", "", 0) },
         ];
-        let slot = |name: &str, pid| Slot { name: name.to_owned(), active_pid: pid, ..Slot::default() };
-        let slots = [slot("a", Some(3)), slot("b", None), slot("c", Some(99))];
-        let expect =
-            [("r|10.0.0.1|a", 1), ("r|10.0.0.1|", 2), ("r|10.0.0.2|", 1), ("pg_sync|10.0.0.3|", 2), ("pg_sync_x||", 1)];
-        assert_eq!(told(&senders, &slots), expect.map(|(name, n)| (name.to_owned(), n)));
-        assert_eq!(told(&[], &slots), []);
+        let expect = [
+            ("r|10.0.0.1|a", 1),
+            ("r|10.0.0.1|", 2),
+            ("r|10.0.0.2|", 1),
+            ("pg_sync|fe80::1|", 2),
+            ("pg_sync_x||", 1),
+            ("new||", 1),
+        ];
+        assert_eq!(told(&senders), expect.map(|(name, n)| (name.to_owned(), n)));
+        assert_eq!(told(&[]), []);
     }
 
     #[test]
     fn the_longest_connected_are_told_by_name_and_the_rest_together() {
-        let mut senders: Vec<WalSender> =
-            (0..60).map(|n| sender(n, &format!("r{n:02}"), "", i64::from(60 - n))).collect();
+        let mut senders: Vec<WalSender> = (0..60).map(|n| sender(&format!("r{n:02}"), "", "", 60 - n)).collect();
         senders[50].application_name = Some(Arc::from("other"));
-        let groups = told(&senders, &[]);
+        let groups = told(&senders);
         assert_eq!(groups.len(), SENDERS_SHOWN);
         assert_eq!(groups[0].0, "r59||");
         assert_eq!(groups[SENDERS_SHOWN - 1], ("other||".to_owned(), 21));
         assert_eq!(groups.iter().map(|(_, n)| n).sum::<usize>(), 60);
-        assert_eq!((left_out(&senders, &[]), left_out(&senders[..40], &[])), (20, 0));
+        assert_eq!((left_out(&senders), left_out(&senders[..40])), (20, 0));
     }
 
     #[test]

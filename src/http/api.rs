@@ -4,6 +4,7 @@
 //! UTC. Identifiers of 64 bits (system identifier, queryid) are strings: many readers of JSON keep only 53.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -156,8 +157,7 @@ struct WalReceiverState<'a> {
 #[derive(Serialize)]
 struct Sender<'a> {
     application_name: Option<&'a str>,
-    client_addr: Option<&'a str>,
-    /// The slot it uses, as of the last slow poll.
+    client_addr: Option<IpAddr>,
     slot: Option<&'a str>,
     state: Option<&'static str>,
     sync_state: Option<&'a str>,
@@ -390,10 +390,8 @@ impl<'a> Details<'a> {
             clock_skew_seconds: positions.and(view.skew.of_server),
             lsn: positions.and_then(|_| view.lsn()).map(|lsn| lsn.to_string()),
             replay: positions.and_then(|positions| Replay::new(view, positions, survey)),
-            senders: positions.map(|positions| {
-                let slots = survey.and_then(|survey| survey.slots.as_deref()).unwrap_or_default();
-                positions.senders.iter().map(|sender| Sender::new(sender, positions, slots)).collect()
-            }),
+            senders: positions
+                .map(|positions| positions.senders.iter().map(|sender| Sender::new(sender, positions)).collect()),
             missing: positions.map(|positions| lacking(positions).collect()),
             surveyed_at: view.survey.as_ref().and_then(|survey| time_of_day(snapshot.wall_time(survey.answered_at))),
             connections: survey.and_then(|survey| survey.sessions.as_ref()).map(Connections::new),
@@ -460,17 +458,17 @@ impl<'a> WalReceiverState<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(sender: &'a WalSender, positions: &Positions, slots: &'a [Slot]) -> Self {
-        let slot = slots.iter().find(|slot| slot.active_pid == Some(sender.pid));
+    fn new(sender: &'a WalSender, positions: &Positions) -> Self {
+        let client = sender.client.as_deref();
         let missing = |reached: Option<Lsn>| behind(sender, end_of_wal(positions), reached).map(|bytes| bytes.0);
         Self {
             application_name: sender.application_name.as_deref(),
-            client_addr: sender.client_addr.as_deref(),
-            slot: slot.map(|slot| slot.name.as_str()),
+            client_addr: client.and_then(|client| client.address),
+            slot: client.and_then(|client| client.slot.as_ref()).map(|slot| slot.name.as_str()),
             state: sender.state.map(|state| sender_state(Some(state))),
             sync_state: sender.sync_state.as_deref(),
             sync_priority: sender.sync_priority,
-            connected_at: sender.backend_start.and_then(server_time_of_day),
+            connected_at: client.and_then(|client| client.started_at).and_then(server_time_of_day),
             replied_at: sender.reply_time.and_then(server_time_of_day),
             sent_lsn: text(sender.sent_lsn),
             write_lsn: text(sender.write_lsn),

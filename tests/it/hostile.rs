@@ -269,6 +269,8 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             vec![some(&["pg_stat_get_wal_senders", senders]), some(&["pg_stat_get_wal_receiver", receiver])]
         } else if statement.contains("SELECT state, count(*)") {
             vec![some(&["active", number]), some(&["idle", number])]
+        } else if statement.contains("a.application_name") {
+            vec![some(&["2147483647", "e", "::1", "h", "9999-12-31 23:59:59+00", "s", "odd"])]
         } else if statement.contains("pg_get_replication_slots") {
             let (limit, age) = ("-9223372036854775808", "9223372036854775807");
             let mut slot = some(&["s", "physical", "t", "FFFFFFFF/FFFFFFFF", "0/0", "lost", limit, "f"]);
@@ -286,8 +288,6 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
                 "t",
             ]));
             vec![slot]
-        } else if statement.contains("application_name, client_addr") {
-            vec![some(&["2147483647", "e", "::1", "9999-12-31 23:59:59+00"])]
         } else {
             let columns = statement.trim_start_matches("SELECT ").split(" FROM ").next().unwrap_or_default();
             vec![

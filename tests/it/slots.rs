@@ -136,8 +136,10 @@ async fn every_major_says_all_it_knows_of_its_slots_and_of_both_ends_of_a_stream
             let sender: WalSender = probe(primary, user).await.positions.unwrap().senders.remove(0);
             let is_granted = user == "mon";
             assert_eq!(sender.application_name.as_deref(), Some("r1"), "{what}");
-            assert_eq!(sender.client_addr.as_deref(), is_granted.then_some("127.0.0.1"), "{what}");
-            assert_eq!(sender.backend_start.is_some(), is_granted, "{what}");
+            let client = sender.client.unwrap();
+            assert_eq!(client.address, is_granted.then_some([127, 0, 0, 1].into()), "{what}");
+            assert_eq!(client.started_at.is_some(), is_granted, "{what}");
+            assert_eq!(client.slot.as_ref().map(|slot| slot.name.as_str()), Some("r1"), "{what}");
             assert_eq!(sender.sync_state.as_deref(), is_granted.then_some("sync"), "{what}");
             assert_eq!(sender.sync_priority, is_granted.then_some(1), "{what}");
             let positions = probe(r1, user).await.positions.unwrap();

@@ -184,8 +184,7 @@ fn sender(name: &str, replay_lsn: u64, reply: f64) -> WalSender {
     WalSender {
         pid: 1,
         application_name: Some(Arc::from(name)),
-        client_addr: None,
-        backend_start: None,
+        client: None,
         sync_priority: None,
         state: Some(SenderState::Streaming),
         sent_lsn: None,

@@ -110,11 +110,9 @@ pub const fn sender_state(state: Option<SenderState>) -> &'static str {
 /// What may not be seen of a sender is not known of any, for whoever may not see it sees no other either.
 fn groups_of(target: &TargetView, now: MonoTime) -> Option<(&Positions, Vec<SenderGroup<'_>>, Coverage)> {
     let positions = positions(target, now)?;
-    // Of any age: a sender keeps its slot as long as it lives, and a label must not come and go with the slow polls.
-    let slots = target.survey.as_ref().and_then(|survey| survey.facts.slots.as_deref()).unwrap_or_default();
     let is_hidden = positions.senders.iter().any(|sender| sender.state.is_none());
     let coverage = if is_hidden { Coverage::Unknown } else { Coverage::Complete };
-    Some((positions, groups(&positions.senders, slots), coverage))
+    Some((positions, groups(&positions.senders), coverage))
 }
 
 fn of_groups(
@@ -126,7 +124,7 @@ fn of_groups(
     let Some((positions, groups, coverage)) = groups_of(target, now) else { return Coverage::Unknown };
     for group in &groups {
         if let Some(value) = value(group, positions) {
-            emit(&[&group.name.application_name, group.name.client_addr, group.name.slot], Value::exact(value));
+            emit(&[&group.name.application_name, &group.name.client_addr, group.name.slot], Value::exact(value));
         }
     }
     coverage
@@ -151,7 +149,7 @@ fn info(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> 
         for same in kinds.chunk_by(|one, next| one == next) {
             let Some((state, sync_state)) = same.first() else { continue };
             let name = &group.name;
-            let labels = [&*name.application_name, name.client_addr, name.slot, state, sync_state];
+            let labels = [&*name.application_name, &name.client_addr, name.slot, state, sync_state];
             emit(&labels, Value::exact(same.len() as f64));
         }
     }

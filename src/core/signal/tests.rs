@@ -4,7 +4,9 @@ use std::sync::Arc;
 use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
 use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
-use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess, WalSender};
+use crate::core::observation::{
+    PollFailure, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, StatementsAccess, WalSender,
+};
 use crate::core::skew::ClockSkew;
 use crate::core::slots::{SLOTS_SHOWN, SlotTracker};
 use crate::core::snapshot::{ClusterView, TargetView};
@@ -460,17 +462,14 @@ fn senders_are_told_by_name_and_by_the_worst_of_one_name() {
     let mut view = primary("orders", "primary-2");
     change_positions(&mut view, |positions| {
         let mut far = sender("r", Some(SenderState::Catchup));
-        far.pid = 4712;
         far.sent_lsn = Some(Lsn::new(0x02FF_0000));
         (far.replay_lsn, far.replay_lag, far.write_lag) = (None, Some(5.0), None);
         let mut copy = sender("pg_basebackup", Some(SenderState::Backup));
-        copy.pid = 4713;
         copy.sync_state = Some(Arc::from("sync"));
         copy.sync_priority = Some(1);
+        let slot = Some(SenderSlot { name: "backup".to_owned(), is_logical: false });
+        copy.client = Some(Arc::new(SenderClient { slot, ..SenderClient::default() }));
         positions.senders = vec![sender("r", Some(SenderState::Streaming)), far, copy];
-    });
-    change_survey(&mut view, |survey| {
-        survey.slots = Some(vec![Slot { active_pid: Some(4713), ..slot("backup", true) }]);
     });
     let r: &[&str] = &["r", "", ""];
     check(
