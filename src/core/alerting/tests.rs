@@ -239,6 +239,22 @@ fn a_slot_that_is_dropped_resolves_and_one_that_cannot_be_seen_does_not() {
 }
 
 #[test]
+fn a_slot_whose_trouble_begins_later_is_not_taken_for_another() {
+    let rule = config("Slot", "slot_inactive_retained_bytes > 1kB");
+    let slots = |slots: &[(&str, u64)]| cluster(vec![with_slots(Some(slots))]);
+    check(
+        &[rule],
+        vec![
+            (0.0, slots(&[("a", 0), ("b", 0), ("c", 3000)]), &["firing Slot orders/p slot=c 3000"]),
+            (1.0, slots(&[("a", 1500), ("b", 0), ("c", 3000)]), &["firing Slot orders/p slot=a 1500"]),
+            (2.0, slots(&[("a", 1500), ("b", 2000), ("c", 3000)]), &["firing Slot orders/p slot=b 2000"]),
+            (3.0, slots(&[("a", 1500), ("b", 2000), ("c", 3000)]), &[]),
+            (4.0, slots(&[("a", 1500), ("b", 2000), ("c", 0)]), &["resolved Slot orders/p slot=c 0"]),
+        ],
+    );
+}
+
+#[test]
 fn slots_that_cannot_be_seen_breach_as_a_whole() {
     let rule = RuleConfig { when_unknown: WhenUnknown::Breach, ..config("Slot", "slot_inactive_retained_bytes > 1kB") };
     let slots = |slots: Option<&[(&str, u64)]>| cluster(vec![with_slots(slots)]);
