@@ -3,10 +3,12 @@
 //! Each matter is asked in a message of its own, so that what is refused, locked or cut off costs that matter alone:
 //! it is then `None`, and [`SurveyFacts::failures`] says why.
 
+mod backups;
 mod sessions;
 mod slots;
 mod statements;
 
+pub use backups::BaseBackup;
 pub use sessions::Sessions;
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
@@ -31,6 +33,8 @@ pub struct SurveyFacts {
     pub sessions: Option<Sessions>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,
+    /// `pg_stat_progress_basebackup`; empty when there are none.
+    pub backups: Option<Vec<BaseBackup>>,
     /// `None` also when `pg_stat_statements` cannot be read at all
     /// ([`super::observation::Identity::statements`] says why).
     pub statements: Option<Statements>,

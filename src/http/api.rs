@@ -17,7 +17,7 @@ use crate::core::senders::{behind, end_of_wal};
 use crate::core::signal::{lacking, sender_state, used_ratio};
 use crate::core::snapshot::{ClusterView, Snapshot, Stages, TargetView};
 use crate::core::statements::{StatementCounters, StatementTotals};
-use crate::core::survey::{Sessions, Slot, SurveyFacts};
+use crate::core::survey::{BaseBackup, Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
 use crate::core::wal::Lsn;
@@ -110,6 +110,7 @@ struct Details<'a> {
     surveyed_at: Option<String>,
     connections: Option<Connections<'a>>,
     slots: Option<Vec<SlotState<'a>>>,
+    backups: Option<Vec<Backup>>,
     statements: Option<Statements<'a>>,
 }
 
@@ -213,6 +214,13 @@ struct SlotState<'a> {
     two_phase: Option<bool>,
     failover: Option<bool>,
     synced: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Backup {
+    phase: Option<&'static str>,
+    streamed_bytes: Option<u64>,
+    total_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -398,6 +406,16 @@ impl<'a> Details<'a> {
             slots: survey
                 .and_then(|survey| survey.slots.as_ref())
                 .map(|slots| slots.iter().enumerate().map(|(place, slot)| SlotState::new(view, place, slot)).collect()),
+            backups: survey.and_then(|survey| survey.backups.as_ref()).map(|backups| {
+                backups
+                    .iter()
+                    .map(|&BaseBackup { phase, streamed_bytes, total_bytes }| Backup {
+                        phase,
+                        streamed_bytes,
+                        total_bytes,
+                    })
+                    .collect()
+            }),
             statements: survey.and(view.statements.as_deref()).map(Statements::new),
         }
     }

@@ -229,6 +229,11 @@ async fn two_standbys_of_one_name_are_two_and_a_backup_is_seen() {
         daemon.until_series("pgvigil_wal_sender_info", &labels, SOON, |n| n == Some(1.0)).await;
         let labels = [("target", "primary"), ("state", "backup")];
         assert_eq!(daemon.series("pgvigil_wal_senders", &labels).await, Some(1.0));
+        let labels = [("target", "primary"), ("phase", "streaming database files")];
+        daemon.until_series("pgvigil_base_backups", &labels, SOON, |n| n == Some(1.0)).await;
+        daemon.until_series("pgvigil_base_backup_streamed_bytes", &[], SOON, |n| n > Some(0.0)).await;
+        let total = daemon.series("pgvigil_base_backup_total_bytes", &[]).await;
+        assert!(total > Some(1e6), "{total:?}");
         let labels = [("application_name", "pg_basebackup")];
         assert_eq!(daemon.series("pgvigil_wal_sender_unsent_bytes", &labels).await, None);
     } else {

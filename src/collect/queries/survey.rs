@@ -3,6 +3,7 @@
 //! Each matter is a [`Topic`] in a file of its own and a message of its own: one that is refused, locked or cannot be
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
+mod backups;
 mod sessions;
 mod settings;
 mod slots;
@@ -29,7 +30,8 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] = &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] =
+    &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, backups::TOPIC, statements::TOPIC];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]

@@ -5,6 +5,7 @@ use super::{Coverage, Emit, Signal, Unit, Value};
 use crate::core::observation::{Positions, SenderState, WalSender};
 use crate::core::senders::{SenderGroup, behind, end_of_wal, groups};
 use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::survey::BaseBackup;
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::wal::Lsn;
 
@@ -93,7 +94,50 @@ pub(super) const ROWS: &[Signal] = &[
     .help("When the sender's receiver connected, in seconds since 1970 by the server's clock.")
     .absent(NONE)
     .from("pg_stat_replication.backend_start"),
+    per_target("base_backups", Unit::Count, backups)
+        .labels(&["phase"])
+        .help("Base backups that the server sends, by what they are at; unknown without pg_monitor.")
+        .absent("No backup is at it, or the last slow poll is stale.")
+        .from("pg_stat_progress_basebackup"),
+    per_target("base_backup_streamed_bytes", Unit::Bytes, |_, target, now, emit| {
+        of_backups(target, now, emit, |backup| backup.streamed_bytes)
+    })
+    .help("What the base backups in progress have sent so far, together.")
+    .absent("There are none, no `pg_monitor`, or the last slow poll is stale.")
+    .from("pg_stat_progress_basebackup.backup_streamed"),
+    per_target("base_backup_total_bytes", Unit::Bytes, |_, target, now, emit| {
+        of_backups(target, now, emit, |backup| backup.total_bytes)
+    })
+    .help("What the base backups in progress will have sent, together, as the server estimated.")
+    .absent("There are none, one has no estimate, no `pg_monitor`, or the last slow poll is stale.")
+    .from("pg_stat_progress_basebackup.backup_total"),
 ];
+
+/// Of all base backups together.
+fn of_backups(target: &TargetView, now: MonoTime, emit: Emit<'_>, value: fn(&BaseBackup) -> Option<u64>) -> Coverage {
+    let Some(backups) = target.fresh_survey(now).and_then(|survey| survey.backups.as_ref()) else {
+        return Coverage::Unknown;
+    };
+    if !backups.is_empty() {
+        // Of one that is hidden nothing is known, and so neither is the sum.
+        let sum: Option<u64> = backups.iter().map(value).try_fold(0, |sum: u64, bytes| sum.checked_add(bytes?));
+        let Some(sum) = sum else { return Coverage::Unknown };
+        emit(&[], Value::exact(sum as f64));
+    }
+    Coverage::Complete
+}
+
+fn backups(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    let Some(backups) = target.fresh_survey(now).and_then(|survey| survey.backups.as_ref()) else {
+        return Coverage::Unknown;
+    };
+    let mut phases: Vec<&str> = backups.iter().map(|backup| backup.phase.unwrap_or("unknown")).collect();
+    phases.sort_unstable();
+    for same in phases.chunk_by(|one, next| one == next) {
+        emit(&same[..1], Value::exact(same.len() as f64));
+    }
+    Coverage::Complete
+}
 
 /// The word of `pg_stat_replication`.
 pub const fn sender_state(state: Option<SenderState>) -> &'static str {

@@ -10,7 +10,7 @@ use crate::core::observation::{
 use crate::core::skew::ClockSkew;
 use crate::core::slots::{SLOTS_SHOWN, SlotTracker};
 use crate::core::snapshot::{ClusterView, TargetView};
-use crate::core::survey::Slot;
+use crate::core::survey::{BaseBackup, Slot};
 use crate::core::time::ServerTime;
 use crate::core::trend::Trend;
 use crate::core::wal::Lsn;
@@ -511,6 +511,38 @@ fn senders_are_told_by_name_and_by_the_worst_of_one_name() {
             ("wal_sender_replay_lag_seconds", &[], Unknown),
         ],
     );
+}
+
+#[test]
+fn backups_in_progress_are_counted_and_summed() {
+    let files = |streamed_bytes, total_bytes| BaseBackup {
+        phase: Some("streaming database files"),
+        streamed_bytes: Some(streamed_bytes),
+        total_bytes,
+    };
+    let stated = |backups: Option<Vec<BaseBackup>>, expect: &[Statement<'_>]| {
+        let mut view = primary("orders", "primary-2");
+        change_survey(&mut view, |survey| survey.backups = backups);
+        check(view, expect);
+    };
+    stated(
+        Some(vec![files(10, Some(100)), files(5, Some(200))]),
+        &[
+            ("base_backups", &[(&["streaming database files"], 2.0)], Complete),
+            ("base_backup_streamed_bytes", &[(NO, 15.0)], Complete),
+            ("base_backup_total_bytes", &[(NO, 300.0)], Complete),
+        ],
+    );
+    stated(
+        Some(vec![files(10, None), BaseBackup::default()]),
+        &[
+            ("base_backups", &[(&["streaming database files"], 1.0), (&["unknown"], 1.0)], Complete),
+            ("base_backup_streamed_bytes", &[], Unknown),
+            ("base_backup_total_bytes", &[], Unknown),
+        ],
+    );
+    stated(Some(vec![]), &[("base_backups", &[], Complete), ("base_backup_streamed_bytes", &[], Complete)]);
+    stated(None, &[("base_backups", &[], Unknown), ("base_backup_streamed_bytes", &[], Unknown)]);
 }
 
 #[test]
