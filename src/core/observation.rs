@@ -4,7 +4,7 @@
 //! function calls. The slow one ([`super::survey`]) brings what costs the server
 //! more: sessions, slots, statements.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
