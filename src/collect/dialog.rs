@@ -20,7 +20,8 @@ use super::tls::Trust;
 use crate::clock;
 use crate::core::checkup::Checkup;
 use crate::core::observation::{
-    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ServerState, StandbyState, WalSender,
+    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, SenderState, ServerState,
+    StandbyState, WalSender,
 };
 use crate::core::survey::SurveyFacts;
 use crate::core::time::{MonoTime, ServerTime};
@@ -85,8 +86,17 @@ struct About {
     receiver_runs: bool,
     has_senders: bool,
     n_polls: u32,
-    /// Names by pid of the senders that are there. `None`: asked for, and not found.
-    names: Vec<(i32, Option<Arc<str>>)>,
+    /// Who is at the other end of the senders that are there.
+    clients: Vec<KnownSender>,
+}
+
+#[derive(Debug)]
+struct KnownSender {
+    pid: i32,
+    /// `None`: asked for, and not found.
+    client: Option<positions::Client>,
+    /// A connection takes its slot after it has appeared, so what was found of one that only started is asked again.
+    is_final: bool,
 }
 
 impl Dialog {
@@ -356,7 +366,7 @@ impl Dialog {
             self.refused_at = None;
         }
         let mut answer = self.ask_reading().await?;
-        self.learn_names(&mut answer.facts.senders).await;
+        self.learn_clients(&mut answer.facts.senders).await;
         Ok(answer)
     }
 
@@ -441,32 +451,39 @@ impl Dialog {
                 receiver_runs: false,
                 has_senders: true,
                 n_polls: 0,
-                names: Vec::new(),
+                clients: Vec::new(),
             }));
         }
         Ok(())
     }
 
     /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
-    async fn learn_names(&mut self, senders: &mut [WalSender]) {
+    async fn learn_clients(&mut self, senders: &mut [WalSender]) {
         let Some(about) = &mut self.about else { return };
-        about.names.retain(|(pid, _)| senders.iter().any(|sender| sender.pid == *pid));
-        let is_new = |pid: &i32| about.names.iter().all(|(known, _)| known != pid);
+        about.clients.retain(|known| {
+            senders.iter().any(|sender| sender.pid == known.pid && (known.is_final || has_only_started(sender)))
+        });
+        let is_new = |pid: &i32| about.clients.iter().all(|known| known.pid != *pid);
         let new: Vec<i32> = senders.iter().map(|sender| sender.pid).filter(is_new).collect();
         if !new.is_empty() {
             // Positions without names are worth more than none: a failure here is met again at the next question.
-            let answer = self.ask("asking for its standbys' names", &positions::names_sql(&new)).await;
-            let found = answer.and_then(|messages| positions::decode_names(&by_statement(&messages, "names")?));
+            let answer = self.ask("asking for its standbys' names", &positions::clients_sql(&new)).await;
+            let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages, "clients")?));
+            // But a refusal would be repeated, too: those pids are taken for asked.
+            let found = if found.as_ref().err().is_some_and(is_refusal) { Ok(Vec::new()) } else { found };
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
-            for pid in new {
-                let name = found.iter().find(|(found, _)| *found == pid).map(|(_, name)| Arc::clone(name));
-                about.names.push((pid, name));
+            for sender in senders.iter().filter(|sender| new.contains(&sender.pid)) {
+                let client = found.iter().find(|client| client.pid == sender.pid).cloned();
+                about.clients.push(KnownSender { pid: sender.pid, client, is_final: !has_only_started(sender) });
             }
         }
         let Some(about) = &self.about else { return };
         for sender in senders {
-            sender.application_name =
-                about.names.iter().find(|(pid, _)| *pid == sender.pid).and_then(|(_, name)| name.clone());
+            let known = about.clients.iter().find(|known| known.pid == sender.pid);
+            if let Some(client) = known.and_then(|known| known.client.as_ref()) {
+                sender.application_name.clone_from(&client.application_name);
+                sender.client = Some(Arc::clone(&client.client));
+            }
         }
     }
 }
@@ -494,6 +511,10 @@ enum Heard {
     AnotherServer,
     /// The question was about another role than the server has now.
     AnotherRole,
+}
+
+fn has_only_started(sender: &WalSender) -> bool {
+    sender.state == Some(SenderState::Startup)
 }
 
 impl About {

@@ -16,6 +16,9 @@ use super::observation::{Observation, PollFailure, Positions, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
+use super::senders;
+use super::skew::SkewTracker;
+use super::slots::SlotTracker;
 use super::snapshot::{
     Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
 };
@@ -82,6 +85,8 @@ struct Cluster {
     statements: Vec<StatementTracker>,
     /// One for each pooler, in the order of the view.
     poolers: Vec<PoolerTracker>,
+    slots: Vec<SlotTracker>,
+    skew: Vec<SkewTracker>,
     view: Arc<ClusterView>,
 }
 
@@ -102,7 +107,7 @@ impl Fleet {
         match event {
             Event::Polled(observation) => {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
-                    cluster.polled(observation, now);
+                    cluster.polled(observation, now, wall);
                 }
                 Vec::new()
             }
@@ -212,6 +217,8 @@ impl Cluster {
             lag: LagTracker::new(fleet.poll_interval),
             poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
+            slots: spec.targets.iter().map(|_| SlotTracker::default()).collect(),
+            skew: spec.targets.iter().map(|_| SkewTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -223,7 +230,7 @@ impl Cluster {
         }
     }
 
-    fn polled(&mut self, observation: Observation, now: MonoTime) {
+    fn polled(&mut self, observation: Observation, now: MonoTime, wall: SystemTime) {
         let Some(&position) = self.view.index.get(&observation.target.target) else { return };
         self.lag.observe(&observation);
         let lag = self.lag.estimate(&observation.target.target, now);
@@ -236,8 +243,12 @@ impl Cluster {
             }
         }
 
+        let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
+        let asked_and_answered = (wall_at(observation.asked_at), wall_at(observation.answered_at));
+        let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
         let target = self.target_mut(position);
         target.lag = lag;
+        target.skew = skew;
         match observation.outcome {
             Ok(positions) => {
                 target.failing = None;
@@ -263,6 +274,11 @@ impl Cluster {
                 .map(|statements| self.statements[position].observe(statements, started_at, statements_top)),
             _ => None,
         };
+        let before = self.view.targets[position].slots.clone();
+        let slots = survey.outcome.as_ref().ok().and_then(|facts| facts.slots.as_deref()).map(|slots| {
+            let outlook = self.slots[position].observe(slots, survey.answered_at, before.as_deref());
+            (outlook, slots.len())
+        });
         let target = self.target_mut(position);
         match survey.outcome {
             Ok(mut facts) => {
@@ -276,6 +292,13 @@ impl Cluster {
                     stale_after,
                 });
                 target.statements = counters.map(Arc::new);
+                if let Some((outlook, n_slots)) = &slots {
+                    target.dropped.add("slots", outlook.shown.left_out_of(*n_slots));
+                }
+                target.slots = slots.map(|(outlook, _)| Arc::new(outlook));
+                if let Some(answer) = &target.answer {
+                    target.dropped.add("wal_senders", senders::left_out(&answer.positions.senders));
+                }
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
         }
@@ -373,6 +396,13 @@ fn own_lag(sender: &WalSender) -> OwnLag {
         write_us: micros(sender.write_lag),
         flush_us: micros(sender.flush_lag),
         replay_us: micros(sender.replay_lag),
+    }
+}
+
+fn unix_seconds(wall: SystemTime) -> f64 {
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! function calls. The slow one ([`super::survey`]) brings what costs the server
 //! more: sessions, slots, statements.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,7 @@ impl Positions {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerState {
     Primary(PrimaryState),
@@ -219,10 +221,14 @@ pub struct WalReceiver {
     pub status: String,
     /// `received_tli`.
     pub timeline: Option<Timeline>,
+    /// `written_lsn`: received and written, though perhaps not yet flushed.
+    pub written_lsn: Option<Lsn>,
     /// `flushed_lsn`: received and on this standby's disk.
     pub flushed_lsn: Option<Lsn>,
     /// `latest_end_lsn`: the sender's last word on its own end of WAL.
     pub latest_end_lsn: Option<Lsn>,
+    /// `latest_end_time`: when the sender said so first, by the sender's clock.
+    pub latest_end_at: Option<ServerTime>,
     /// `last_msg_send_time`, by the sender's clock.
     pub last_msg_sent_at: Option<ServerTime>,
     /// `last_msg_receipt_time`, by this standby's clock.
@@ -239,6 +245,8 @@ pub struct WalSender {
     pub pid: i32,
     /// `application_name`; `None` until learned for this pid.
     pub application_name: Option<Arc<str>>,
+    /// Who is at its other end; `None` until learned for this pid.
+    pub client: Option<Arc<SenderClient>>,
     pub state: Option<SenderState>,
     pub sent_lsn: Option<Lsn>,
     pub write_lsn: Option<Lsn>,
@@ -250,8 +258,30 @@ pub struct WalSender {
     pub replay_lag: Option<f64>,
     /// `reply_time`, by the standby's clock.
     pub reply_time: Option<ServerTime>,
+    /// `sync_priority`: its place in `synchronous_standby_names`; 0 for an asynchronous standby.
+    pub sync_priority: Option<u32>,
     /// `sync_state`: `async`, `potential`, `sync`, `quorum`.
     pub sync_state: Option<Arc<str>>,
+}
+
+/// Who is at the other end of a WAL sender: what stays as long as the connection, looked up once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SenderClient {
+    /// `client_addr`. `None` through a Unix socket, and without `pg_monitor`.
+    pub address: Option<IpAddr>,
+    /// `client_hostname`, where the server has `log_hostname` on.
+    pub hostname: Option<String>,
+    /// `backend_start`. `None` without `pg_monitor`.
+    pub started_at: Option<ServerTime>,
+    /// The slot it streams through: `pg_replication_slots.active_pid` needs no grant. `None`: without one.
+    pub slot: Option<SenderSlot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SenderSlot {
+    pub name: String,
+    /// A subscriber or a decoding client reads, no standby.
+    pub is_logical: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

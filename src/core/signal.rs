@@ -12,7 +12,9 @@ mod aurora;
 mod cluster;
 mod lag;
 mod pooler;
+mod receiver;
 mod row;
+mod senders;
 mod sessions;
 mod slots;
 mod statements;
@@ -21,11 +23,13 @@ mod target;
 
 use std::sync::LazyLock;
 
+pub use senders::sender_state;
 pub use sessions::used_ratio;
 pub use target::lacking;
 
 use serde::{Deserialize, Serialize};
 
+use super::shown::Shown;
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
 
@@ -35,6 +39,8 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         cluster::ROWS,
         target::ROWS,
         lag::ROWS,
+        receiver::ROWS,
+        senders::ROWS,
         sessions::ROWS,
         slots::ROWS,
         subscriptions::ROWS,
@@ -61,6 +67,8 @@ pub struct Signal {
     /// Names of the labels after `cluster` and `target`.
     pub labels: &'static [&'static str],
     pub read: Read,
+    /// Where there may be too many subjects for `/metrics`: those that have series, by the first of `labels`. Rules judge all.
+    pub shown: Option<fn(&TargetView) -> &Shown>,
 }
 
 /// How a signal is read off the views.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::identity::{Introduction, Layout};
 use super::{Optional, Refused};
-use crate::collect::decode::{Fields, Rows, boolean, interval_seconds, lsn, number, record, timestamp};
-use crate::core::observation::{Checkpoint, PollFailure, Receiver, ReplayPause, SenderState, WalReceiver, WalSender};
+use crate::collect::decode::{Fields, Rows, address, boolean, interval_seconds, lsn, number, record, timestamp};
+use crate::core::observation::{
+    Checkpoint, PollFailure, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, WalReceiver, WalSender,
+};
 use crate::core::time::ServerTime;
 use crate::core::topology::Role;
 use crate::core::wal::{Lsn, Timeline};
@@ -40,6 +42,7 @@ pub(crate) struct Reading {
     pub(crate) senders: Vec<WalSender>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum State {
     Primary {
@@ -222,22 +225,39 @@ impl Question {
     }
 }
 
-/// Two columns, pid and name, of the senders with these pids.
-pub(crate) fn names_sql(pids: &[i32]) -> String {
+/// Who is at the other end of the senders with these pids.
+pub(crate) fn clients_sql(pids: &[i32]) -> String {
     let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
-    format!("SELECT pid, application_name FROM pg_stat_get_activity(NULL) WHERE pid IN ({})", pids.join(", "))
+    format!(
+        "SELECT a.pid, a.application_name, host(a.client_addr), a.client_hostname, a.backend_start, s.slot_name, \
+         s.slot_type FROM pg_stat_get_activity(NULL) a LEFT JOIN pg_get_replication_slots() s ON s.active_pid = a.pid \
+         WHERE a.pid IN ({})",
+        pids.join(", ")
+    )
 }
 
-pub(crate) fn decode_names(statements: &[Rows<'_>]) -> Result<Vec<(i32, Arc<str>)>, PollFailure> {
-    let mut names = Vec::new();
-    for row in statements.first().into_iter().flatten() {
+/// What stays as long as a sender does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Client {
+    pub(crate) pid: i32,
+    pub(crate) application_name: Option<Arc<str>>,
+    pub(crate) client: Arc<SenderClient>,
+}
+
+pub(crate) fn decode_clients(statements: &[Rows<'_>]) -> Result<Vec<Client>, PollFailure> {
+    let rows = statements.first().into_iter().flatten();
+    rows.map(|row| {
         let mut row = Fields::new("pg_stat_activity", row);
         let pid = row.required("pid", number)?;
-        if let Some(name) = row.text("application_name")? {
-            names.push((pid, Arc::from(name)));
-        }
-    }
-    Ok(names)
+        let application_name = row.text("application_name")?.map(Arc::from);
+        let (address, hostname) = (row.optional("client_addr", address)?, row.text("client_hostname")?);
+        let started_at = row.optional("backend_start", timestamp)?;
+        let (slot, slot_type) = (row.text("slot_name")?, row.text("slot_type")?);
+        let slot = slot.map(|name| SenderSlot { name: name.to_owned(), is_logical: slot_type == Some("logical") });
+        let client = SenderClient { address, hostname: hostname.map(str::to_owned), started_at, slot };
+        Ok(Client { pid, application_name, client: Arc::new(client) })
+    })
+    .collect()
 }
 
 /// `bigint` in the view, though the identifier is unsigned.
@@ -271,7 +291,7 @@ fn sender_state(text: &str) -> Option<SenderState> {
     }
 }
 
-fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
+fn sender(layout: Layout<12>, text: &str) -> Result<WalSender, PollFailure> {
     let columns = composite("pg_stat_get_wal_senders", text)?;
     let columns: Vec<Option<&str>> = columns.iter().map(|column| column.as_deref()).collect();
     let columns = layout.pick(&columns);
@@ -279,6 +299,7 @@ fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
     Ok(WalSender {
         pid: row.required("pid", number)?,
         application_name: None,
+        client: None,
         state: row.optional("state", sender_state)?,
         sent_lsn: row.optional("sent_lsn", lsn)?,
         write_lsn: row.optional("write_lsn", lsn)?,
@@ -287,13 +308,14 @@ fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
         write_lag: row.optional("write_lag", interval_seconds)?,
         flush_lag: row.optional("flush_lag", interval_seconds)?,
         replay_lag: row.optional("replay_lag", interval_seconds)?,
+        sync_priority: row.optional("sync_priority", number)?,
         sync_state: row.text("sync_state")?.map(Arc::from),
         reply_time: row.optional("reply_time", timestamp)?,
     })
 }
 
 /// A receiver whose status is NULL runs, but the role may not see more than its pid.
-fn receiver(layout: Option<Layout<9>>, text: &str) -> Result<Receiver, PollFailure> {
+fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFailure> {
     let Some(layout) = layout else { return Ok(Receiver::Hidden) };
     let columns = composite("pg_stat_get_wal_receiver", text)?;
     let columns: Vec<Option<&str>> = columns.iter().map(|column| column.as_deref()).collect();
@@ -302,11 +324,13 @@ fn receiver(layout: Option<Layout<9>>, text: &str) -> Result<Receiver, PollFailu
     let Some(status) = row.text("status")? else { return Ok(Receiver::Hidden) };
     Ok(Receiver::Running(WalReceiver {
         status: status.to_owned(),
+        written_lsn: row.optional("written_lsn", lsn)?,
         flushed_lsn: row.optional("flushed_lsn", lsn)?,
         timeline: row.optional("received_tli", number)?.map(Timeline),
         last_msg_sent_at: row.optional("last_msg_send_time", timestamp)?,
         last_msg_received_at: row.optional("last_msg_receipt_time", timestamp)?,
         latest_end_lsn: row.optional("latest_end_lsn", lsn)?,
+        latest_end_at: row.optional("latest_end_time", timestamp)?,
         slot_name: row.text("slot_name")?.map(str::to_owned),
         sender_host: row.text("sender_host")?.map(str::to_owned),
         sender_port: row.optional("sender_port", number)?,
@@ -407,6 +431,38 @@ mod tests {
     }
 
     #[test]
+    fn who_is_behind_a_sender_reads_with_and_without_grants() {
+        let sql = clients_sql(&[42, 43]);
+        assert!(sql.ends_with("a.pid IN (42, 43)"), "{sql}");
+        let row = |pid, rest: [Option<&'static str>; 6]| [vec![Some(pid)], rest.to_vec()].concat();
+        let rows = vec![
+            row("42", [Some("r1"), Some("fe80::1"), Some("db"), Some(NOW), Some("r1"), Some("physical")]),
+            row("43", [Some("sub"), None, None, None, Some("sub"), Some("logical")]),
+            row("44", [None; 6]),
+        ];
+        let client = |pid, name: Option<&str>, client| Client {
+            pid,
+            application_name: name.map(Arc::from),
+            client: Arc::new(client),
+        };
+        let slot = |name: &str, is_logical| Some(SenderSlot { name: name.to_owned(), is_logical });
+        let known = SenderClient {
+            address: "fe80::1".parse().ok(),
+            hostname: Some("db".to_owned()),
+            started_at: Some(at(0)),
+            slot: slot("r1", false),
+        };
+        assert_eq!(
+            decode_clients(&[rows]),
+            Ok(vec![
+                client(42, Some("r1"), known),
+                client(43, Some("sub"), SenderClient { slot: slot("sub", true), ..SenderClient::default() }),
+                client(44, None, SenderClient::default()),
+            ])
+        );
+    }
+
+    #[test]
     fn a_primary_with_two_senders_reads() {
         let row = |sender| {
             let mut row = vec![Some("f"), Some(NOW), Some(NOW), Some("0/3000148"), Some("0000000A0000000000000003")];
@@ -423,6 +479,7 @@ mod tests {
         let nothing = WalSender {
             pid: 43,
             application_name: None,
+            client: None,
             state: None,
             sent_lsn: None,
             write_lsn: None,
@@ -432,6 +489,7 @@ mod tests {
             flush_lag: None,
             replay_lag: None,
             reply_time: None,
+            sync_priority: None,
             sync_state: None,
         };
         assert_eq!(
@@ -454,6 +512,7 @@ mod tests {
                         flush_lag: Some(0.5),
                         replay_lag: Some(60.0),
                         reply_time: Some(at(1_000_000)),
+                        sync_priority: Some(0),
                         sync_state: Some(Arc::from("async")),
                         ..nothing.clone()
                     },
@@ -501,8 +560,10 @@ mod tests {
             Receiver::Running(WalReceiver {
                 status: "streaming".to_owned(),
                 timeline: Some(Timeline(3)),
+                written_lsn: Some(Lsn::new(0x300_0148)),
                 flushed_lsn: Some(Lsn::new(0x300_0140)),
                 latest_end_lsn: Some(Lsn::new(0x300_0150)),
+                latest_end_at: Some(at(-123_456)),
                 last_msg_sent_at: Some(at(0)),
                 last_msg_received_at: Some(at(1)),
                 sender_host: Some("10.0.0.7".to_owned()),

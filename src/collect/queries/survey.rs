@@ -4,11 +4,14 @@
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
 mod aurora;
+mod backups;
 mod sessions;
 mod settings;
 mod slots;
 mod statements;
 mod subscriptions;
+
+pub(crate) use slots::NEWER_COLUMNS as SLOT_COLUMNS;
 
 use super::Refused;
 use super::identity::Introduction;
@@ -29,8 +32,15 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] =
-    &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, subscriptions::TOPIC, aurora::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] = &[
+    settings::TOPIC,
+    sessions::TOPIC,
+    slots::TOPIC,
+    backups::TOPIC,
+    subscriptions::TOPIC,
+    aurora::TOPIC,
+    statements::TOPIC,
+];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +100,7 @@ pub(crate) mod tests {
             subscription_columns: Box::default(),
             subscription_stats_columns: Box::default(),
             aurora: AuroraFunctions::default(),
+            slot_columns: [true; SLOT_COLUMNS.len()],
         }
     }
 

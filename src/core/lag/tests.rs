@@ -123,6 +123,8 @@ impl Poll {
             status: "streaming".to_owned(),
             timeline: Some(Timeline(timeline)),
             flushed_lsn: Some(Lsn::new(latest_end_lsn)),
+            written_lsn: None,
+            latest_end_at: None,
             latest_end_lsn: Some(Lsn::new(latest_end_lsn)),
             last_msg_sent_at: Some(stamp(sent)),
             last_msg_received_at: Some(stamp(sent + 0.001)),
@@ -185,6 +187,8 @@ fn sender(name: &str, replay_lsn: u64, reply: f64) -> WalSender {
     WalSender {
         pid: 1,
         application_name: Some(Arc::from(name)),
+        client: None,
+        sync_priority: None,
         state: Some(SenderState::Streaming),
         sent_lsn: None,
         write_lsn: None,
