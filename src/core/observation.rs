@@ -116,7 +116,6 @@ impl Positions {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerState {
     Primary(PrimaryState),
