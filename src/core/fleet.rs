@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::alerting::Alerting;
-use super::lag::LagTracker;
+use super::lag::{Evidence, LagTracker};
 use super::ledger::{Delivery, Notice};
-use super::observation::{Observation, PollFailure, Positions, WalSender};
+use super::observation::{Observation, PollFailure, Positions, ServerState, WalSender};
 use super::rule::Rule;
 use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
 use super::statements::StatementTracker;
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::{Name, TargetId};
+use super::trend::{Life, Sample, Trend, TrendTracker};
 use super::wal::{Lsn, WalBytes};
 
 /// All that can happen to the fleet.
@@ -69,6 +70,8 @@ struct Cluster {
     lag: LagTracker,
     /// One for each target, in the order of the view.
     statements: Vec<StatementTracker>,
+    /// Likewise.
+    trends: Vec<TrendTracker>,
     view: Arc<ClusterView>,
 }
 
@@ -153,6 +156,7 @@ impl Cluster {
         Self {
             lag: LagTracker::new(poll_interval),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
+            trends: spec.targets.iter().map(|_| TrendTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -189,6 +193,8 @@ impl Cluster {
             }
             Err(failure) => fail(&mut target.failing, failure, observation.answered_at),
         }
+        let trend = self.trend(position);
+        self.target_mut(position).trend = trend;
         let stages = self.stages(position);
         self.target_mut(position).stages = stages;
     }
@@ -251,9 +257,7 @@ impl Cluster {
         let end = self.lag.flush_lsn();
         let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
         let sender = self.sender_of(positions);
-        let receiver_flushed = standby.receiver.running().and_then(|receiver| receiver.flushed_lsn);
-        // After a restart the receive position begins at the start of a segment, behind what was replayed.
-        let received = [standby.receive_lsn, receiver_flushed, standby.replay_lsn].into_iter().flatten().max();
+        let received = standby.received();
         let reported = |position: Option<Lsn>| if position > received { position } else { received };
         Some(Stages {
             unsent: missing(sender.and_then(|sender| sender.sent_lsn)),
@@ -262,6 +266,38 @@ impl Cluster {
             unreplayed: missing(standby.replay_lsn),
             own_lag: sender.map_or_else(OwnLag::default, own_lag),
         })
+    }
+
+    /// Takes the last answer of a target into its trend. A failed poll adds nothing to it.
+    fn trend(&mut self, position: usize) -> Option<Trend> {
+        let target = &self.view.targets[position];
+        if target.failing.is_some() {
+            return target.trend;
+        }
+        let answer = target.answer.as_ref()?;
+        let positions = &answer.positions;
+        let identity = &positions.identity;
+        let life = Life {
+            role: positions.role(),
+            started_at: identity.started_at,
+            system_identifier: identity.system_identifier,
+        };
+        let at = answer.answered_at;
+        let sample = match &positions.state {
+            ServerState::Primary(primary) => {
+                Sample { at, end: Some(primary.flush_lsn), received: None, replayed: None }
+            }
+            ServerState::Standby(standby) => {
+                let is_foreign = target.lag.is_some_and(|lag| lag.method.evidence == Evidence::ForeignCluster);
+                let end = self.lag.flush_lsn().filter(|_| !is_foreign && !self.lag.primary_is_lost());
+                // WAL beyond the fork is not the primary's: a diverged replica does not gain on it by replaying that.
+                let fork = self.lag.fork_after(target.timeline());
+                let shared = |lsn: Option<Lsn>| lsn.map(|lsn| fork.map_or(lsn, |fork| lsn.min(fork)));
+                Sample { at, end, received: shared(standby.received()), replayed: shared(standby.replay_lsn) }
+            }
+        };
+        let waits_on_purpose = target.lags_within_apply_delay();
+        Some(self.trends[position].observe(life, sample, waits_on_purpose))
     }
 
     /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys

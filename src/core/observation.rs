@@ -152,6 +152,15 @@ pub struct StandbyState {
     pub receiver: Receiver,
 }
 
+impl StandbyState {
+    /// The furthest position that is known to be on this standby's disk. After a restart the receive position begins at
+    /// the start of a segment, behind what was replayed.
+    pub fn received(&self) -> Option<Lsn> {
+        let flushed_lsn = self.receiver.running().and_then(|receiver| receiver.flushed_lsn);
+        [self.receive_lsn, flushed_lsn, self.replay_lsn].into_iter().flatten().max()
+    }
+}
+
 /// `pg_get_wal_replay_pause_state()` (14+); before that `pg_is_wal_replay_paused()`, which says only "requested".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplayPause {

@@ -367,6 +367,7 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
     let value = match signal.unit {
         Unit::Seconds => seconds(text),
         Unit::Bytes => bytes(text),
+        Unit::BytesPerSecond => bytes(text.strip_suffix("/s").unwrap_or(text)),
         // A plain 80 would be 8,000 %: surely not what was meant.
         Unit::Ratio => percent(text).or(plain.filter(|ratio| (-1.0..=1.0).contains(ratio))),
         Unit::Count => plain,
@@ -389,6 +390,7 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
         wanted: match signal.unit {
             Unit::Seconds => "a duration",
             Unit::Bytes => "a size",
+            Unit::BytesPerSecond => "a rate",
             Unit::Ratio => "a ratio",
             Unit::Count => "a count",
             Unit::Bool => "0 or 1",
@@ -396,6 +398,7 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
         example: match signal.unit {
             Unit::Seconds => "10s",
             Unit::Bytes => "64MiB",
+            Unit::BytesPerSecond => "10MB/s",
             Unit::Ratio => "80%",
             Unit::Count => "3",
             Unit::Bool => "0",
@@ -533,6 +536,7 @@ pub(crate) mod tests {
             Read::Target(|_, target, _, emit| lag(target, emit, |lag| Value::exact(lag.upper))),
         ),
         signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("wal_write_bytes_per_second", Unit::BytesPerSecond, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal("connections_used_ratio", Unit::Ratio, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "slot_inactive_retained_bytes",
@@ -592,6 +596,8 @@ pub(crate) mod tests {
             ("slot_inactive_retained_bytes > 0", "slot_inactive_retained_bytes", Op::Gt, 0.0),
             ("connections_used_ratio > 80%", "connections_used_ratio", Op::Gt, 0.8),
             ("connections_used_ratio > 0.8", "connections_used_ratio", Op::Gt, 0.8),
+            ("wal_write_bytes_per_second < 10MB/s", "wal_write_bytes_per_second", Op::Lt, 1e7),
+            ("wal_write_bytes_per_second < 1KiB", "wal_write_bytes_per_second", Op::Lt, 1024.0),
             ("primaries != 1", "primaries", Op::Ne, 1.0),
             ("  target_up  ==  0 ", "target_up", Op::Eq, 0.0),
         ] {

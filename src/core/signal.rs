@@ -15,6 +15,7 @@ mod sessions;
 mod slots;
 mod statements;
 mod target;
+mod trend;
 
 use std::sync::LazyLock;
 
@@ -25,8 +26,9 @@ use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
-pub static SIGNALS: LazyLock<Vec<Signal>> =
-    LazyLock::new(|| [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat());
+pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    [cluster::ROWS, target::ROWS, lag::ROWS, trend::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat()
+});
 
 /// One number that pgvigil can state.
 #[derive(Clone, Copy, Debug)]
@@ -108,6 +110,8 @@ pub enum Unit {
     Seconds,
     /// Written `64MiB`, `10GB`.
     Bytes,
+    /// Written `10MB/s`, or as bytes.
+    BytesPerSecond,
     /// Written `80%` or `0.8`.
     Ratio,
     /// A plain number.
@@ -121,6 +125,7 @@ impl Unit {
         match self {
             Self::Seconds => "seconds",
             Self::Bytes => "bytes",
+            Self::BytesPerSecond => "bytes per second",
             Self::Ratio => "ratio",
             Self::Count => "count",
             Self::Bool => "0 or 1",

@@ -16,6 +16,9 @@ use super::topology::{Name, Role, TargetId};
 use super::trend::Trend;
 use super::wal::{Lsn, Timeline, WalBytes};
 
+/// A delayed commit is replayed a moment after its time, by two servers' clocks. Seconds.
+const APPLY_DELAY_SLACK: f64 = 2.0;
+
 /// Everything that is known at one instant.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
@@ -185,6 +188,18 @@ impl TargetView {
     pub fn fresh_survey(&self, now: MonoTime) -> Option<&SurveyFacts> {
         let survey = self.survey.as_ref()?;
         (now.duration_since(survey.answered_at) <= survey.stale_after).then_some(&*survey.facts)
+    }
+
+    /// The delay that it was told to replay with, by the last survey. `None` when there is none, or it is not known.
+    pub fn apply_delay(&self) -> Option<f64> {
+        let delay = self.survey.as_ref()?.facts.apply_delay_seconds?;
+        (delay > 0.0).then_some(delay)
+    }
+
+    /// Whether it lags by no more than the delay that it was told to replay with.
+    pub fn lags_within_apply_delay(&self) -> bool {
+        let lag = self.lag.and_then(|lag| lag.value);
+        self.apply_delay().zip(lag).is_some_and(|(delay, lag)| lag <= delay + APPLY_DELAY_SLACK)
     }
 
     pub fn timeline(&self) -> Option<Timeline> {

@@ -158,7 +158,7 @@ struct Body<'a> {
     role: Option<&'static str>,
     /// The rule's condition as written.
     condition: &'a str,
-    /// `seconds`, `bytes`, `ratio`, `count` or `bool`.
+    /// `seconds`, `bytes`, `bytes_per_second`, `ratio`, `count` or `bool`.
     unit: &'static str,
     /// In the unit; `null` when it was never known, or is infinite.
     reading: Option<f64>,
@@ -252,6 +252,7 @@ const fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Seconds => "seconds",
         Unit::Bytes => "bytes",
+        Unit::BytesPerSecond => "bytes_per_second",
         Unit::Ratio => "ratio",
         Unit::Count => "count",
         Unit::Bool => "bool",
@@ -270,6 +271,7 @@ pub(super) fn reading(unit: Unit, value: f64) -> String {
                 None => format!("{value:.0} bytes"),
             }
         }
+        Unit::BytesPerSecond => format!("{}/s", self::reading(Unit::Bytes, value).replace(" bytes", " B")),
         Unit::Ratio => format!("{:.1} %", value * 100.0),
         Unit::Count | Unit::Bool => format!("{value}"),
     }
@@ -578,6 +580,8 @@ pub(super) mod tests {
             (Unit::Bytes, 512.0, "512 bytes"),
             (Unit::Bytes, 67_108_864.0, "64.0 MiB"),
             (Unit::Bytes, 5e9, "4.7 GiB"),
+            (Unit::BytesPerSecond, 512.0, "512 B/s"),
+            (Unit::BytesPerSecond, 5e6, "4.8 MiB/s"),
             (Unit::Ratio, 0.834, "83.4 %"),
             (Unit::Count, 2.0, "2"),
             (Unit::Bool, 0.0, "0"),

@@ -5,6 +5,7 @@ use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
 use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
 use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::trend::{Direction, Trend};
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
 fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>, Value)>, Coverage) {
@@ -50,6 +51,7 @@ fn names_are_unique_and_follow_the_conventions_of_prometheus() {
         let base = name.strip_suffix("_total").unwrap_or(name);
         assert_eq!(base.ends_with("_seconds"), signal.unit == Unit::Seconds, "{name}");
         assert_eq!(base.ends_with("_bytes"), signal.unit == Unit::Bytes, "{name}");
+        assert_eq!(base.ends_with("_bytes_per_second"), signal.unit == Unit::BytesPerSecond, "{name}");
         assert_eq!(base.ends_with("_ratio"), signal.unit == Unit::Ratio, "{name}");
         for text in [signal.help, signal.absent] {
             assert!(text.ends_with('.') && !text.contains('|'), "{name}: {text:?}");
@@ -324,4 +326,54 @@ fn statements_are_counted_by_database_and_one_by_one() {
             ("statements_resets_total", &[(NO, 1.0)], Complete),
         ],
     );
+}
+
+#[test]
+fn a_trend_is_stated_in_the_role_that_has_it() {
+    check(
+        replica("orders", "replica-1"),
+        &[
+            ("wal_write_bytes_per_second", &[], Complete),
+            ("wal_receive_bytes_per_second", &[(NO, 2e6)], Complete),
+            ("wal_replay_bytes_per_second", &[(NO, 1_999_900.0)], Complete),
+            ("lag_direction", &[(&["holding"], 1.0)], Complete),
+            ("catch_up_seconds", &[(NO, 0.0)], Complete),
+            ("replay_stalled", &[(NO, 0.0)], Complete),
+            ("replay_stalled_seconds", &[(NO, 0.0)], Complete),
+        ],
+    );
+    check(
+        primary("orders", "other"),
+        &[
+            ("wal_write_bytes_per_second", &[(NO, 2e6)], Complete),
+            ("wal_replay_bytes_per_second", &[], Complete),
+            ("lag_direction", &[], Complete),
+            ("replay_stalled", &[], Complete),
+        ],
+    );
+}
+
+#[test]
+fn what_does_not_catch_up_or_is_stale_has_no_time_to_say() {
+    let mut falling = replica("orders", "replica-1");
+    falling.trend = Some(Trend {
+        direction: Some(Direction::FallingBehind),
+        catch_up_seconds: None,
+        standing_seconds: Some(7.0),
+        stalled: Some(true),
+        ..Trend::default()
+    });
+    check(
+        falling.clone(),
+        &[
+            ("lag_direction", &[(&["falling_behind"], 1.0)], Complete),
+            // Not that it has caught up: an alert about too long a time holds.
+            ("catch_up_seconds", &[], Unknown),
+            ("replay_stalled", &[(NO, 1.0)], Complete),
+            ("replay_stalled_seconds", &[(NO, 7.0)], Complete),
+            ("wal_replay_bytes_per_second", &[], Unknown),
+        ],
+    );
+    age(&mut falling, 60.0);
+    check(falling, &[("lag_direction", &[], Unknown), ("replay_stalled", &[], Unknown)]);
 }
