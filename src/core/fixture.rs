@@ -106,6 +106,7 @@ pub(crate) fn replica(cluster: &str, name: &str) -> TargetView {
             sender_port: Some(5432),
             slot_name: None,
         }),
+        wait: None,
     };
     let mut view = TargetView::new(TargetId::new(cluster, name), Duration::from_secs(10));
     view.answer = Some(answer(ServerState::Standby(state), Vec::new()));

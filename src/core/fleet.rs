@@ -4,10 +4,13 @@
 //! wait and cannot fail. Readers never see the fleet; they get a [`Snapshot`], which shares with the fleet whatever did
 //! not change, so that the cost of one poll does not grow with the number of targets.
 
+mod diagnosis;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use self::diagnosis::Past;
 use super::alerting::Alerting;
 use super::lag::{Evidence, LagTracker};
 use super::ledger::{Delivery, Notice};
@@ -72,6 +75,10 @@ struct Cluster {
     statements: Vec<StatementTracker>,
     /// Likewise.
     trends: Vec<TrendTracker>,
+    /// Likewise.
+    pasts: Vec<Past>,
+    /// Seconds.
+    poll_interval: f64,
     view: Arc<ClusterView>,
 }
 
@@ -157,6 +164,8 @@ impl Cluster {
             lag: LagTracker::new(poll_interval),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
             trends: spec.targets.iter().map(|_| TrendTracker::default()).collect(),
+            pasts: spec.targets.iter().map(|_| Past::default()).collect(),
+            poll_interval: poll_interval.as_secs_f64(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -197,6 +206,22 @@ impl Cluster {
         self.target_mut(position).trend = trend;
         let stages = self.stages(position);
         self.target_mut(position).stages = stages;
+        self.remember(position, now);
+        let diagnosis = self.diagnosis(position, now);
+        self.target_mut(position).diagnosis = diagnosis;
+    }
+
+    /// Keeps what a later diagnosis needs of a replica's last answer.
+    fn remember(&mut self, position: usize, now: MonoTime) {
+        let target = &self.view.targets[position];
+        if target.failing.is_none()
+            && let Some(answer) = &target.answer
+            && let Some(standby) = answer.positions.standby()
+        {
+            let unreceived = target.stages.and_then(|stages| stages.unflushed).map(|bytes| bytes.0);
+            let lagging = self.lagging(target);
+            self.pasts[position].observe(&answer.positions, standby, unreceived, lagging, now);
+        }
     }
 
     fn surveyed(&mut self, survey: Survey, stale_after: Duration, statements_top: usize) {
@@ -242,6 +267,10 @@ impl Cluster {
             let target = self.target_mut(position);
             target.lag = lag;
             target.stages = stages;
+        }
+        let diagnosis = self.diagnosis(position, now);
+        if diagnosis != self.view.targets[position].diagnosis {
+            self.target_mut(position).diagnosis = diagnosis;
         }
     }
 
@@ -303,14 +332,26 @@ impl Cluster {
     /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys
     /// share the name: then nobody can say whose row it is.
     fn sender_of(&self, replica: &Positions) -> Option<&WalSender> {
+        self.sender_and_upstream_of(replica).map(|(sender, _)| sender)
+    }
+
+    /// The server whose row that is.
+    fn upstream_of(&self, replica: &Positions) -> Option<&Arc<TargetView>> {
+        self.sender_and_upstream_of(replica).map(|(_, upstream)| upstream)
+    }
+
+    fn sender_and_upstream_of(&self, replica: &Positions) -> Option<(&WalSender, &Arc<TargetView>)> {
         let name = known_as(&replica.identity.cluster_name);
-        let answers = || self.view.targets.iter().filter(|target| target.is_up()).filter_map(|up| up.answer.as_ref());
+        let answers = || {
+            let up = self.view.targets.iter().filter(|target| target.is_up());
+            up.filter_map(|target| Some((&target.answer.as_ref()?.positions, target)))
+        };
         let standbys = answers()
-            .filter(|answer| answer.positions.standby().is_some())
-            .filter(|answer| known_as(&answer.positions.identity.cluster_name) == name);
+            .filter(|(positions, _)| positions.standby().is_some())
+            .filter(|(positions, _)| known_as(&positions.identity.cluster_name) == name);
         let mut rows = answers()
-            .flat_map(|answer| &answer.positions.senders)
-            .filter(|sender| sender.application_name.as_deref() == Some(name));
+            .flat_map(|(positions, target)| positions.senders.iter().map(move |sender| (sender, target)))
+            .filter(|(sender, _)| sender.application_name.as_deref() == Some(name));
         let row = rows.next()?;
         (rows.next().is_none() && standbys.take(2).count() < 2).then_some(row)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
+use super::cause::Diagnosis;
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::statements::StatementCounters;
@@ -92,6 +93,8 @@ pub struct TargetView {
     pub stages: Option<Stages>,
     /// How fast its WAL moves. `None` before two samples.
     pub trend: Option<Trend>,
+    /// What is wrong with a replica. `None` when nothing is, and on a primary.
+    pub diagnosis: Option<Arc<Diagnosis>>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -159,6 +162,7 @@ impl TargetView {
             lag: None,
             stages: None,
             trend: None,
+            diagnosis: None,
             statements: None,
             stale_after,
         }
@@ -200,6 +204,12 @@ impl TargetView {
     pub fn lags_within_apply_delay(&self) -> bool {
         let lag = self.lag.and_then(|lag| lag.value);
         self.apply_delay().zip(lag).is_some_and(|(delay, lag)| lag <= delay + APPLY_DELAY_SLACK)
+    }
+
+    /// What is wrong with a replica, in one sentence. `None` when nothing is.
+    pub fn diagnosis_sentence(&self) -> Option<String> {
+        let diagnosis = self.diagnosis.as_ref()?;
+        Some(diagnosis.sentence(self.id.target.as_str(), self.lag.as_ref(), self.trend.as_ref()))
     }
 
     pub fn timeline(&self) -> Option<Timeline> {

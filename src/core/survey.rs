@@ -3,10 +3,12 @@
 //! Each matter is asked in a message of its own, so that what is refused, locked or cut off costs that matter alone:
 //! it is then `None`, and [`SurveyFacts::failures`] says why.
 
+mod recovery;
 mod sessions;
 mod slots;
 mod statements;
 
+pub use recovery::{Conflicts, RecoverySettings};
 pub use sessions::Sessions;
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
@@ -28,6 +30,10 @@ pub struct Survey {
 pub struct SurveyFacts {
     /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
     pub apply_delay_seconds: Option<f64>,
+    /// `None` also on a primary.
+    pub recovery: Option<RecoverySettings>,
+    /// `None` also on a primary.
+    pub conflicts: Option<Conflicts>,
     pub sessions: Option<Sessions>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,

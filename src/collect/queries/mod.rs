@@ -9,6 +9,7 @@ use crate::core::observation::PollFailure;
 
 pub(crate) mod identity;
 pub(crate) mod positions;
+pub(crate) mod replay_wait;
 pub(crate) mod survey;
 
 /// What a server may refuse while all else works. Left out of the questions once it was.
@@ -22,11 +23,12 @@ pub(crate) enum Optional {
     ReplayTimestamp,
     StatementsInfo,
     Statements,
+    Locks,
 }
 
 impl Optional {
     /// Each with the name that the server's message has when it refuses. A name that begins another comes after it.
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::SystemIdentifier, "pg_control_system"),
         (Self::Checkpoint, "pg_control_checkpoint"),
         (Self::WalSenders, "pg_stat_get_wal_senders"),
@@ -35,6 +37,7 @@ impl Optional {
         (Self::ReplayTimestamp, "pg_last_xact_replay_timestamp"),
         (Self::StatementsInfo, "pg_stat_statements_info"),
         (Self::Statements, "pg_stat_statements"),
+        (Self::Locks, "pg_lock_status"),
     ];
 
     /// What `failure` says is refused. `None` when it is no refusal, or one of something that cannot be left out.

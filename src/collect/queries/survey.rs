@@ -3,6 +3,8 @@
 //! Each matter is a [`Topic`] in a file of its own and a message of its own: one that is refused, locked or cannot be
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
+mod conflicts;
+mod recovery;
 mod sessions;
 mod settings;
 mod slots;
@@ -27,14 +29,14 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] = &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] =
+    &[settings::TOPIC, recovery::TOPIC, sessions::TOPIC, slots::TOPIC, conflicts::TOPIC, statements::TOPIC];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) about: &'a Introduction,
     /// By the last answer.
-    #[allow(dead_code, reason = "topics about one role alone are to come")]
     pub(crate) role: Option<Role>,
     pub(crate) refused: Refused,
     /// Whether statements are wanted.

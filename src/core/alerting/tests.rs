@@ -39,6 +39,7 @@ fn server(name: &str, role: Role) -> TargetView {
             control_timeline: None,
             pause: ReplayPause::NotPaused,
             receiver: Receiver::Absent,
+            wait: None,
         }),
     };
     let identity = Arc::new(Identity {

@@ -137,6 +137,7 @@ fn severed(lsn: u64) -> Result<ServerState, PollFailure> {
         control_timeline: Some(Timeline(3)),
         pause: ReplayPause::NotPaused,
         receiver: Receiver::Absent,
+        wait: None,
     }))
 }
 
