@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use self::diagnosis::Past;
 use super::alerting::Alerting;
+use super::cause::ApplyDelay;
 use super::lag::{Evidence, LagTracker};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, ServerState, WalSender};
@@ -325,7 +326,7 @@ impl Cluster {
                 Sample { at, end, received: shared(standby.received()), replayed: shared(standby.replay_lsn) }
             }
         };
-        let waits_on_purpose = target.lags_within_apply_delay();
+        let waits_on_purpose = target.apply_delay().is_some_and(ApplyDelay::is_within);
         Some(self.trends[position].observe(life, sample, waits_on_purpose))
     }
 

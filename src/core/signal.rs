@@ -8,6 +8,7 @@
 //! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
 //! of a silent replica is estimated anew while it is silent.
 
+mod cause;
 mod cluster;
 mod lag;
 mod row;
@@ -27,7 +28,8 @@ use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
 pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [cluster::ROWS, target::ROWS, lag::ROWS, trend::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat()
+    [cluster::ROWS, target::ROWS, lag::ROWS, trend::ROWS, cause::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS]
+        .concat()
 });
 
 /// One number that pgvigil can state.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
-use super::cause::Diagnosis;
+use super::cause::{ApplyDelay, Diagnosis};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::statements::StatementCounters;
@@ -16,9 +16,6 @@ use super::time::MonoTime;
 use super::topology::{Name, Role, TargetId};
 use super::trend::Trend;
 use super::wal::{Lsn, Timeline, WalBytes};
-
-/// A delayed commit is replayed a moment after its time, by two servers' clocks. Seconds.
-const APPLY_DELAY_SLACK: f64 = 2.0;
 
 /// Everything that is known at one instant.
 #[derive(Clone, Debug)]
@@ -195,15 +192,10 @@ impl TargetView {
     }
 
     /// The delay that it was told to replay with, by the last survey. `None` when there is none, or it is not known.
-    pub fn apply_delay(&self) -> Option<f64> {
-        let delay = self.survey.as_ref()?.facts.apply_delay_seconds?;
-        (delay > 0.0).then_some(delay)
-    }
-
-    /// Whether it lags by no more than the delay that it was told to replay with.
-    pub fn lags_within_apply_delay(&self) -> bool {
+    pub fn apply_delay(&self) -> Option<ApplyDelay> {
+        let seconds = self.survey.as_ref()?.facts.apply_delay_seconds.filter(|delay| *delay > 0.0)?;
         let lag = self.lag.and_then(|lag| lag.value);
-        self.apply_delay().zip(lag).is_some_and(|(delay, lag)| lag <= delay + APPLY_DELAY_SLACK)
+        Some(ApplyDelay { seconds, beyond_seconds: lag.map_or(0.0, |lag| (lag - seconds).max(0.0)) })
     }
 
     /// What is wrong with a replica, in one sentence. `None` when nothing is.

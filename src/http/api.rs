@@ -11,13 +11,14 @@ use serde::Serialize;
 use super::overall::{self, Overall};
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
-use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, WalSender};
+use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, SenderState, WaitsOn, WalSender};
 use crate::core::signal::{lacking, used_ratio};
 use crate::core::snapshot::{ClusterView, Snapshot, Stages, TargetView};
 use crate::core::statements::{StatementCounters, StatementTotals};
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
+use crate::core::trend::{Direction, Trend};
 
 /// `/api/v1/clusters`.
 #[derive(Serialize)]
@@ -62,6 +63,11 @@ struct Target<'a> {
     /// The sample is too old to be told as true; `server` and all below it are then `null`.
     stale: bool,
     lag: Option<Lag>,
+    /// Why it lags: the cause to act on first. `null` when it does not.
+    cause: Option<Found<'a>>,
+    other_causes: Vec<Found<'a>>,
+    /// The same in one sentence.
+    diagnosis: Option<String>,
     #[serde(flatten)]
     details: Option<Details<'a>>,
 }
@@ -93,11 +99,32 @@ struct Lag {
 }
 
 #[derive(Serialize)]
+struct Found<'a> {
+    name: &'static str,
+    explanation: &'a str,
+}
+
+/// Rates in bytes of WAL per second.
+#[derive(Serialize)]
+struct Rates {
+    written: Option<f64>,
+    received: Option<f64>,
+    replayed: Option<f64>,
+    /// `falling_behind`, `holding`, `catching_up`.
+    direction: Option<&'static str>,
+    /// `null` when it does not catch up.
+    catch_up_seconds: Option<f64>,
+    stalled: Option<bool>,
+    stalled_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
 struct Details<'a> {
     server: Option<Server<'a>>,
     timeline: Option<u32>,
     /// Flushed on a primary, replayed on a replica.
     lsn: Option<String>,
+    trend: Option<Rates>,
     replay: Option<Replay<'a>>,
     senders: Option<Vec<Sender<'a>>>,
     /// Grants and extensions for want of which something is not measured.
@@ -126,6 +153,20 @@ struct Replay<'a> {
     receiver: &'a str,
     received_lsn: Option<String>,
     apply_delay_seconds: Option<f64>,
+    /// Who is in its way. `null` when nobody is known to be.
+    blocked_by: Option<BlockedBy<'a>>,
+}
+
+#[derive(Serialize)]
+struct BlockedBy<'a> {
+    /// `lock`, `snapshot`, `buffer_pin`, `tablespace`.
+    conflict: &'static str,
+    user: Option<&'a str>,
+    application: Option<&'a str>,
+    idle: Option<bool>,
+    age_seconds: Option<f64>,
+    /// Sessions that hold the lock; `null` for other conflicts.
+    sessions: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -269,6 +310,10 @@ impl<'a> Cluster<'a> {
 impl<'a> Target<'a> {
     fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime, details: Option<Details<'a>>) -> Self {
         let age = view.answer.as_ref().map(|answer| now.duration_since(answer.answered_at));
+        let is_attended = view.failing.is_some() || view.fresh(now).is_some();
+        let diagnosis = view.diagnosis.as_deref().filter(|diagnosis| is_attended && diagnosis.lags);
+        let causes = diagnosis.map_or(&[][..], |diagnosis| diagnosis.causes.as_slice());
+        let mut causes = causes.iter().map(|told| Found { name: told.cause.as_str(), explanation: &told.why });
         Self {
             name: view.id.target.as_str(),
             role: view.last_role(),
@@ -283,6 +328,9 @@ impl<'a> Target<'a> {
             sample_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
             stale: view.fresh(now).is_none(),
             lag: Lag::new(view, now),
+            cause: causes.next(),
+            other_causes: causes.collect(),
+            diagnosis: diagnosis.and_then(|_| view.diagnosis_sentence()),
             details,
         }
     }
@@ -325,6 +373,7 @@ impl<'a> Details<'a> {
             server: positions.map(Server::new),
             timeline: positions.and_then(|_| view.timeline()).map(|timeline| timeline.0),
             lsn: positions.and_then(|_| view.lsn()).map(|lsn| lsn.to_string()),
+            trend: positions.and(view.trend.as_ref()).map(Rates::new),
             replay: positions.and_then(|positions| Replay::new(positions, survey)),
             senders: positions.map(|positions| positions.senders.iter().map(Sender::new).collect()),
             missing: positions.map(|positions| lacking(positions).collect()),
@@ -368,7 +417,43 @@ impl<'a> Replay<'a> {
             },
             received_lsn: standby.receive_lsn.map(|lsn| lsn.to_string()),
             apply_delay_seconds: survey.and_then(|survey| survey.apply_delay_seconds),
+            blocked_by: standby.wait.as_deref().and_then(BlockedBy::new),
         })
+    }
+}
+
+impl<'a> BlockedBy<'a> {
+    fn new(wait: &'a ReplayWait) -> Option<Self> {
+        let conflict = match wait.on {
+            WaitsOn::Lock => "lock",
+            WaitsOn::Snapshot => "snapshot",
+            WaitsOn::BufferPin => "buffer_pin",
+            WaitsOn::Tablespace => "tablespace",
+            _ => return None,
+        };
+        let blocker = wait.blocker.as_ref();
+        Some(Self {
+            conflict,
+            user: blocker.and_then(|blocker| blocker.user.as_deref()),
+            application: blocker.map(|blocker| blocker.application.as_str()),
+            idle: blocker.and_then(|blocker| blocker.is_idle),
+            age_seconds: blocker.and_then(|blocker| blocker.age_seconds),
+            sessions: (wait.on == WaitsOn::Lock).then_some(wait.n_holders),
+        })
+    }
+}
+
+impl Rates {
+    fn new(trend: &Trend) -> Self {
+        Self {
+            written: trend.write_rate,
+            received: trend.receive_rate,
+            replayed: trend.replay_rate,
+            direction: trend.direction.map(Direction::as_str),
+            catch_up_seconds: trend.catch_up_seconds,
+            stalled: trend.stalled,
+            stalled_seconds: trend.standing_seconds,
+        }
     }
 }
 

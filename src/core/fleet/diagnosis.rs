@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Cluster;
 use crate::core::cause::{
-    self, ApplyDelay, Archive, Backlog, Diagnosis, Facts, Lagging, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
+    self, Archive, Backlog, Diagnosis, Facts, Lagging, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
 };
 use crate::core::observation::{Positions, Receiver, ReplayPause, StandbyState};
 use crate::core::snapshot::TargetView;
@@ -105,10 +105,7 @@ impl Cluster {
         facts.slot = self.slot_trouble(target, standby, now);
         facts.pause = standby.pause;
         facts.wait = standby.wait.as_deref();
-        facts.apply_delay = target.apply_delay().map(|seconds| {
-            let lag = target.lag.and_then(|lag| lag.value);
-            ApplyDelay { seconds, beyond_seconds: lag.map_or(0.0, |lag| (lag - seconds).max(0.0)) }
-        });
+        facts.apply_delay = target.apply_delay();
         facts.starting_since =
             past.is_starting.then(|| positions.clock.seconds_since(positions.identity.started_at).max(0.0));
         facts.trend = target.trend.unwrap_or_default();

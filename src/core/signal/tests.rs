@@ -1,10 +1,13 @@
 use std::collections::HashSet;
 
 use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
+use crate::core::cause::{Cause, Diagnosis, Told};
 use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
+use crate::core::observation::{Blocker, ReplayWait, WaitsOn};
 use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
 use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::survey::Conflicts;
 use crate::core::trend::{Direction, Trend};
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
@@ -376,4 +379,66 @@ fn what_does_not_catch_up_or_is_stale_has_no_time_to_say() {
     );
     age(&mut falling, 60.0);
     check(falling, &[("lag_direction", &[], Unknown), ("replay_stalled", &[], Unknown)]);
+}
+
+#[test]
+fn the_cause_to_act_on_first_is_stated_while_it_lags() {
+    let told = |cause| Told { cause, why: String::new() };
+    let causes = vec![told(Cause::ReplayPaused), told(Cause::SlowNetwork)];
+    let mut lagging = replica("orders", "replica-1");
+    lagging.diagnosis = Some(std::sync::Arc::new(Diagnosis { lags: true, causes: causes.clone() }));
+    let paused: &[(&[&str], f64)] = &[(&["replay_paused"], 1.0)];
+    check(lagging.clone(), &[("replication_cause", paused, Complete)]);
+    let mut silent = lagging.clone();
+    age(&mut silent, 60.0);
+    check(silent.clone(), &[("replication_cause", &[], Unknown)]);
+    fail(&mut silent, PollFailure::Refused);
+    check(silent.clone(), &[("replication_cause", paused, Complete)]);
+    silent.diagnosis = None;
+    check(silent, &[("replication_cause", &[], Unknown)]);
+    lagging.diagnosis = Some(std::sync::Arc::new(Diagnosis { lags: false, causes }));
+    check(lagging, &[("replication_cause", &[], Complete)]);
+    check(primary("orders", "other"), &[("replication_cause", &[], Complete), ("replay_blocked", &[], Complete)]);
+    let mut unknown = replica("orders", "replica-1");
+    unknown.lag = Some(unknown_lag(Evidence::NoPrimary));
+    check(unknown, &[("replication_cause", &[], Unknown)]);
+}
+
+#[test]
+fn a_blocked_replay_says_for_how_long_as_far_as_it_may_be_seen() {
+    let blocker = |age_seconds| Blocker { user: None, application: String::new(), is_idle: None, age_seconds };
+    for (on, age_seconds, blocked, seconds) in [
+        (None, None, Some(0.0), Some(0.0)),
+        (Some(WaitsOn::Lock), Some(360.0), Some(1.0), Some(360.0)),
+        (Some(WaitsOn::Lock), None, Some(1.0), None),
+        (Some(WaitsOn::Io), None, Some(0.0), Some(0.0)),
+        (Some(WaitsOn::Hidden), None, None, None),
+    ] {
+        let mut view = replica("orders", "replica-1");
+        change_standby(&mut view, |standby| {
+            standby.wait =
+                on.map(|on| std::sync::Arc::new(ReplayWait { on, blocker: Some(blocker(age_seconds)), n_holders: 1 }));
+        });
+        let stated = |value: Option<f64>| value.map(|value| vec![(NO, value)]).unwrap_or_default();
+        let coverage = |value: Option<f64>| if value.is_some() { Complete } else { Unknown };
+        check(
+            view,
+            &[
+                ("replay_blocked", &stated(blocked), coverage(blocked)),
+                ("replay_blocked_seconds", &stated(seconds), coverage(seconds)),
+            ],
+        );
+    }
+}
+
+#[test]
+fn conflicts_are_counted_by_type_where_the_server_counts_them() {
+    let mut view = replica("orders", "replica-1");
+    check(view.clone(), &[("recovery_conflicts_total", &[], Unknown)]);
+    change_survey(&mut view, |survey| {
+        survey.conflicts = Some(Conflicts { lock: 3, snapshot: 1, ..Conflicts::default() });
+    });
+    let stated: &[(&[&str], f64)] =
+        &[(&["tablespace"], 0.0), (&["lock"], 3.0), (&["snapshot"], 1.0), (&["bufferpin"], 0.0), (&["deadlock"], 0.0)];
+    check(view, &[("recovery_conflicts_total", stated, Complete)]);
 }
