@@ -620,6 +620,7 @@ mod tests {
 
     #[test]
     fn what_replay_waits_for_is_asked_only_while_it_stands_and_seldom() {
+        use ReplayPause::{NotPaused, Paused};
         let mut watch = ReplayWatch::default();
         let wait = |on| ReplayWait { on, blocker: None, n_holders: 0 };
         let mut second = 0;
@@ -632,7 +633,6 @@ mod tests {
             }
             (asks, watch.wait.as_ref().map(|wait| wait.on))
         };
-        use ReplayPause::{NotPaused, Paused};
         let lock = Some(WaitsOn::Lock);
         assert_eq!(asks(5, 9, NotPaused, lock), (false, None));
         assert_eq!(asks(6, 9, NotPaused, lock), (false, None), "it moves");

@@ -331,7 +331,7 @@ fn replay_paused(facts: &Facts<'_>) -> Option<Told> {
 
 fn blocked_by_query(facts: &Facts<'_>) -> Option<Told> {
     let wait = facts.wait.filter(|wait| wait.on.is_conflict())?;
-    Some(told(Cause::BlockedByQuery, words::blocked(wait)))
+    Some(told(Cause::BlockedByQuery, words::blocked(wait, facts.clock)))
 }
 
 /// What takes time, and is nobody's fault alone: only where nothing holds replay up altogether.

@@ -219,7 +219,7 @@ impl Cluster {
             && let Some(answer) = &target.answer
             && let Some(standby) = answer.positions.standby()
         {
-            let unreceived = target.stages.and_then(|stages| stages.unflushed).map(|bytes| bytes.0);
+            let unreceived = self.unreceived(target, standby);
             let lagging = self.lagging(target);
             self.pasts[position].observe(&answer.positions, standby, unreceived, lagging, now);
         }

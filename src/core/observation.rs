@@ -213,8 +213,8 @@ pub struct Blocker {
     pub application: String,
     /// In a transaction that does nothing. `None` where the role may not see it.
     pub is_idle: Option<bool>,
-    /// Since its transaction began, in seconds. `None` where the role may not see it.
-    pub age_seconds: Option<f64>,
+    /// When its transaction began, by the server's clock. `None` where the role may not see it.
+    pub since: Option<ServerTime>,
 }
 
 /// `pg_get_wal_replay_pause_state()` (14+); before that `pg_is_wal_replay_paused()`, which says only "requested".

@@ -417,13 +417,13 @@ impl<'a> Replay<'a> {
             },
             received_lsn: standby.receive_lsn.map(|lsn| lsn.to_string()),
             apply_delay_seconds: survey.and_then(|survey| survey.apply_delay_seconds),
-            blocked_by: standby.wait.as_deref().and_then(BlockedBy::new),
+            blocked_by: standby.wait.as_deref().and_then(|wait| BlockedBy::new(wait, positions.clock)),
         })
     }
 }
 
 impl<'a> BlockedBy<'a> {
-    fn new(wait: &'a ReplayWait) -> Option<Self> {
+    fn new(wait: &'a ReplayWait, clock: ServerTime) -> Option<Self> {
         let conflict = match wait.on {
             WaitsOn::Lock => "lock",
             WaitsOn::Snapshot => "snapshot",
@@ -437,7 +437,7 @@ impl<'a> BlockedBy<'a> {
             user: blocker.and_then(|blocker| blocker.user.as_deref()),
             application: blocker.map(|blocker| blocker.application.as_str()),
             idle: blocker.and_then(|blocker| blocker.is_idle),
-            age_seconds: blocker.and_then(|blocker| blocker.age_seconds),
+            age_seconds: blocker.and_then(|blocker| Some(clock.seconds_since(blocker.since?).max(0.0))),
             sessions: (wait.on == WaitsOn::Lock).then_some(wait.n_holders),
         })
     }

@@ -134,7 +134,8 @@ async fn paused_replay_is_told_and_so_is_its_end() {
         assert!(found["trend"]["received"].as_f64() > Some(10_000.0), "{found}");
         let written = daemon.series("pgvigil_wal_write_bytes_per_second", &[("target", "primary")]).await;
         assert!(written > Some(10_000.0), "{written:?}");
-        assert_eq!(daemon.series("pgvigil_wal_replay_bytes_per_second", &labels).await, Some(0.0));
+        let stands = |rate| rate == Some(0.0);
+        daemon.until_series("pgvigil_wal_replay_bytes_per_second", &labels, PATIENCE, stands).await;
 
         r1.sql("SELECT pg_wal_replay_resume()").await.unwrap();
         until_no_cause(&daemon, "r1").await;
@@ -363,8 +364,8 @@ async fn a_replica_that_works_off_what_it_missed_is_catching_up() {
     until_cause(&daemon, "r1", "catching_up", "it is catching up since it started").await;
     let labels = [("target", "r1"), ("direction", "catching_up")];
     daemon.until_series(DIRECTION, &labels, PATIENCE, |is| is == Some(1.0)).await;
-    let left = daemon.series("pgvigil_catch_up_seconds", &[("target", "r1")]).await;
-    assert!(left.is_some_and(|left| (0.5..60.0).contains(&left)), "{left:?}");
+    let sensible = |left: Option<f64>| left.is_some_and(|left| (0.5..60.0).contains(&left));
+    daemon.until_series("pgvigil_catch_up_seconds", &[("target", "r1")], PATIENCE, sensible).await;
     proxy.set(Link::Up);
     until_no_cause(&daemon, "r1").await;
 }
@@ -421,7 +422,8 @@ async fn a_standby_that_lives_on_an_archive_is_told() {
             () = async {
                 loop {
                     primary.sql("SELECT pg_switch_wal()").await.unwrap();
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    // Long enough for a lag in between.
+                    tokio::time::sleep(Duration::from_secs(4)).await;
                 }
             } => {}
         }

@@ -4,7 +4,7 @@
 //! held. On a standby nobody else may ask for an exclusive lock, so it is told by that, without any grant. Of a conflict
 //! over a snapshot the worst is the session with the oldest one; of one over a pinned page it probably is.
 
-use crate::collect::decode::{Fields, Rows, boolean, number};
+use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
 use crate::core::observation::{Blocker, PollFailure, ReplayWait, WaitsOn};
 
 /// Two statements: the startup process' wait, and the session in its way. Both views are read by the functions below
@@ -17,7 +17,7 @@ SELECT pid, database, relation, mode, granted FROM pg_lock_status() WHERE lockty
 SELECT DISTINCT held.pid FROM locks wanted JOIN locks held USING (database, relation) \
 WHERE NOT wanted.granted AND wanted.mode = 'AccessExclusiveLock' AND held.granted AND held.pid <> wanted.pid\
 ) SELECT holders.pid IS NOT NULL AS holds, pg_get_userbyid(usesysid), application_name, state, \
-extract(epoch FROM clock_timestamp() - xact_start), count(holders.pid) OVER () \
+xact_start, count(holders.pid) OVER () \
 FROM pg_stat_get_activity(NULL) AS session LEFT JOIN holders USING (pid) \
 WHERE session.pid <> pg_backend_pid() \
 AND (holders.pid IS NOT NULL OR backend_type = 'client backend' AND backend_xmin IS NOT NULL) \
@@ -44,7 +44,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<ReplayWait, PollFailure>
         user: row.text("usename")?.map(cleaned),
         application: row.text("application_name")?.map_or_else(String::new, cleaned),
         is_idle: row.text("state")?.map(|state| state.starts_with("idle in transaction")),
-        age_seconds: row.optional("xact_start", number::<f64>)?,
+        since: row.optional("xact_start", timestamp)?,
     };
     let n_holders = row.required("count", number)?;
     if holds && matches!(on, WaitsOn::Hidden | WaitsOn::Nothing) {
@@ -80,6 +80,7 @@ fn cleaned(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::time::ServerTime;
 
     type Row<'a> = Vec<Option<&'a str>>;
 
@@ -91,19 +92,33 @@ mod tests {
 
     #[test]
     fn who_is_in_the_way_depends_on_what_is_waited_for() {
-        let holder = vec![Some("t"), Some("report"), Some("meta\nbase"), Some("active"), Some("360.5"), Some("2")];
-        let reader = vec![Some("f"), Some("report"), Some(""), Some("idle in transaction"), Some("5"), Some("0")];
+        let holder = vec![
+            Some("t"),
+            Some("report"),
+            Some("meta\nbase"),
+            Some("active"),
+            Some("1970-01-01 00:06:00+00"),
+            Some("2"),
+        ];
+        let reader = vec![
+            Some("f"),
+            Some("report"),
+            Some(""),
+            Some("idle in transaction"),
+            Some("1970-01-01 00:00:05+00"),
+            Some("0"),
+        ];
         let hidden = vec![Some("t"), Some("report"), Some("metabase"), None, None, Some("1")];
-        let report = |application: &str, is_idle, age_seconds| Blocker {
+        let report = |application: &str, is_idle, since: Option<i64>| Blocker {
             user: Some("report".to_owned()),
             application: application.to_owned(),
             is_idle,
-            age_seconds,
+            since: since.map(|second| ServerTime::from_unix_micros(second * 1_000_000)),
         };
         let wait = |kind, event| Some(vec![Some(kind), Some(event)]);
         let working = Some(vec![None, None]);
-        let busy = report("meta?base", Some(false), Some(360.5));
-        let idle = report("", Some(true), Some(5.0));
+        let busy = report("meta?base", Some(false), Some(360));
+        let idle = report("", Some(true), Some(5));
         check(wait("Lock", "relation"), Some(holder.clone()), (WaitsOn::Lock, Some(busy.clone()), 2));
         // Without the grant the lock is found all the same.
         check(None, Some(hidden), (WaitsOn::Lock, Some(report("metabase", None, None)), 1));

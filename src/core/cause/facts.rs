@@ -3,6 +3,7 @@
 use super::Told;
 use crate::core::lag::{Evidence, LagEstimate};
 use crate::core::observation::{PollFailure, ReplayPause, ReplayWait};
+use crate::core::time::ServerTime;
 use crate::core::topology::Name;
 use crate::core::trend::Trend;
 use crate::core::wal::{Lsn, Timeline};
@@ -31,6 +32,8 @@ pub struct Facts<'a> {
     pub archive: Archive,
     pub pause: ReplayPause,
     pub wait: Option<&'a ReplayWait>,
+    /// What the replica's clock said when it answered.
+    pub clock: ServerTime,
     /// `None` when none is configured.
     pub apply_delay: Option<ApplyDelay>,
     /// How long ago it started, while it has not caught up since.
@@ -58,6 +61,7 @@ impl Facts<'_> {
             archive: Archive::None,
             pause: ReplayPause::NotPaused,
             wait: None,
+            clock: ServerTime::from_unix_micros(0),
             apply_delay: None,
             starting_since: None,
             trend: Trend::default(),

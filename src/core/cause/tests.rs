@@ -2,6 +2,7 @@ use super::*;
 use crate::core::fixture;
 use crate::core::lag::Evidence;
 use crate::core::observation::{Blocker, PollFailure, ReplayWait};
+use crate::core::time::ServerTime;
 use crate::core::topology::Name;
 use crate::core::wal::{Lsn, Timeline};
 
@@ -40,7 +41,7 @@ fn wait(on: WaitsOn) -> ReplayWait {
         user: Some("report".to_owned()),
         application: "metabase".to_owned(),
         is_idle: Some(false),
-        age_seconds: Some(361.0),
+        since: Some(ServerTime::from_unix_micros(-361_000_000)),
     });
     ReplayWait { on, blocker, n_holders: 1 }
 }
@@ -267,22 +268,26 @@ fn one_sentence_says_what_is_wrong() {
 #[test]
 fn a_blocker_is_named_as_far_as_it_may_be_seen() {
     let check = |on, n_holders, blocker: Option<Blocker>, expect: &str| {
-        assert_eq!(words::blocked(&ReplayWait { on, blocker, n_holders }), format!("replay is blocked {expect}"));
+        assert_eq!(
+            words::blocked(&ReplayWait { on, blocker, n_holders }, ServerTime::from_unix_micros(0)),
+            format!("replay is blocked {expect}")
+        );
     };
-    let blocker = |application: &str, is_idle, age_seconds| {
-        Some(Blocker { user: Some("report".to_owned()), application: application.to_owned(), is_idle, age_seconds })
+    let blocker = |application: &str, is_idle, age: Option<i64>| {
+        let since = age.map(|age| ServerTime::from_unix_micros(-age * 1_000_000));
+        Some(Blocker { user: Some("report".to_owned()), application: application.to_owned(), is_idle, since })
     };
     check(WaitsOn::Lock, 1, blocker("", None, None), "by a session of user report");
     check(
         WaitsOn::Lock,
         3,
-        blocker("x\ny", Some(true), Some(90.0)),
+        blocker("x\ny", Some(true), Some(90)),
         "by an idle transaction of user report (application x?y) open for 90 s, and by 2 other sessions",
     );
     check(
         WaitsOn::BufferPin,
         0,
-        blocker("psql", Some(false), Some(3.0)),
+        blocker("psql", Some(false), Some(3)),
         "probably by a query of user report (application psql) running for 3.0 s",
     );
     check(WaitsOn::Snapshot, 0, None, "by a session of this server");

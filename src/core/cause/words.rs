@@ -2,6 +2,7 @@
 
 use super::facts::{Facts, Timelines};
 use crate::core::observation::{Blocker, ReplayWait, WaitsOn};
+use crate::core::time::ServerTime;
 use crate::core::trend::Direction;
 
 /// Seconds as people say them: `0.4 s`, `340 s`, `6 min`, `5 h`, `3 days`.
@@ -29,7 +30,7 @@ pub(super) fn name(name: &str) -> String {
 }
 
 /// `replay is blocked by a query of user report (application metabase) running for 6 min`.
-pub(super) fn blocked(wait: &ReplayWait) -> String {
+pub(super) fn blocked(wait: &ReplayWait, clock: ServerTime) -> String {
     let Some(blocker) = &wait.blocker else {
         return "replay is blocked by a session of this server".to_owned();
     };
@@ -39,10 +40,10 @@ pub(super) fn blocked(wait: &ReplayWait) -> String {
         2 => ", and by another session".to_owned(),
         n => format!(", and by {} other sessions", n - 1),
     };
-    format!("replay is blocked {probably}by {}{others}", session(blocker))
+    format!("replay is blocked {probably}by {}{others}", session(blocker, clock))
 }
 
-fn session(blocker: &Blocker) -> String {
+fn session(blocker: &Blocker, clock: ServerTime) -> String {
     let (what, doing) = match blocker.is_idle {
         Some(true) => ("an idle transaction", "open"),
         Some(false) => ("a query", "running"),
@@ -53,7 +54,8 @@ fn session(blocker: &Blocker) -> String {
         "" => String::new(),
         application => format!(" (application {})", name(application)),
     };
-    let age = blocker.age_seconds.map_or_else(String::new, |age| format!(" {doing} for {}", span(age)));
+    let age = |since| format!(" {doing} for {}", span(clock.seconds_since(since)));
+    let age = blocker.since.map_or_else(String::new, age);
     format!("{what}{user}{application}{age}")
 }
 

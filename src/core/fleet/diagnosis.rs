@@ -105,6 +105,7 @@ impl Cluster {
         facts.slot = self.slot_trouble(target, standby, now);
         facts.pause = standby.pause;
         facts.wait = standby.wait.as_deref();
+        facts.clock = positions.clock;
         facts.apply_delay = target.apply_delay();
         facts.starting_since =
             past.is_starting.then(|| positions.clock.seconds_since(positions.identity.started_at).max(0.0));
@@ -121,6 +122,15 @@ impl Cluster {
 
     pub(super) fn lagging(&self, target: &TargetView) -> Lagging {
         Lagging::of(target.lag.as_ref(), self.poll_interval)
+    }
+
+    /// WAL that a replica's upstream has and the replica has not received, in bytes. `None` where it is not known.
+    pub(super) fn unreceived(&self, target: &TargetView, standby: &StandbyState) -> Option<u64> {
+        let upstream = self.upstream_of(&target.answer.as_ref()?.positions);
+        match upstream.and_then(|upstream| upstream.answer.as_ref()?.positions.standby()) {
+            Some(above) => Some(above.received()?.bytes_ahead_of(standby.received()?).0),
+            None => target.stages?.unflushed.map(|bytes| bytes.0),
+        }
     }
 
     fn silence(&self, now: MonoTime) -> Option<Silence<'_>> {

@@ -2,7 +2,7 @@
 
 use super::row::{bool_value, of_standby, per_target, positions};
 use super::{Coverage, Emit, Signal, Unit, Value};
-use crate::core::observation::{StandbyState, WaitsOn};
+use crate::core::observation::{ReplayPause, StandbyState, WaitsOn};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pgvigil"),
     per_target("replay_blocked", Unit::Bool, replay_blocked)
         .help("1 while replay waits for a session on the replica to end its query or transaction.")
-        .absent("On a primary, while the last answer is stale, and while replay stands and the role may not see why.")
+        .absent("On a primary, while the last answer is stale, and while replay stands and why is not known.")
         .from(WAIT),
     per_target("replay_blocked_seconds", Unit::Seconds, replay_blocked_seconds)
         .help("Age of the transaction that replay waits for; 0 when it waits for none.")
@@ -45,22 +45,27 @@ fn replication_cause(_: &ClusterView, target: &TargetView, now: MonoTime, emit: 
     if is_known { Coverage::Complete } else { Coverage::Unknown }
 }
 
-/// `None` while replay stands and its wait may not be seen.
-fn is_blocked(standby: &StandbyState) -> Option<bool> {
+/// `None` while replay stands and what it waits for may not be seen, or was not asked yet.
+fn is_blocked(target: &TargetView, standby: &StandbyState) -> Option<bool> {
+    let stands = target.trend.and_then(|trend| trend.standing_seconds).is_some_and(|seconds| seconds > 0.0);
     match standby.wait.as_ref().map(|wait| wait.on) {
-        None => Some(false),
+        None => (!stands || standby.pause == ReplayPause::Paused).then_some(false),
         Some(WaitsOn::Hidden) => None,
         Some(on) => Some(on.is_conflict()),
     }
 }
 
 fn replay_blocked(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
-    of_standby(target, now, emit, |_, standby| is_blocked(standby).map(bool_value))
+    of_standby(target, now, emit, |_, standby| is_blocked(target, standby).map(bool_value))
 }
 
 fn replay_blocked_seconds(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
-    of_standby(target, now, emit, |_, standby| {
-        if is_blocked(standby)? { standby.wait.as_ref()?.blocker.as_ref()?.age_seconds } else { Some(0.0) }
+    of_standby(target, now, emit, |positions, standby| {
+        if !is_blocked(target, standby)? {
+            return Some(0.0);
+        }
+        let since = standby.wait.as_ref()?.blocker.as_ref()?.since?;
+        Some(positions.clock.seconds_since(since).max(0.0))
     })
 }
 

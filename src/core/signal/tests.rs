@@ -8,6 +8,7 @@ use crate::core::observation::{Blocker, ReplayWait, WaitsOn};
 use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::survey::Conflicts;
+use crate::core::time::ServerTime;
 use crate::core::trend::{Direction, Trend};
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
@@ -406,10 +407,13 @@ fn the_cause_to_act_on_first_is_stated_while_it_lags() {
 
 #[test]
 fn a_blocked_replay_says_for_how_long_as_far_as_it_may_be_seen() {
-    let blocker = |age_seconds| Blocker { user: None, application: String::new(), is_idle: None, age_seconds };
-    for (on, age_seconds, blocked, seconds) in [
+    let clock = replica("orders", "replica-1").answer.expect("has an answer").positions.clock;
+    let ago = |age: i64| ServerTime::from_unix_micros(clock.unix_micros() - age * 1_000_000);
+    let blocker =
+        |age: Option<i64>| Blocker { user: None, application: String::new(), is_idle: None, since: age.map(ago) };
+    for (on, age, blocked, seconds) in [
         (None, None, Some(0.0), Some(0.0)),
-        (Some(WaitsOn::Lock), Some(360.0), Some(1.0), Some(360.0)),
+        (Some(WaitsOn::Lock), Some(360), Some(1.0), Some(360.0)),
         (Some(WaitsOn::Lock), None, Some(1.0), None),
         (Some(WaitsOn::Io), None, Some(0.0), Some(0.0)),
         (Some(WaitsOn::Hidden), None, None, None),
@@ -417,7 +421,7 @@ fn a_blocked_replay_says_for_how_long_as_far_as_it_may_be_seen() {
         let mut view = replica("orders", "replica-1");
         change_standby(&mut view, |standby| {
             standby.wait =
-                on.map(|on| std::sync::Arc::new(ReplayWait { on, blocker: Some(blocker(age_seconds)), n_holders: 1 }));
+                on.map(|on| std::sync::Arc::new(ReplayWait { on, blocker: Some(blocker(age)), n_holders: 1 }));
         });
         let stated = |value: Option<f64>| value.map(|value| vec![(NO, value)]).unwrap_or_default();
         let coverage = |value: Option<f64>| if value.is_some() { Complete } else { Unknown };
@@ -429,6 +433,15 @@ fn a_blocked_replay_says_for_how_long_as_far_as_it_may_be_seen() {
             ],
         );
     }
+}
+
+#[test]
+fn replay_that_stands_is_not_said_to_be_free_before_it_was_asked() {
+    let mut standing = replica("orders", "replica-1");
+    standing.trend = Some(Trend { standing_seconds: Some(1.0), ..Trend::default() });
+    check(standing.clone(), &[("replay_blocked", &[], Unknown), ("replay_blocked_seconds", &[], Unknown)]);
+    change_standby(&mut standing, |standby| standby.pause = ReplayPause::Paused);
+    check(standing, &[("replay_blocked", &[(NO, 0.0)], Complete)]);
 }
 
 #[test]
