@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
@@ -29,6 +30,7 @@ use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
 use crate::notify::NotifierError;
 use crate::self_metrics::SelfMetrics;
+use crate::store::{Clocks, Store};
 use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
@@ -47,6 +49,8 @@ pub enum RunError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     #[error("cannot start {0}")]
     Notifier(#[from] NotifierError),
     #[error("task `{0}` ended by itself")]
@@ -74,6 +78,29 @@ pub struct App {
     names: HashMap<Id, String>,
     cancel: CancellationToken,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    polling: PollThread,
+}
+
+/// The thread that polls, and that the engine runs on: a poll wakes no other thread, which would cost more than the poll,
+/// and no large page holds up a poll. Dropping it ends the thread and what still runs on it.
+struct PollThread {
+    runtime: Handle,
+    _end: oneshot::Sender<()>,
+}
+
+impl PollThread {
+    fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel();
+        std::thread::Builder::new().name("polls".to_owned()).spawn(move || {
+            // An error is the end: the other half was dropped.
+            let _ = runtime.block_on(ended);
+            // A name lookup that hangs in the system's resolver must not hold up the end.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { runtime: handle, _end: end })
+    }
 }
 
 /// Runs the daemon until SIGTERM or SIGINT. A second signal ends the process at once.
@@ -117,7 +144,8 @@ impl App {
         let address =
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
-        let fleet = Fleet::new(config.fleet_spec());
+        let mut fleet = Fleet::new(config.fleet_spec());
+        let store = open_store(&config, &mut fleet)?;
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let workers = config
@@ -128,8 +156,14 @@ impl App {
             .collect::<Result<Vec<_>, _>>()?;
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
         let metrics = Arc::new(SelfMetrics::new(&notifier_names));
-        let mut app =
-            Self { address, tasks: JoinSet::new(), names: HashMap::new(), cancel: CancellationToken::new(), snapshots };
+        let mut app = Self {
+            address,
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            cancel: CancellationToken::new(),
+            snapshots,
+            polling: PollThread::start().map_err(RunError::Thread)?,
+        };
 
         let mut notifiers = HashMap::new();
         for worker in workers {
@@ -147,8 +181,11 @@ impl App {
             metrics: Arc::clone(&metrics),
             tick: config.poll.interval.min(Duration::from_secs(1)),
             cancel: app.cancel.clone(),
+            store,
+            boot: clock::boot(),
+            kept: None,
         };
-        app.spawn("engine".to_owned(), engine.run());
+        app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
 
         let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
@@ -221,6 +258,12 @@ impl App {
         self.names.insert(id, name);
     }
 
+    /// On the thread that polls.
+    fn spawn_polling(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn_on(task, &self.polling.runtime).id();
+        self.names.insert(id, name);
+    }
+
     fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
         let trust = Arc::new(Trust::default());
         for (place, cluster) in config.clusters.iter().enumerate() {
@@ -231,12 +274,26 @@ impl App {
                 .collect();
             let statements = config.statements.enabled;
             let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
-            self.spawn(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
+            self.spawn_polling(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
             for target in targets {
-                self.spawn(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));
+                self.spawn_polling(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));
             }
         }
     }
+}
+
+/// Opens the store, if there is to be one, and gives the fleet what it kept.
+fn open_store(config: &Config, fleet: &mut Fleet) -> Result<Option<Store>, RunError> {
+    let Some(path) = &config.store else {
+        warn!("nothing is kept over a restart: store.path names a file for alerts and what was told of them");
+        return Ok(None);
+    };
+    let clocks = Clocks { boot: clock::boot(), mono: clock::now(), wall: clock::wall() };
+    let (store, writer, saved) = Store::open(path.clone(), &clocks);
+    info!(path = %path.display(), alerts = saved.alerts.len(), histories = saved.lags.len(), "alerts are kept in {}", path.display());
+    fleet.restore(saved, clocks.mono);
+    std::thread::Builder::new().name("store".to_owned()).spawn(|| writer.run()).map_err(RunError::Thread)?;
+    Ok(Some(store))
 }
 
 /// How many files may be open at once.

@@ -123,9 +123,7 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
 
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
 fn wait_for<T>(work: impl Future<Output = T>) -> Option<T> {
-    // Two even on one core: while one writes a large page, the other polls.
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let outcome = runtime.block_on(work);
             // A name lookup that hangs in the system's resolver must not hold up the end.

@@ -6,12 +6,14 @@
 #![expect(clippy::unchecked_time_subtraction, reason = "a count of CPU time only grows")]
 
 mod bare;
+mod cost;
 mod exporter;
 mod fleet;
 mod http;
 mod poll;
 mod process;
 mod rig;
+mod server;
 mod table;
 
 use std::error::Error;
@@ -22,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const PHASES: [&str; 5] = ["poll", "fleet", "http", "metrics", "exporter"];
+const PHASES: [&str; 6] = ["poll", "fleet", "http", "metrics", "exporter", "server"];
 
 fn main() -> ExitCode {
     // Cargo adds `--bench`; without it this is a run of all targets' tests, where nothing is to be timed.
@@ -84,6 +86,7 @@ async fn measure(phases: &[String]) -> Outcome<()> {
             "fleet" => fleet::measure(&rig, &mut table).await?,
             "http" => http::measure_health(&rig, &mut table).await?,
             "metrics" => http::measure_metrics(&rig, &mut table).await?,
+            "server" => server::measure(&rig, &mut table).await?,
             _ => exporter::measure(&rig, &mut table).await?,
         }
     }

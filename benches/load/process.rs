@@ -1,5 +1,8 @@
 //! Processes that are measured: on a CPU of their own, with the kernel's count of what they use.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -28,6 +31,8 @@ fn measured_cpu() -> io::Result<String> {
 /// A running process that is measured. Dropping it kills it.
 pub(crate) struct Measured {
     child: Child,
+    /// What each thread had used when it was last looked at, by its id: those that ended since still count.
+    threads: RefCell<HashMap<OsString, CpuTime>>,
 }
 
 impl Measured {
@@ -38,7 +43,7 @@ impl Measured {
         command.arg("--cpu-list").arg(measured_cpu()?).arg(program);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         prepare(&mut command);
-        Ok(Self { child: command.spawn()? })
+        Ok(Self { child: command.spawn()?, threads: RefCell::default() })
     }
 
     pub(crate) fn child(&mut self) -> &mut Child {
@@ -53,13 +58,19 @@ impl Measured {
         }
     }
 
-    /// CPU time of all its threads so far.
+    /// CPU time of all its threads so far, less what one that ended used since it was last looked at.
     pub(crate) fn cpu(&self) -> io::Result<CpuTime> {
-        let mut sum = Duration::ZERO;
+        let mut threads = self.threads.borrow_mut();
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            sum += on_cpu(&task?.path().join("schedstat"))?;
+            let task = task?;
+            match on_cpu(&task.path().join("schedstat")) {
+                Ok(used) => drop(threads.insert(task.file_name(), used)),
+                // It ended just now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
-        Ok(sum)
+        Ok(threads.values().sum())
     }
 
     /// Resident memory: all of it, and with shared pages divided among those who share them. In bytes.

@@ -11,7 +11,7 @@ mod expand;
 mod layers;
 mod validate;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -26,6 +26,7 @@ use crate::core::rule::{Rule, RuleConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::NotifierConfig;
+use crate::store::StoreConfig;
 use environment::Environment;
 pub use error::ConfigError;
 use error::{Located, Problem};
@@ -38,6 +39,8 @@ pub struct Config {
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
+    /// The file that keeps what outlives a restart. `None`: nothing is kept.
+    pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
     /// The written ones, or the built-in ones when none are written.
     pub rules: Vec<Rule>,
@@ -107,6 +110,7 @@ struct Written {
     poll: PollConfig,
     statements: StatementsConfig,
     health: HealthConfig,
+    store: StoreConfig,
     cluster: Vec<WrittenCluster>,
     rule: Vec<RuleConfig>,
     notify: Vec<NotifierConfig>,
@@ -218,7 +222,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let located = Located { layers: &layers, root: &root, expansions: &expansions };
     let written: Written =
         Value::from(root.clone()).deserialize().map_err(|error| ConfigError::one(located.explain(error)))?;
-    let config = validate::checked(written).map_err(|findings| {
+    let config = validate::checked(written, inputs.environment).map_err(|findings| {
         ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
     })?;
     let sources = layers.iter().flat_map(Layer::sources).collect();

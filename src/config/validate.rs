@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::environment::Environment;
 use super::error::did_you_mean;
 use super::layers::KeyPath;
 use super::{Cluster, Config, Target, Written, WrittenCluster};
@@ -43,7 +44,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// The configuration, if all of it holds together.
-pub(super) fn checked(written: Written) -> Result<Config, Vec<Finding>> {
+pub(super) fn checked(written: Written, environment: &Environment) -> Result<Config, Vec<Finding>> {
     let mut findings = Vec::new();
     let mut finding = |path: &[&str], reason: String| {
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
@@ -69,6 +70,7 @@ pub(super) fn checked(written: Written) -> Result<Config, Vec<Finding>> {
         poll: written.poll,
         statements: written.statements,
         health: written.health,
+        store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
         rules,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },

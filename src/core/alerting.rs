@@ -3,13 +3,18 @@
 //! Only what is not quiet is remembered. A subject that no rule breaches costs a reading and a comparison at each
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
+mod keep;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
 use super::ledger::{Delivery, Due, Episode, Finding, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
+use super::saved::move_time;
 use super::signal::{Coverage, Read, Value};
 use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
@@ -59,12 +64,22 @@ struct Alert {
     round: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Resolved {
+/// A life that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
     episode: Episode,
     active_at: MonoTime,
     fired_at: MonoTime,
     resolved_at: MonoTime,
+}
+
+impl Resolved {
+    /// Its instants on a clock that shows `nanos` more.
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        for time in [&mut self.active_at, &mut self.fired_at, &mut self.resolved_at] {
+            move_time(time, nanos);
+        }
+    }
 }
 
 /// What all steps of one rule at one place have in common.

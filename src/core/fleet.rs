@@ -6,17 +6,19 @@
 
 mod diagnosis;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::diagnosis::Past;
+use super::alert::AlertId;
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
-use super::lag::{Evidence, LagTracker};
+use super::lag::{Evidence, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, ServerState, WalSender};
 use super::rule::Rule;
+use super::saved::{Saved, SavedAlert};
 use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
 use super::statements::StatementTracker;
 use super::survey::Survey;
@@ -131,6 +133,31 @@ impl Fleet {
                 }
                 self.due(now, wall)
             }
+        }
+    }
+
+    /// What alerts and notifiers must have kept over a restart. Asked after [`Fleet::apply`] and before its notices leave.
+    pub fn saved_alerts(&self) -> BTreeMap<AlertId, SavedAlert> {
+        self.alerting.saved()
+    }
+
+    /// The history of each cluster's WAL, by which a restart keeps the lag exact.
+    pub fn saved_lags(&self) -> BTreeMap<Name, SavedLag> {
+        let lags = self.clusters.iter().filter_map(|cluster| Some((cluster.view.name.clone(), cluster.lag.saved()?)));
+        lags.collect()
+    }
+
+    /// Takes up what was kept, before anything else happens.
+    pub fn restore(&mut self, saved: Saved, now: MonoTime) {
+        self.alerting.restore(saved.alerts, now);
+        for (name, lag) in saved.lags {
+            if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
+                cluster.lag.restore(lag);
+                Arc::make_mut(&mut cluster.view).primary = cluster.lag.primary().cloned();
+            }
+        }
+        for cluster in &mut self.clusters {
+            Arc::make_mut(&mut cluster.view).alerts = self.alerting.views(&cluster.view.name);
         }
     }
 

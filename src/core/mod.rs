@@ -10,6 +10,7 @@ pub mod lag;
 pub mod ledger;
 pub mod observation;
 pub mod rule;
+pub mod saved;
 pub mod signal;
 pub mod snapshot;
 pub mod statements;

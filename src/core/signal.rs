@@ -23,6 +23,8 @@ use std::sync::LazyLock;
 pub use sessions::used_ratio;
 pub use target::lacking;
 
+use serde::{Deserialize, Serialize};
+
 use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
@@ -106,7 +108,8 @@ impl Kind {
 }
 
 /// What a signal counts, which decides how a threshold is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Written `5s`, `1m 30s`.
     Seconds,

@@ -3,7 +3,7 @@
 //! | status | answer | when |
 //! | --- | --- | --- |
 //! | `ok` | 200 | nothing below |
-//! | `degraded` | 200 | an alert of severity `warning` fires; a target does not answer; no primary is known |
+//! | `degraded` | 200 | an alert of severity `warning` fires; a target does not answer; no primary is known; the store cannot be written |
 //! | `critical` | 503 | an alert of severity `critical` fires; the primary, or every target, has not answered for longer than `poll.stale_after`; two primaries |
 //! | `stale` | 503 | the engine has not published for 15 s, nothing was polled yet, or nothing is watched: there is no verdict |
 //!
@@ -60,7 +60,7 @@ pub struct Verdict {
 impl Verdict {
     const OK: Self = Self { status: Overall::Ok, reasons: Vec::new() };
 
-    fn add(&mut self, status: Overall, reason: String) {
+    pub(super) fn add(&mut self, status: Overall, reason: String) {
         self.status = self.status.max(status);
         self.reasons.push(reason);
     }

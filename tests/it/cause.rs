@@ -234,8 +234,9 @@ async fn a_query_that_blocks_replay_is_named_on_every_major() {
         assert_eq!((&by["conflict"], &by["user"]), (&"snapshot".into(), &"report".into()), "PostgreSQL {major}: {by}");
         until_cause(&blind, "r1", "unknown", "only pg_monitor may see").await;
         assert_eq!(blind.series("pgvigil_replay_blocked", &blocked).await, None, "PostgreSQL {major}");
-        let alert = "is blocked by an idle transaction of user report (application metabase) open for ";
-        until_alert(&seeing, "Lagging", "r1", alert).await;
+        if major == pg::installation().major {
+            until_alert(&seeing, "Lagging", "r1", words).await;
+        }
         reader.end().await;
         until_no_cause(&seeing, "r1").await;
         assert_no_errors(&servers);

@@ -61,6 +61,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("figment", &["config.rs", "config/"]),
     ("clap", &["main.rs", "cli.rs", "cli/"]),
     ("sd_notify", &["app.rs"]),
+    ("rusqlite", &["store.rs"]),
 ];
 
 /// What a part may import of this crate besides `core`, `clock` and itself.
@@ -69,7 +70,8 @@ const PARTS: &[(&str, &[&str])] = &[
     ("notify", &["self_metrics"]),
     ("http", &["self_metrics"]),
     ("export", &["self_metrics"]),
-    ("engine", &["self_metrics"]),
+    ("engine", &["self_metrics", "store"]),
+    ("store", &[]),
     ("aws", &[]),
     ("demo", &[]),
     ("clock", &[]),

@@ -20,6 +20,7 @@ mod postgres;
 mod prometheus;
 mod promises;
 mod readme;
+mod restart;
 mod rig;
 mod scenarios;
 mod series;

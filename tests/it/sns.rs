@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use crate::support::aws::{Aws, Received};
-use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil};
+use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil, series};
 use crate::support::pg;
 use crate::support::process::Process;
+use crate::support::proxy::{Link, Proxy};
+use crate::support::until;
+
+const FAMILY: &str = "pgvigil_notifications_total";
 
 fn attribute<'a>(received: &'a Received, name: &str) -> &'a str {
     let found = received.attributes.iter().find(|(have, _)| have == name);
@@ -56,6 +60,60 @@ async fn subscribers_are_told_once_that_an_alert_fires_and_once_that_it_resolved
         let more = aws.try_receive(subscriber).await;
         assert!(more.is_none(), "{more:?}");
     }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_fifo_topic_that_is_out_of_reach_for_a_while_gets_both_firing_and_resolved_in_order() {
+    let Some(aws) = Aws::start().await else { return };
+    let link = Proxy::start(aws.port).await;
+    let servers = pg::cluster(1).await;
+    let topic = aws.topic("alerts.fifo").await;
+    let subscriber = aws.subscribe(&topic, "alerts.fifo").await;
+    let targets: Vec<(&str, String)> =
+        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let config = cluster_toml("c", &targets)
+        + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
+        + &format!("[[notify]]\ntype = \"sns\"\nname = \"pager\"\ntopic_arn = \"{topic}\"\n")
+        + &format!("endpoint_url = \"http://127.0.0.1:{}\"\ntimeout = \"1s\"\n", link.port);
+    let daemon = Daemon::start_with(&config, |command| {
+        command.envs(aws.environment());
+    })
+    .await;
+    let failed = || async {
+        let metrics = daemon.metrics().await;
+        ["transient", "unclear"]
+            .map(|outcome| series(&metrics, FAMILY, &[("outcome", outcome)]))
+            .iter()
+            .flatten()
+            .sum::<f64>()
+    };
+    let until_failed = async |more: f64| {
+        let before = failed().await;
+        until("failed attempts", SOON, || async {
+            let now = failed().await;
+            if now >= before + more { Ok(()) } else { Err(format!("{now} after {before}")) }
+        })
+        .await;
+    };
+
+    // Nothing arrives while the link is cut, and it is tried again until it does.
+    link.set(Link::Cut);
+    servers.node("r1").crash().await.unwrap();
+    until_failed(2.0).await;
+    assert!(aws.try_receive(&subscriber).await.is_none());
+    link.set(Link::Up);
+    let firing = aws.receive(&subscriber, SOON).await;
+    assert_eq!(attribute(&firing, "state"), "firing");
+
+    // The same once more: what has ended meanwhile is told when it can be.
+    link.set(Link::Cut);
+    servers.node("r1").start().await.unwrap();
+    until_failed(1.0).await;
+    link.set(Link::Up);
+    let resolved = aws.receive(&subscriber, SOON).await;
+    assert_eq!(attribute(&resolved, "state"), "resolved");
+    assert!(aws.try_receive(&subscriber).await.is_none(), "told twice");
     assert_eq!(daemon.stop().await, Some(0));
 }
 

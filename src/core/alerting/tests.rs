@@ -18,11 +18,11 @@ use crate::core::wal::{Lsn, Timeline};
 
 const POLL: Duration = Duration::from_secs(1);
 
-fn at(seconds: f64) -> MonoTime {
+pub(super) fn at(seconds: f64) -> MonoTime {
     MonoTime::from_nanos(0).plus_seconds(seconds)
 }
 
-fn wall(seconds: f64) -> SystemTime {
+pub(super) fn wall(seconds: f64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + Duration::from_secs_f64(seconds)
 }
 
@@ -60,7 +60,7 @@ fn server(name: &str, role: Role) -> TargetView {
     TargetView { answer: Some(answer), ..TargetView::new(TargetId::new("orders", name), Duration::from_secs(10)) }
 }
 
-fn replica(name: &str, lag: Option<LagEstimate>) -> TargetView {
+pub(super) fn replica(name: &str, lag: Option<LagEstimate>) -> TargetView {
     TargetView { lag, survey: with_slots(Some(&[])).survey, ..server(name, Role::Replica) }
 }
 
@@ -75,7 +75,7 @@ fn estimate(value: f64, lower: f64, upper: f64, certainty: Certainty) -> Option<
     Some(LagEstimate { value: Some(value), lower, upper, certainty, method })
 }
 
-fn exact(seconds: f64) -> Option<LagEstimate> {
+pub(super) fn exact(seconds: f64) -> Option<LagEstimate> {
     estimate(seconds, seconds, seconds, Certainty::Exact)
 }
 
@@ -103,7 +103,7 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
     TargetView { survey, ..server("p", Role::Primary) }
 }
 
-fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
+pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     let index = targets.iter().enumerate().map(|(place, target)| (target.id.target.clone(), place)).collect();
     vec![Arc::new(ClusterView {
         name: Name::new("orders"),
@@ -114,13 +114,13 @@ fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     })]
 }
 
-fn alerting(rules: &[RuleConfig]) -> Alerting {
+pub(super) fn alerting(rules: &[RuleConfig]) -> Alerting {
     let rules = Rule::parse_all(rules, SIGNALS).expect("good rules");
     Alerting::new(rules, vec![Name::new("pager")], POLL)
 }
 
 /// Judges, and takes what is due: `firing ReplicaLagging orders/r1 6`.
-fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> Vec<String> {
+pub(super) fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> Vec<String> {
     let (now, wall) = (at(second), wall(second));
     alerting.judge(clusters, now, wall);
     let notices = alerting.due(clusters, now, wall);
@@ -136,7 +136,7 @@ fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> 
         .collect()
 }
 
-fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
+pub(super) fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
     Delivery {
         notifier: notice.notifier.clone(),
         alert: notice.alert.id.clone(),
@@ -155,11 +155,11 @@ fn check(rules: &[RuleConfig], steps: Vec<Step<'_>>) {
     }
 }
 
-fn lagging(hold_for: Option<u64>) -> RuleConfig {
+pub(super) fn lagging(hold_for: Option<u64>) -> RuleConfig {
     RuleConfig { hold_for: hold_for.map(Duration::from_secs), ..config("Lag", "replay_lag_seconds > 5s") }
 }
 
-fn one(lag: Option<LagEstimate>) -> Vec<Arc<ClusterView>> {
+pub(super) fn one(lag: Option<LagEstimate>) -> Vec<Arc<ClusterView>> {
     cluster(vec![replica("r1", lag)])
 }
 

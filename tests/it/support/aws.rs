@@ -15,6 +15,7 @@ pub(crate) struct Aws {
     pub process: Process,
     /// To be given as `endpoint_url`.
     pub url: String,
+    pub port: u16,
 }
 
 /// A queue that is subscribed to a topic, so that what subscribers got can be read back.
@@ -47,7 +48,7 @@ impl Aws {
         let port = super::free_port();
         let mut command = Command::new(program);
         command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
-        let aws = Self { process: Process::start(command), url: format!("http://127.0.0.1:{port}") };
+        let aws = Self { process: Process::start(command), url: format!("http://127.0.0.1:{port}"), port };
         let health = format!("{}/_ministack/health", aws.url);
         until("the AWS emulator", Duration::from_secs(30), || async {
             let answer = http::get(&health).await?;
@@ -68,16 +69,22 @@ impl Aws {
         ]
     }
 
-    /// Creates a topic, and gives its ARN.
+    /// Creates a topic, and gives its ARN. A name that ends in `.fifo` makes a FIFO topic.
     pub(crate) async fn topic(&self, name: &str) -> String {
-        let answer = self.call("sns", &[("Action", "CreateTopic"), ("Name", name)]).await;
-        element(&answer.body, "TopicArn")
+        let mut asked = vec![("Action", "CreateTopic"), ("Name", name)];
+        if is_fifo(name) {
+            asked.extend([("Attributes.entry.1.key", "FifoTopic"), ("Attributes.entry.1.value", "true")]);
+        }
+        element(&self.call("sns", &asked).await.body, "TopicArn")
     }
 
     /// Subscribes a new queue to a topic. What is published from now on can be read.
     pub(crate) async fn subscribe(&self, topic_arn: &str, queue: &str) -> Subscriber {
-        let answer = self.call("sqs", &[("Action", "CreateQueue"), ("QueueName", queue)]).await;
-        let queue_url = element(&answer.body, "QueueUrl");
+        let mut asked = vec![("Action", "CreateQueue"), ("QueueName", queue)];
+        if is_fifo(queue) {
+            asked.extend([("Attribute.1.Name", "FifoQueue"), ("Attribute.1.Value", "true")]);
+        }
+        let queue_url = element(&self.call("sqs", &asked).await.body, "QueueUrl");
         let asked = [("Action", "GetQueueAttributes"), ("QueueUrl", &queue_url), ("AttributeName.1", "QueueArn")];
         let queue_arn = element(&self.call("sqs", &asked).await.body, "Value");
         let asked = [("Action", "Subscribe"), ("TopicArn", topic_arn), ("Protocol", "sqs"), ("Endpoint", &queue_arn)];
@@ -140,6 +147,10 @@ impl Aws {
         assert_eq!(answer.status, 200, "{parameters:?}: {}", answer.body);
         answer
     }
+}
+
+fn is_fifo(name: &str) -> bool {
+    name.strip_suffix(".fifo").is_some()
 }
 
 /// The text of the first XML element of that name.
