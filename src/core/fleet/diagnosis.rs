@@ -102,7 +102,9 @@ impl Cluster {
         let past = &self.pasts[position];
         facts.receiving = receiving(standby, past, now);
         facts.archive = archive(target, standby, now);
-        facts.slot = self.slot_trouble(target, standby, now);
+        if facts.receiving.is_without_stream() {
+            facts.slot = self.slot_trouble(target, standby, now);
+        }
         facts.pause = standby.pause;
         facts.wait = standby.wait.as_deref();
         facts.clock = positions.clock;
@@ -114,9 +116,10 @@ impl Cluster {
         facts.write_rate = primary.and_then(|primary| primary.trend?.write_rate);
         facts.backlog = self.backlog(target, standby, primary.is_some());
         // Those of the upstream are told only where they are what the replica waits for.
-        let upstream = self.upstream_of(positions).filter(|upstream| upstream.last_role() == Some(Role::Replica));
-        facts.upstream =
-            upstream.and_then(|upstream| Some((&upstream.id.target, upstream.diagnosis.as_ref()?.cause()?)));
+        let upstream = if lagging == Lagging::No { None } else { self.upstream_of(positions) };
+        facts.upstream = upstream
+            .filter(|upstream| upstream.last_role() == Some(Role::Replica))
+            .and_then(|upstream| Some((&upstream.id.target, upstream.diagnosis.as_ref()?.cause()?)));
         cause::diagnose(&facts).map(Arc::new)
     }
 
@@ -126,6 +129,10 @@ impl Cluster {
 
     /// WAL that a replica's upstream has and the replica has not received, in bytes. `None` where it is not known.
     pub(super) fn unreceived(&self, target: &TargetView, standby: &StandbyState) -> Option<u64> {
+        // Most of the time nothing is missing, and nobody need be looked for.
+        if target.stages?.unflushed?.0 == 0 {
+            return Some(0);
+        }
         let upstream = self.upstream_of(&target.answer.as_ref()?.positions);
         match upstream.and_then(|upstream| upstream.answer.as_ref()?.positions.standby()) {
             Some(above) => Some(above.received()?.bytes_ahead_of(standby.received()?).0),
