@@ -7,8 +7,10 @@ use tokio_postgres::SimpleQueryMessage;
 use tracing::info;
 
 use super::conninfo::Conninfo;
-use super::decode::by_statement;
+use super::decode::{Rows, by_statement};
 use super::postgres;
+use super::queries::aurora;
+use super::queries::doctor;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
 use super::queries::replay_wait;
@@ -17,12 +19,13 @@ use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
 use super::session::{Limits, Session, SettingsBy};
 use super::tls::Trust;
 use crate::clock;
+use crate::core::checkup::Checkup;
 use crate::core::observation::{
     Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ReplayWait, ServerState,
     StandbyState, WaitsOn, WalSender,
 };
 use crate::core::survey::SurveyFacts;
-use crate::core::time::MonoTime;
+use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::{Role, TargetId};
 use crate::core::wal::{Lsn, Timeline};
 
@@ -188,7 +191,6 @@ impl Dialog {
         if self.about.as_deref().is_none_or(is_old) {
             let introduced = tokio::time::timeout(self.timeout, self.introduce()).await;
             let introduced = self.within_limit(introduced);
-            // Aurora introduces itself with an error about its positions; a survey it can answer.
             if self.about.is_none() {
                 introduced?;
             }
@@ -229,6 +231,41 @@ impl Dialog {
             return Err(failure.clone());
         }
         Ok(Answered { facts, asked_at, answered_at: clock::now() })
+    }
+
+    /// How the server is set up. To be asked when [`Dialog::positions`] was.
+    pub(crate) async fn checkup(&mut self) -> Checkup {
+        let mut checkup = Checkup::default();
+        let (Some(about), Some(session)) = (&self.about, &mut self.session) else { return checkup };
+        checkup.certificate = session.certificate();
+        checkup.by_rds_proxy = session.settings() == SettingsBy::Role;
+        let topics = doctor::topics(about.identity.version_num);
+        let questions: Vec<String> = topics.iter().map(|topic| topic.sql.to_owned()).collect();
+        let mut answers = Vec::with_capacity(questions.len());
+        let asking = session.simple_queries(&questions, |_, answer| answers.push(answer));
+        let outcome = tokio::time::timeout(self.timeout, asking).await;
+        let mut answers = answers.into_iter();
+        for topic in &topics {
+            let answer = match (answers.next(), &outcome) {
+                (Some(answer), _) => answer,
+                (None, Ok(())) => Err(no_session()),
+                (None, Err(_)) => Err(PollFailure::Timeout {
+                    doing: format!("asking about its {}", topic.name),
+                    limit_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+                }),
+            };
+            let read = answer.and_then(|messages| {
+                let statements = by_statement(&messages, topic.name)?;
+                (topic.decode)(&statements, &mut checkup)
+            });
+            if let Err(failure) = read {
+                checkup.failures.push((topic.name, session.without_password(failure)));
+            }
+        }
+        if outcome.is_err() {
+            self.close();
+        }
+        checkup
     }
 
     /// The answers to `topics`, in their order; those that have nothing to ask are taken out. Each that is not in hand
@@ -387,18 +424,16 @@ impl Dialog {
             let Some(about) = &self.about else { break };
             let question = about.question(self.refused);
             let asked_at = clock::now();
-            let answer = self.ask("asking for its WAL positions", &question.sql()).await;
+            let sql = question.sql(&about.introduction);
+            let answer = self.ask("asking for its WAL positions", &sql).await;
             let answered_at = clock::now();
             match answer {
                 Ok(messages) => {
                     let Some(about) = &mut self.about else { break };
-                    let statements = by_statement(&messages, "positions")?;
-                    let reading = question.decode(&about.introduction, &statements)?;
-                    if reading.started_at.is_some_and(|started_at| started_at != about.identity.started_at) {
-                        // A pooler led us to another server, or to the same one restarted.
-                        self.about = None;
-                    } else if let Some(facts) = about.learn(reading)? {
-                        return Ok(Answered { facts, asked_at, answered_at });
+                    match about.hear(question, &by_statement(&messages, "positions")?)? {
+                        Heard::Facts(facts) => return Ok(Answered { facts: *facts, asked_at, answered_at }),
+                        Heard::AnotherServer => self.about = None,
+                        Heard::AnotherRole => {}
                     }
                 }
                 Err(refusal) => {
@@ -437,7 +472,7 @@ impl Dialog {
         let messages = self.ask("asking who it is", identity::SQL).await?;
         let introduction = identity::decode(&by_statement(&messages, "identity")?)?;
         let Some(session) = &self.session else { return Ok(()) };
-        let (tls, pooled) = (session.tls(), session.settings() == SettingsBy::Transaction);
+        let (tls, pooled) = (session.tls(), session.settings().is_pooled());
         if let Some(about) = &mut self.about {
             let system_identifier = about.identity.system_identifier;
             about.identity = identity::complete(introduction.identity.clone(), system_identifier, tls, pooled);
@@ -460,13 +495,7 @@ impl Dialog {
                 replay: ReplayWatch::default(),
             }));
         }
-        match self.identity() {
-            Some(identity) if identity.flavor == Flavor::Aurora => Err(PollFailure::Sql {
-                sqlstate: "0A000".to_owned(),
-                reason: "this is Aurora, which has no WAL positions to read".to_owned(),
-            }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Says what replay waits for, while it stands.
@@ -510,9 +539,37 @@ impl Dialog {
     }
 }
 
+/// What a server is asked at the fast beat.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    Wal(positions::Question),
+    Aurora(aurora::Question),
+}
+
+impl Question {
+    fn sql(self, about: &Introduction) -> String {
+        match self {
+            Self::Wal(question) => question.sql(),
+            Self::Aurora(question) => question.sql(about),
+        }
+    }
+}
+
+/// What came of it.
+enum Heard {
+    Facts(Box<Positions>),
+    /// A pooler led us to another server, or to the same one restarted.
+    AnotherServer,
+    /// The question was about another role than the server has now.
+    AnotherRole,
+}
+
 impl About {
-    fn question(&self, refused: Refused) -> positions::Question {
-        positions::Question {
+    fn question(&self, refused: Refused) -> Question {
+        if self.identity.flavor == Flavor::Aurora {
+            return Question::Aurora(aurora::Question { refused, started_at: self.identity.pooled });
+        }
+        Question::Wal(positions::Question {
             role: self.role,
             version_num: self.identity.version_num,
             refused,
@@ -521,6 +578,35 @@ impl About {
             control_timeline: !self.receiver_runs || self.n_polls.is_multiple_of(CONTROL_EVERY),
             senders: self.has_senders || self.n_polls.is_multiple_of(SENDERS_EVERY),
             started_at: self.identity.pooled,
+        })
+    }
+
+    /// Takes an answer to `question`.
+    fn hear(&mut self, question: Question, statements: &[Rows<'_>]) -> Result<Heard, PollFailure> {
+        let is_another = |started_at: Option<ServerTime>, identity: &Identity| {
+            started_at.is_some_and(|started_at| started_at != identity.started_at)
+        };
+        match question {
+            Question::Wal(question) => {
+                let reading = question.decode(&self.introduction, statements)?;
+                if is_another(reading.started_at, &self.identity) {
+                    return Ok(Heard::AnotherServer);
+                }
+                Ok(self.learn(reading)?.map_or(Heard::AnotherRole, |facts| Heard::Facts(Box::new(facts))))
+            }
+            Question::Aurora(question) => {
+                let reading = question.decode(&self.introduction, statements)?;
+                if is_another(reading.started_at, &self.identity) {
+                    return Ok(Heard::AnotherServer);
+                }
+                self.role = Some(reading.state.role);
+                Ok(Heard::Facts(Box::new(Positions {
+                    identity: Arc::clone(&self.identity),
+                    clock: reading.clock,
+                    state: ServerState::Aurora(reading.state),
+                    senders: Vec::new(),
+                })))
+            }
         }
     }
 

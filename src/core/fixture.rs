@@ -10,8 +10,11 @@ use super::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerState,
     StandbyState, StatementsAccess, WalReceiver, WalSender,
 };
+use super::pooler::{Pool, PoolDatabase, PoolTotals, PoolerFacts};
 use super::signal::Unit;
-use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
+use super::snapshot::{
+    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
+};
 use super::statements::{StatementCounters, StatementTotals, TopStatement};
 use super::survey::{Sessions, Slot, SurveyFacts};
 use super::time::{MonoTime, ServerTime};
@@ -161,6 +164,7 @@ pub(crate) fn age(view: &mut TargetView, seconds: f64) {
         answer.asked_at = ago(seconds + 0.002);
     }
     if let Some(survey) = &mut view.survey {
+        survey.asked_at = ago(seconds + 0.01);
         survey.answered_at = ago(seconds);
     }
 }
@@ -170,6 +174,7 @@ pub(crate) fn slot(name: &str, active: bool) -> Slot {
         name: name.to_owned(),
         slot_type: "physical".to_owned(),
         active,
+        active_pid: active.then_some(4711),
         restart_lsn: Some(Lsn::new(0x0200_0000)),
         confirmed_flush_lsn: None,
         wal_status: Some("reserved".to_owned()),
@@ -181,6 +186,7 @@ pub(crate) fn slot(name: &str, active: bool) -> Slot {
 pub(crate) fn survey() -> SurveyView {
     let by_state = [("active", 3), ("idle", 40), ("idle in transaction", 2), ("unknown", 1)];
     SurveyView {
+        asked_at: ago(4.01),
         answered_at: ago(4.0),
         facts: Arc::new(SurveyFacts {
             sessions: Some(Sessions {
@@ -216,7 +222,7 @@ pub(crate) fn change_identity(view: &mut TargetView, change: impl FnOnce(&mut Id
 pub(crate) fn change_standby(view: &mut TargetView, change: impl FnOnce(&mut StandbyState)) {
     change_positions(view, |positions| match &mut positions.state {
         ServerState::Standby(standby) => change(standby),
-        ServerState::Primary(_) => panic!("not a standby"),
+        ServerState::Primary(_) | ServerState::Aurora(_) => panic!("not a standby"),
     });
 }
 
@@ -272,6 +278,7 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         primary,
         index: Arc::new(targets.iter().enumerate().map(|(i, target)| (target.id.target.clone(), i)).collect()),
         targets: targets.into_iter().map(Arc::new).collect(),
+        poolers: Vec::new(),
         alerts: Arc::from(alerts),
     }
 }
@@ -315,6 +322,48 @@ pub(crate) fn moved_to(mut snapshot: Snapshot, now: MonoTime) -> Snapshot {
             }
             target.survey.iter_mut().for_each(|survey| shift(&mut survey.answered_at));
         }
+        for pooler in &mut cluster.poolers {
+            let pooler = Arc::make_mut(pooler);
+            pooler.answer.iter_mut().for_each(|answer| shift(&mut answer.answered_at));
+        }
     }
     snapshot
+}
+
+/// A pooler that answered half a second ago: a pool of two, of which one is used, and another whose clients wait.
+pub(crate) fn pooler(cluster: &str, name: &str) -> PoolerView {
+    let pool = |database: &str, waiting: u64, wait: f64| Pool {
+        database: database.to_owned(),
+        user: "app".to_owned(),
+        clients_active: 3,
+        clients_waiting: waiting,
+        servers_active: 1,
+        servers_idle: 1,
+        longest_wait: wait,
+        ..Pool::default()
+    };
+    let database = |name: &str, pool_size, paused| PoolDatabase {
+        name: name.to_owned(),
+        pool_size: Some(pool_size),
+        current_connections: Some(2),
+        max_connections: None,
+        paused,
+        disabled: false,
+    };
+    let totals =
+        PoolTotals { transactions: Some(10), queries: Some(20), wait_us: Some(1_500_000), ..PoolTotals::default() };
+    let facts = PoolerFacts {
+        version: Some("1.18.0".to_owned()),
+        tls: true,
+        pools: vec![pool("app", 0, 0.0), pool("reports", 4, 7.25)],
+        databases: vec![database("app", 2, false), database("reports", 1, true)],
+        totals: Vec::new(),
+    };
+    let mut view = PoolerView::new(TargetId::new(cluster, name), Duration::from_secs(15));
+    view.answer = Some(PoolerAnswer {
+        answered_at: ago(0.5),
+        facts: Arc::new(facts.bounded()),
+        counters: Arc::from([("app".to_owned(), totals)]),
+    });
+    view
 }

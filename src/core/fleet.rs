@@ -14,13 +14,17 @@ use self::diagnosis::Past;
 use super::alert::AlertId;
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
-use super::lag::{Evidence, LagTracker, SavedLag};
+use super::lag::{AuroraBytes, Evidence, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, ServerState, WalSender};
+use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
-use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
+use super::snapshot::{
+    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
+};
 use super::statements::StatementTracker;
+use super::subscription;
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::{Name, TargetId};
@@ -34,6 +38,8 @@ pub enum Event {
     Polled(Observation),
     /// A slow poll ended.
     Surveyed(Survey),
+    /// A poll of a connection pooler ended.
+    Pooled(PoolerObservation),
     /// An attempt to tell a notifier ended.
     Delivered(Delivery),
     /// Time has passed: what depends on it alone is brought up to date.
@@ -49,6 +55,8 @@ pub struct FleetSpec {
     pub stale_after: Duration,
     /// Slow facts older than this are unknown.
     pub survey_stale_after: Duration,
+    /// What a pooler said is unknown when older than this.
+    pub pooler_stale_after: Duration,
     /// How many statements of a target are told one by one.
     pub statements_top: usize,
     pub rules: Vec<Rule>,
@@ -59,6 +67,7 @@ pub struct FleetSpec {
 pub struct ClusterSpec {
     pub name: Name,
     pub targets: Vec<Name>,
+    pub poolers: Vec<Name>,
 }
 
 /// Everything watched: owned by one task, changed by [`Fleet::apply`] alone.
@@ -82,13 +91,14 @@ struct Cluster {
     pasts: Vec<Past>,
     /// Seconds.
     poll_interval: f64,
+    /// One for each pooler, in the order of the view.
+    poolers: Vec<PoolerTracker>,
     view: Arc<ClusterView>,
 }
 
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
-        let clusters: Vec<Cluster> =
-            spec.clusters.iter().map(|cluster| Cluster::new(cluster, spec.poll_interval, spec.stale_after)).collect();
+        let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
@@ -114,6 +124,12 @@ impl Fleet {
                 }
                 Vec::new()
             }
+            Event::Pooled(observation) => {
+                if let Some(cluster) = self.cluster_mut(&observation.pooler) {
+                    cluster.pooled(observation);
+                }
+                Vec::new()
+            }
             Event::Delivered(delivery) => {
                 self.alerting.record(&delivery, now);
                 self.due(now, wall)
@@ -122,6 +138,7 @@ impl Fleet {
                 for cluster in &mut self.clusters {
                     cluster.tick(now);
                 }
+                self.measure_subscriptions(now);
                 let views: Vec<Arc<ClusterView>> = self.views();
                 self.alerting.judge(&views, now, wall);
                 drop(views);
@@ -166,6 +183,23 @@ impl Fleet {
         Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
     }
 
+    /// A subscription and its publisher may be in two clusters, so this is for the fleet as a whole.
+    fn measure_subscriptions(&mut self, now: MonoTime) {
+        let places: Vec<subscription::Place<'_>> =
+            self.clusters.iter().map(|Cluster { lag, view, .. }| subscription::Place { view, lag }).collect();
+        let mut found = subscription::lags(&places, now).into_iter().peekable();
+        for (place, cluster) in self.clusters.iter_mut().enumerate() {
+            for position in 0..cluster.view.targets.len() {
+                let is_found =
+                    |(of_cluster, of_target, _): &(usize, usize, _)| (*of_cluster, *of_target) == (place, position);
+                let lags = found.next_if(is_found).map_or_else(Vec::new, |(_, _, lags)| lags);
+                if *lags != *cluster.view.targets[position].subscription_lags {
+                    cluster.target_mut(position).subscription_lags = Arc::from(lags);
+                }
+            }
+        }
+    }
+
     fn due(&mut self, now: MonoTime, wall: SystemTime) -> Vec<Notice> {
         let views = self.views();
         self.alerting.due(&views, now, wall)
@@ -181,23 +215,22 @@ impl Fleet {
 }
 
 impl Cluster {
-    fn new(spec: &ClusterSpec, poll_interval: Duration, stale_after: Duration) -> Self {
-        let targets = spec
-            .targets
-            .iter()
-            .map(|target| TargetId { cluster: spec.name.clone(), target: target.clone() })
-            .map(|id| Arc::new(TargetView::new(id, stale_after)))
-            .collect();
+    fn new(spec: &ClusterSpec, fleet: &FleetSpec) -> Self {
+        let id = |name: &Name| TargetId { cluster: spec.name.clone(), target: name.clone() };
+        let target = |name| Arc::new(TargetView::new(id(name), fleet.stale_after));
+        let pooler = |name| Arc::new(PoolerView::new(id(name), fleet.pooler_stale_after));
         Self {
-            lag: LagTracker::new(poll_interval),
+            lag: LagTracker::new(fleet.poll_interval),
+            poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
             trends: spec.targets.iter().map(|_| TrendTracker::default()).collect(),
             pasts: spec.targets.iter().map(|_| Past::default()).collect(),
-            poll_interval: poll_interval.as_secs_f64(),
+            poll_interval: fleet.poll_interval.as_secs_f64(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
-                targets,
+                targets: spec.targets.iter().map(target).collect(),
+                poolers: spec.poolers.iter().map(pooler).collect(),
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
             }),
@@ -268,11 +301,30 @@ impl Cluster {
                 // The entries have become counters: thousands of them are not kept twice.
                 facts.statements = None;
                 target.survey_failing = None;
-                target.survey =
-                    Some(SurveyView { answered_at: survey.answered_at, facts: Arc::new(facts), stale_after });
+                target.survey = Some(SurveyView {
+                    asked_at: survey.asked_at,
+                    answered_at: survey.answered_at,
+                    facts: Arc::new(facts),
+                    stale_after,
+                });
                 target.statements = counters.map(Arc::new);
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
+        }
+    }
+
+    fn pooled(&mut self, observation: PoolerObservation) {
+        let name = &observation.pooler.target;
+        let Some(position) = self.view.poolers.iter().position(|pooler| pooler.id.target == *name) else { return };
+        let pooler = Arc::make_mut(&mut Arc::make_mut(&mut self.view).poolers[position]);
+        match observation.outcome {
+            Ok(facts) => {
+                let counters = self.poolers[position].observe(&facts.totals).into();
+                let facts = Arc::new(facts.bounded());
+                pooler.failing = None;
+                pooler.answer = Some(PoolerAnswer { answered_at: observation.answered_at, facts, counters });
+            }
+            Err(failure) => fail(&mut pooler.failing, failure, observation.answered_at),
         }
     }
 
@@ -309,6 +361,9 @@ impl Cluster {
     /// How much WAL lies between the primary and a replica, stage by stage. `None` on a primary.
     fn stages(&self, position: usize) -> Option<Stages> {
         let target = &self.view.targets[position];
+        if let Some(AuroraBytes { unreceived, unread }) = self.lag.aurora_bytes(&target.id.target) {
+            return Some(Stages { unreceived, unreplayed: unread, ..Stages::default() });
+        }
         let positions = &target.answer.as_ref()?.positions;
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();
@@ -341,6 +396,8 @@ impl Cluster {
         };
         let at = answer.answered_at;
         let sample = match &positions.state {
+            // Its instances share one volume: there is no WAL to move.
+            ServerState::Aurora(_) => return None,
             ServerState::Primary(primary) => {
                 Sample { at, end: Some(primary.flush_lsn), received: None, replayed: None }
             }

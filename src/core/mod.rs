@@ -3,17 +3,20 @@
 pub mod alert;
 pub mod alerting;
 pub mod cause;
+pub mod checkup;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;
 pub mod observation;
+pub mod pooler;
 pub mod rule;
 pub mod saved;
 pub mod signal;
 pub mod snapshot;
 pub mod statements;
+pub mod subscription;
 pub mod survey;
 pub mod time;
 pub mod topology;

@@ -8,13 +8,16 @@
 //! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
 //! of a silent replica is estimated anew while it is silent.
 
+mod aurora;
 mod cause;
 mod cluster;
 mod lag;
+mod pooler;
 mod row;
 mod sessions;
 mod slots;
 mod statements;
+mod subscriptions;
 mod target;
 mod trend;
 
@@ -25,13 +28,25 @@ pub use target::lacking;
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{ClusterView, TargetView};
+use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
 pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [cluster::ROWS, target::ROWS, lag::ROWS, trend::ROWS, cause::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS]
-        .concat()
+    [
+        cluster::ROWS,
+        target::ROWS,
+        lag::ROWS,
+        trend::ROWS,
+        cause::ROWS,
+        sessions::ROWS,
+        slots::ROWS,
+        subscriptions::ROWS,
+        aurora::ROWS,
+        statements::ROWS,
+        pooler::ROWS,
+    ]
+    .concat()
 });
 
 /// One number that pgvigil can state.
@@ -59,6 +74,8 @@ pub enum Read {
     Cluster(fn(&ClusterView, MonoTime, Emit<'_>) -> Coverage),
     /// Stated per target.
     Target(fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage),
+    /// Stated per connection pooler, whose name stands in the label `target`.
+    Pooler(fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage),
 }
 
 /// Takes the values of the labels, in the order of [`Signal::labels`], and the value. Never called twice with the same

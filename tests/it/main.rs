@@ -9,13 +9,17 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
 mod abuse;
+mod aurora;
 mod cause;
+mod check;
 mod config;
 mod connect;
 mod demo;
 mod hostile;
 mod layers;
 mod life;
+mod logical;
+mod pooler;
 mod postgres;
 mod prometheus;
 mod promises;

@@ -7,6 +7,9 @@
 
 use crate::core::observation::PollFailure;
 
+pub(crate) mod aurora;
+pub(crate) mod console;
+pub(crate) mod doctor;
 pub(crate) mod identity;
 pub(crate) mod positions;
 pub(crate) mod replay_wait;
@@ -24,11 +27,13 @@ pub(crate) enum Optional {
     StatementsInfo,
     Statements,
     Locks,
+    AuroraInstance,
+    AuroraStatus,
 }
 
 impl Optional {
     /// Each with the name that the server's message has when it refuses. A name that begins another comes after it.
-    const NAMES: [(Self, &'static str); 9] = [
+    const NAMES: [(Self, &'static str); 11] = [
         (Self::SystemIdentifier, "pg_control_system"),
         (Self::Checkpoint, "pg_control_checkpoint"),
         (Self::WalSenders, "pg_stat_get_wal_senders"),
@@ -38,6 +43,8 @@ impl Optional {
         (Self::StatementsInfo, "pg_stat_statements_info"),
         (Self::Statements, "pg_stat_statements"),
         (Self::Locks, "pg_lock_status"),
+        (Self::AuroraInstance, "aurora_db_instance_identifier"),
+        (Self::AuroraStatus, "aurora_replica_status"),
     ];
 
     /// What `failure` says is refused. `None` when it is no refusal, or one of something that cannot be left out.
