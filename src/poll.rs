@@ -276,6 +276,9 @@ fn note(target: &TargetView) -> String {
     if let Some(failing) = &target.failing {
         return failing.failure.to_string();
     }
+    if let Some(told) = target.diagnosis.as_ref().and_then(|diagnosis| diagnosis.cause()) {
+        return told.why.clone();
+    }
     target.survey_failing.as_ref().map_or_else(String::new, |failing| format!("slow facts: {}", failing.failure))
 }
 
@@ -349,6 +352,8 @@ fn target_json(target: &TargetView, snapshot: &Snapshot) -> Value {
         "lag_upper_seconds": target.lag.and_then(|lag| finite(lag.upper)),
         "lag_certainty": target.lag.map(|lag| lag.certainty.as_str()),
         "lag_method": target.lag.map(|lag| lag.method.to_string()),
+        "cause": target.diagnosis.as_ref().and_then(|diagnosis| diagnosis.cause()).map(|told| told.cause),
+        "diagnosis": target.diagnosis.as_ref().filter(|diagnosis| diagnosis.lags).and_then(|_| target.diagnosis_sentence()),
         "lag_bytes": target.stages.and_then(|stages| stages.unreplayed),
         "sample_age_ms": target.answer.as_ref().map(|answer| {
             u64::try_from(snapshot.published_at.duration_since(answer.answered_at).as_millis()).unwrap_or(u64::MAX)
@@ -423,6 +428,7 @@ warning  ReplicaLagging orders/replica-1: replay_lag_seconds > 5s
                 "role": "replica", "version": "15.18 (Debian 15.18-1)", "flavor": "postgresql", "state": "down",
                 "lsn": "0/2FFFF00", "timeline": 3, "lag_seconds": null, "lag_lower_seconds": 0.0,
                 "lag_upper_seconds": null, "lag_certainty": "unknown", "lag_method": "no_primary", "lag_bytes": null,
+                "cause": null, "diagnosis": null,
                 "sample_age_ms": 10_480,
             }],
             "poolers": [],

@@ -75,6 +75,7 @@ pub(super) fn standby(identity: Identity) -> Positions {
         control_timeline: None,
         pause: ReplayPause::NotPaused,
         receiver: Receiver::Running(receiver),
+        wait: None,
     };
     Positions { state: ServerState::Standby(state), senders: Vec::new(), ..primary(identity) }
 }

@@ -13,6 +13,7 @@ use super::queries::aurora;
 use super::queries::doctor;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
+use super::queries::replay_wait;
 use super::queries::survey::{self, Topic};
 use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
 use super::session::{Limits, Session, SettingsBy};
@@ -20,13 +21,13 @@ use super::tls::Trust;
 use crate::clock;
 use crate::core::checkup::Checkup;
 use crate::core::observation::{
-    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, SenderState, ServerState,
-    StandbyState, WalSender,
+    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ReplayWait, SenderState,
+    ServerState, StandbyState, WaitsOn, WalSender,
 };
 use crate::core::survey::SurveyFacts;
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::{Role, TargetId};
-use crate::core::wal::Timeline;
+use crate::core::wal::{Lsn, Timeline};
 
 /// What may change without the server's restart (a grant, an extension) is asked again after this.
 const IDENTITY_AGE: Duration = Duration::from_secs(5 * 60);
@@ -39,6 +40,15 @@ const SENDERS_EVERY: u32 = 5;
 
 /// While a receiver runs, it says the timeline better than the control file does, which is read at each so many polls.
 const CONTROL_EVERY: u32 = 10;
+
+/// Polls in a row that must find replay standing with WAL to replay before it is asked why.
+const STANDING_POLLS: u32 = 2;
+
+/// While it stands, why is asked again after this.
+const WAIT_AGE: Duration = Duration::from_secs(5);
+
+/// ... where it waits as it was told to (`recovery_min_apply_delay`), or would not say.
+const IDLE_WAIT_AGE: Duration = Duration::from_secs(30);
 
 /// More rounds than one question can need: a refusal of each optional part, a change of role, a change of server.
 const MAX_ROUNDS: usize = 12;
@@ -88,6 +98,7 @@ struct About {
     n_polls: u32,
     /// Who is at the other end of the senders that are there.
     clients: Vec<KnownSender>,
+    replay: ReplayWatch,
 }
 
 #[derive(Debug)]
@@ -97,6 +108,41 @@ struct KnownSender {
     client: Option<positions::Client>,
     /// A connection takes its slot after it has appeared, so what was found of one that only started is asked again.
     is_final: bool,
+}
+
+/// Whether a standby's replay stands with WAL to replay, and why.
+#[derive(Debug, Default)]
+struct ReplayWatch {
+    replay_lsn: Option<Lsn>,
+    n_standing: u32,
+    wait: Option<Arc<ReplayWait>>,
+    ask_at: Option<MonoTime>,
+}
+
+impl ReplayWatch {
+    /// Takes the next answer. Whether it is now to be asked what replay waits for.
+    fn observe(&mut self, standby: &StandbyState, now: MonoTime) -> bool {
+        let stands = standby.replay_lsn == self.replay_lsn && standby.replay_lsn < standby.received();
+        self.replay_lsn = standby.replay_lsn;
+        // A pause says itself why replay stands.
+        if !stands || standby.pause == ReplayPause::Paused {
+            self.n_standing = 0;
+            self.wait = None;
+            return false;
+        }
+        self.n_standing = self.n_standing.saturating_add(1);
+        self.n_standing >= STANDING_POLLS && self.ask_at.is_none_or(|at| now >= at)
+    }
+
+    /// Takes what was said. `None`: the question failed.
+    fn learn(&mut self, wait: Option<ReplayWait>, now: MonoTime) {
+        let age = match &wait {
+            Some(wait) if wait.on != WaitsOn::ApplyDelay => WAIT_AGE,
+            _ => IDLE_WAIT_AGE,
+        };
+        self.ask_at = Some(now.plus(age));
+        self.wait = wait.map(Arc::new);
+    }
 }
 
 impl Dialog {
@@ -367,6 +413,9 @@ impl Dialog {
         }
         let mut answer = self.ask_reading().await?;
         self.learn_clients(&mut answer.facts.senders).await;
+        if let ServerState::Standby(standby) = &mut answer.facts.state {
+            self.learn_wait(standby).await;
+        }
         Ok(answer)
     }
 
@@ -452,9 +501,27 @@ impl Dialog {
                 has_senders: true,
                 n_polls: 0,
                 clients: Vec::new(),
+                replay: ReplayWatch::default(),
             }));
         }
         Ok(())
+    }
+
+    /// Says what replay waits for, while it stands.
+    async fn learn_wait(&mut self, standby: &mut StandbyState) {
+        let may_ask = !self.refused.contains(Optional::Locks);
+        let Some(about) = &mut self.about else { return };
+        if about.replay.observe(standby, clock::now()) && may_ask {
+            // As with names: positions without it are worth more than none.
+            let answer = self.ask("asking what replay waits for", replay_wait::SQL).await;
+            let wait = answer.and_then(|messages| replay_wait::decode(&by_statement(&messages, "pg_stat_activity")?));
+            if let Err(failure) = &wait {
+                self.leave_out(failure);
+            }
+            let Some(about) = &mut self.about else { return };
+            about.replay.learn(wait.ok(), clock::now());
+        }
+        standby.wait = self.about.as_ref().and_then(|about| about.replay.wait.clone());
     }
 
     /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
@@ -606,6 +673,7 @@ impl About {
                     control_timeline: self.control_timeline,
                     pause,
                     receiver,
+                    wait: None,
                 })
             }
         };
@@ -637,5 +705,60 @@ fn ends_session(failure: &PollFailure) -> bool {
         | PollFailure::NotAccepting { .. }
         | PollFailure::TooManyConnections { .. }
         | PollFailure::Lost { .. } => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standby(replayed: u64, received: u64, pause: ReplayPause) -> StandbyState {
+        StandbyState {
+            replay_lsn: Some(Lsn::new(replayed)),
+            receive_lsn: Some(Lsn::new(received)),
+            last_commit_replayed_at: None,
+            control_timeline: None,
+            pause,
+            receiver: Receiver::Hidden,
+            wait: None,
+        }
+    }
+
+    #[test]
+    fn what_replay_waits_for_is_asked_only_while_it_stands_and_seldom() {
+        use ReplayPause::{NotPaused, Paused};
+        let mut watch = ReplayWatch::default();
+        let wait = |on| ReplayWait { on, blocker: None, n_holders: 0 };
+        let mut second = 0;
+        let mut asks = |replayed, received, pause, answer: Option<WaitsOn>| {
+            let now = MonoTime::from_nanos(second * 1_000_000_000);
+            second += 1;
+            let asks = watch.observe(&standby(replayed, received, pause), now);
+            if asks {
+                watch.learn(answer.map(wait), now);
+            }
+            (asks, watch.wait.as_ref().map(|wait| wait.on))
+        };
+        let lock = Some(WaitsOn::Lock);
+        assert_eq!(asks(5, 9, NotPaused, lock), (false, None));
+        assert_eq!(asks(6, 9, NotPaused, lock), (false, None), "it moves");
+        assert_eq!(asks(6, 9, NotPaused, lock), (false, None), "once is no stop");
+        assert_eq!(asks(6, 9, NotPaused, lock), (true, lock));
+        for _ in 0..4 {
+            assert_eq!(asks(6, 9, NotPaused, lock), (false, lock));
+        }
+        assert_eq!(asks(6, 9, NotPaused, Some(WaitsOn::ApplyDelay)), (true, Some(WaitsOn::ApplyDelay)));
+        for _ in 0..29 {
+            assert!(!asks(6, 9, NotPaused, lock).0);
+        }
+        assert_eq!(asks(6, 9, NotPaused, None), (true, None), "it would not say");
+        assert_eq!(asks(6, 9, NotPaused, lock), (false, None));
+        assert_eq!(asks(9, 9, NotPaused, lock), (false, None));
+        for _ in 0..60 {
+            assert_eq!(asks(9, 9, NotPaused, lock), (false, None), "there is nothing to replay");
+        }
+        for _ in 0..60 {
+            assert_eq!(asks(9, 12, Paused, lock), (false, None), "a pause is no riddle");
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
-use super::ledger::{Delivery, Due, Episode, Ledger, Notice};
+use super::ledger::{Delivery, Due, Episode, Finding, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
 use super::signal::{Coverage, Read, Value};
@@ -222,6 +222,7 @@ impl Alerting {
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
             role: target.and_then(|target| target.last_role()),
+            diagnosis: target.and_then(|target| finding(target)),
             details: watch.map_or_else(Vec::new, |watch| match pooler {
                 Some(pooler) => pooler_details(&watch.rule, pooler, now),
                 None => details(&watch.rule, target.map(|target| &**target), now),
@@ -409,6 +410,13 @@ impl Alert {
             unit: signal.unit,
         })
     }
+}
+
+/// Every alert about a replica tells what is wrong with it.
+fn finding(target: &TargetView) -> Option<Finding> {
+    let diagnosis = target.diagnosis.as_ref()?;
+    let causes = diagnosis.causes.iter().map(|told| told.cause).collect();
+    Some(Finding { causes, sentence: target.diagnosis_sentence()? })
 }
 
 /// What helps to judge the reading of an alert.

@@ -19,6 +19,7 @@ use super::statements::{StatementCounters, StatementTotals, TopStatement};
 use super::survey::{Sessions, Slot, SurveyFacts};
 use super::time::{MonoTime, ServerTime};
 use super::topology::{Name, TargetId};
+use super::trend::{Direction, Trend};
 use super::wal::{Lsn, Timeline, WalBytes};
 
 /// The present of all fixtures.
@@ -87,6 +88,7 @@ pub(crate) fn primary(cluster: &str, name: &str) -> TargetView {
     view.answer = Some(answer(ServerState::Primary(state), vec![sender("replica-1", Some(SenderState::Streaming))]));
     view.survey = Some(survey());
     view.statements = Some(Arc::new(statements()));
+    view.trend = Some(Trend { write_rate: Some(2_000_000.0), ..Trend::default() });
     view
 }
 
@@ -111,6 +113,7 @@ pub(crate) fn replica(cluster: &str, name: &str) -> TargetView {
             sender_port: Some(5432),
             slot_name: None,
         }),
+        wait: None,
     };
     let mut view = TargetView::new(TargetId::new(cluster, name), Duration::from_secs(10));
     view.answer = Some(answer(ServerState::Standby(state), Vec::new()));
@@ -121,6 +124,15 @@ pub(crate) fn replica(cluster: &str, name: &str) -> TargetView {
         unflushed: Some(WalBytes(0)),
         unreplayed: Some(WalBytes(256)),
         own_lag: OwnLag { write_us: Some(1000), flush_us: Some(2000), replay_us: Some(120_000) },
+    });
+    view.trend = Some(Trend {
+        receive_rate: Some(2_000_000.0),
+        replay_rate: Some(1_999_900.0),
+        direction: Some(Direction::Holding),
+        catch_up_seconds: Some(0.0),
+        standing_seconds: Some(0.0),
+        stalled: Some(false),
+        write_rate: None,
     });
     view
 }

@@ -4,15 +4,19 @@
 //! wait and cannot fail. Readers never see the fleet; they get a [`Snapshot`], which shares with the fleet whatever did
 //! not change, so that the cost of one poll does not grow with the number of targets.
 
+mod diagnosis;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use self::diagnosis::Past;
 use super::alert::AlertId;
 use super::alerting::Alerting;
-use super::lag::{AuroraBytes, LagTracker, SavedLag};
+use super::cause::ApplyDelay;
+use super::lag::{AuroraBytes, Evidence, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
-use super::observation::{Observation, PollFailure, Positions, WalSender};
+use super::observation::{Observation, PollFailure, Positions, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
@@ -27,6 +31,7 @@ use super::subscription;
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::{Name, TargetId};
+use super::trend::{Life, Sample, Trend, TrendTracker};
 use super::wal::{Lsn, WalBytes};
 
 /// All that can happen to the fleet.
@@ -83,6 +88,12 @@ struct Cluster {
     lag: LagTracker,
     /// One for each target, in the order of the view.
     statements: Vec<StatementTracker>,
+    /// Likewise.
+    trends: Vec<TrendTracker>,
+    /// Likewise.
+    pasts: Vec<Past>,
+    /// Seconds.
+    poll_interval: f64,
     /// One for each pooler, in the order of the view.
     poolers: Vec<PoolerTracker>,
     slots: Vec<SlotTracker>,
@@ -219,6 +230,9 @@ impl Cluster {
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
             slots: spec.targets.iter().map(|_| SlotTracker::default()).collect(),
             skew: spec.targets.iter().map(|_| SkewTracker::default()).collect(),
+            trends: spec.targets.iter().map(|_| TrendTracker::default()).collect(),
+            pasts: spec.targets.iter().map(|_| Past::default()).collect(),
+            poll_interval: fleet.poll_interval.as_secs_f64(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -260,8 +274,26 @@ impl Cluster {
             }
             Err(failure) => fail(&mut target.failing, failure, observation.answered_at),
         }
+        let trend = self.trend(position);
+        self.target_mut(position).trend = trend;
         let stages = self.stages(position);
         self.target_mut(position).stages = stages;
+        self.remember(position, now);
+        let diagnosis = self.diagnosis(position, now);
+        self.target_mut(position).diagnosis = diagnosis;
+    }
+
+    /// Keeps what a later diagnosis needs of a replica's last answer.
+    fn remember(&mut self, position: usize, now: MonoTime) {
+        let target = &self.view.targets[position];
+        if target.failing.is_none()
+            && let Some(answer) = &target.answer
+            && let Some(standby) = answer.positions.standby()
+        {
+            let unreceived = self.unreceived(target, standby);
+            let lagging = self.lagging(target);
+            self.pasts[position].observe(&answer.positions, standby, unreceived, lagging, now);
+        }
     }
 
     fn surveyed(&mut self, survey: Survey, stale_after: Duration, statements_top: usize) {
@@ -339,6 +371,10 @@ impl Cluster {
             target.lag = lag;
             target.stages = stages;
         }
+        let diagnosis = self.diagnosis(position, now);
+        if diagnosis != self.view.targets[position].diagnosis {
+            self.target_mut(position).diagnosis = diagnosis;
+        }
     }
 
     fn target_mut(&mut self, position: usize) -> &mut TargetView {
@@ -356,9 +392,7 @@ impl Cluster {
         let end = self.lag.flush_lsn();
         let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
         let sender = self.sender_of(positions);
-        let receiver_flushed = standby.receiver.running().and_then(|receiver| receiver.flushed_lsn);
-        // After a restart the receive position begins at the start of a segment, behind what was replayed.
-        let received = [standby.receive_lsn, receiver_flushed, standby.replay_lsn].into_iter().flatten().max();
+        let received = standby.received();
         let reported = |position: Option<Lsn>| if position > received { position } else { received };
         Some(Stages {
             unsent: missing(sender.and_then(|sender| sender.sent_lsn)),
@@ -369,17 +403,63 @@ impl Cluster {
         })
     }
 
+    /// Takes the last answer of a target into its trend. A failed poll adds nothing to it.
+    fn trend(&mut self, position: usize) -> Option<Trend> {
+        let target = &self.view.targets[position];
+        if target.failing.is_some() {
+            return target.trend;
+        }
+        let answer = target.answer.as_ref()?;
+        let positions = &answer.positions;
+        let identity = &positions.identity;
+        let life = Life {
+            role: positions.role(),
+            started_at: identity.started_at,
+            system_identifier: identity.system_identifier,
+        };
+        let at = answer.answered_at;
+        let sample = match &positions.state {
+            // Its instances share one volume: there is no WAL to move.
+            ServerState::Aurora(_) => return None,
+            ServerState::Primary(primary) => {
+                Sample { at, end: Some(primary.flush_lsn), received: None, replayed: None }
+            }
+            ServerState::Standby(standby) => {
+                let is_foreign = target.lag.is_some_and(|lag| lag.method.evidence == Evidence::ForeignCluster);
+                let end = self.lag.flush_lsn().filter(|_| !is_foreign && !self.lag.primary_is_lost());
+                // WAL beyond the fork is not the primary's: a diverged replica does not gain on it by replaying that.
+                let fork = self.lag.fork_after(target.timeline());
+                let shared = |lsn: Option<Lsn>| lsn.map(|lsn| fork.map_or(lsn, |fork| lsn.min(fork)));
+                Sample { at, end, received: shared(standby.received()), replayed: shared(standby.replay_lsn) }
+            }
+        };
+        let waits_on_purpose = target.apply_delay().is_some_and(ApplyDelay::is_within);
+        Some(self.trends[position].observe(life, sample, waits_on_purpose))
+    }
+
     /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys
     /// share the name: then nobody can say whose row it is.
     fn sender_of(&self, replica: &Positions) -> Option<&WalSender> {
+        self.sender_and_upstream_of(replica).map(|(sender, _)| sender)
+    }
+
+    /// The server whose row that is.
+    fn upstream_of(&self, replica: &Positions) -> Option<&Arc<TargetView>> {
+        self.sender_and_upstream_of(replica).map(|(_, upstream)| upstream)
+    }
+
+    fn sender_and_upstream_of(&self, replica: &Positions) -> Option<(&WalSender, &Arc<TargetView>)> {
         let name = known_as(&replica.identity.cluster_name);
-        let answers = || self.view.targets.iter().filter(|target| target.is_up()).filter_map(|up| up.answer.as_ref());
+        let answers = || {
+            let up = self.view.targets.iter().filter(|target| target.is_up());
+            up.filter_map(|target| Some((&target.answer.as_ref()?.positions, target)))
+        };
         let standbys = answers()
-            .filter(|answer| answer.positions.standby().is_some())
-            .filter(|answer| known_as(&answer.positions.identity.cluster_name) == name);
+            .filter(|(positions, _)| positions.standby().is_some())
+            .filter(|(positions, _)| known_as(&positions.identity.cluster_name) == name);
         let mut rows = answers()
-            .flat_map(|answer| &answer.positions.senders)
-            .filter(|sender| sender.application_name.as_deref() == Some(name));
+            .flat_map(|(positions, target)| positions.senders.iter().map(move |sender| (sender, target)))
+            .filter(|(sender, _)| sender.application_name.as_deref() == Some(name));
         let row = rows.next()?;
         (rows.next().is_none() && standbys.take(2).count() < 2).then_some(row)
     }

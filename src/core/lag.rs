@@ -71,7 +71,7 @@ use self::server::{LastAnswer, Polled, Server, Standing, Stream};
 use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
 use super::time::MonoTime;
 use super::topology::Name;
-use super::wal::Lsn;
+use super::wal::{Lsn, Timeline};
 use super::wal_clock::WalClock;
 
 /// How far a commit's stamp may be from the flush of its record, besides the error of the clock's reading. Seconds.
@@ -176,6 +176,12 @@ impl LagTracker {
     /// received since it was lost. `None` while no primary has answered.
     pub fn flush_lsn(&self) -> Option<Lsn> {
         self.history.last().map(|mark| mark.lsn)
+    }
+
+    /// Where the primary left the timeline that a server is on: beyond that they share no WAL. `None` while they are on
+    /// one timeline, and when the daemon has not seen the promotion.
+    pub fn fork_after(&self, timeline: Option<Timeline>) -> Option<Lsn> {
+        self.primary.as_ref()?.fork_after(timeline?)
     }
 
     /// When the primary's WAL reached each position.

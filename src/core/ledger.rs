@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertId, AlertView, Phase};
+use super::cause::Cause;
 use super::time::MonoTime;
 use super::topology::{Name, Role};
 
@@ -44,10 +45,21 @@ pub struct Notice {
     pub resolved_at: Option<SystemTime>,
     /// The target's role by its own last word.
     pub role: Option<Role>,
+    /// What is wrong with the replica that it is about. `None` when nothing is, and for anything else.
+    pub diagnosis: Option<Finding>,
     /// What helps to judge the reading, in order of use: `("certainty", "at_least")`, `("method", "lsn")`, `("server", "15.18")`.
     pub details: Vec<(String, String)>,
     /// 1 for the first.
     pub attempt: u32,
+}
+
+/// Why a replica lags, or is about to, in the words of a notice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// The one to act on first, first. Never empty.
+    pub causes: Vec<Cause>,
+    /// One sentence that has it all.
+    pub sentence: String,
 }
 
 /// How an attempt to tell ended.

@@ -2,6 +2,7 @@
 
 pub mod alert;
 pub mod alerting;
+pub mod cause;
 pub mod checkup;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -185,6 +185,71 @@ pub struct StandbyState {
     pub control_timeline: Option<Timeline>,
     pub pause: ReplayPause,
     pub receiver: Receiver,
+    /// What replay waits for. Asked only while it stands with WAL to replay; `None` else, and before the answer.
+    pub wait: Option<Arc<ReplayWait>>,
+}
+
+impl StandbyState {
+    /// The furthest position that is known to be on this standby's disk. After a restart the receive position begins at
+    /// the start of a segment, behind what was replayed.
+    pub fn received(&self) -> Option<Lsn> {
+        let flushed_lsn = self.receiver.running().and_then(|receiver| receiver.flushed_lsn);
+        [self.receive_lsn, flushed_lsn, self.replay_lsn].into_iter().flatten().max()
+    }
+}
+
+/// What the startup process, which replays, waits for, and who is in its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayWait {
+    pub on: WaitsOn,
+    /// The session in its way; of several the one that has been for the longest.
+    pub blocker: Option<Blocker>,
+    /// How many sessions hold the lock that it waits for; of other conflicts only the worst is known.
+    pub n_holders: u64,
+}
+
+/// `pg_stat_activity.wait_event` of the startup process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsOn {
+    /// A relation's lock that a session holds (found in `pg_locks`, so without any grant).
+    Lock,
+    /// `RecoveryConflictSnapshot`: a snapshot that still needs rows which are to be removed.
+    Snapshot,
+    /// `BufferPin`: a page that a session has pinned. Whose pin it is no view tells.
+    BufferPin,
+    /// `RecoveryConflictTablespace`: temporary files in a tablespace that is to be dropped.
+    Tablespace,
+    /// `RecoveryApplyDelay`.
+    ApplyDelay,
+    /// `RecoveryPause`.
+    Pause,
+    /// Its disk.
+    Io,
+    /// Nothing: it works.
+    Nothing,
+    /// Something else.
+    Other,
+    /// The role may not see it (no `pg_monitor`).
+    Hidden,
+}
+
+impl WaitsOn {
+    /// Whether it waits for a session of this server to end its transaction.
+    pub const fn is_conflict(self) -> bool {
+        matches!(self, Self::Lock | Self::Snapshot | Self::BufferPin | Self::Tablespace)
+    }
+}
+
+/// A session in the way of replay. Never its query's text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blocker {
+    pub user: Option<String>,
+    /// `application_name`. Empty when it says none.
+    pub application: String,
+    /// In a transaction that does nothing. `None` where the role may not see it.
+    pub is_idle: Option<bool>,
+    /// When its transaction began, by the server's clock. `None` where the role may not see it.
+    pub since: Option<ServerTime>,
 }
 
 /// `pg_get_wal_replay_pause_state()` (14+); before that `pg_is_wal_replay_paused()`, which says only "requested".

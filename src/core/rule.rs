@@ -7,6 +7,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::alert::Severity;
+use super::cause::Cause;
 use super::lag::Certainty;
 use super::signal::{Read, Signal, Unit, Value};
 use super::snapshot::{ClusterView, TargetView};
@@ -41,6 +42,9 @@ pub struct RuleConfig {
     /// Only while the replica's lag is told with one of these certainties (`exact`, `at_least`, `at_most`, `unknown`). Empty: any.
     #[serde(default)]
     pub certainty: OneOrMany,
+    /// Only while the replica lags, and this is the cause to act on first (`blocked_by_query`, ...). Empty: any, and none.
+    #[serde(default)]
+    pub cause: OneOrMany,
     #[serde(default)]
     pub when_unknown: WhenUnknown,
 }
@@ -105,6 +109,8 @@ pub enum RuleFault {
     Unit { text: String, given: &'static str, signal: &'static str, wanted: &'static str, example: &'static str },
     #[error("it selects by {selector}, but {signal} is {about}")]
     Selector { selector: &'static str, signal: &'static str, about: &'static str },
+    #[error("there is no cause {name:?}; the nearest is {nearest:?}")]
+    Cause { name: String, nearest: &'static str },
     #[error("there is no certainty {0:?}; write one of exact, at_least, at_most, unknown")]
     Certainty(String),
 }
@@ -122,6 +128,7 @@ pub struct Rule {
     targets: Vec<String>,
     role: Option<Role>,
     certainties: Vec<Certainty>,
+    causes: Vec<Cause>,
 }
 
 /// One comparison of a signal with a threshold.
@@ -206,8 +213,12 @@ impl Rule {
             Read::Target(_) => "",
         };
         let by_name = !config.target.0.is_empty() && matches!(condition.signal.read, Read::Cluster(_));
-        let selectors =
-            [(by_name, "target"), (config.role.is_some(), "role"), (!config.certainty.0.is_empty(), "certainty")];
+        let selectors = [
+            (by_name, "target"),
+            (config.role.is_some(), "role"),
+            (!config.certainty.0.is_empty(), "certainty"),
+            (!config.cause.0.is_empty(), "cause"),
+        ];
         if let Some((_, selector)) = selectors.into_iter().find(|(is_set, _)| *is_set && !about.is_empty()) {
             return Err(RuleFault::Selector { selector, signal: condition.signal.name, about });
         }
@@ -216,6 +227,12 @@ impl Rule {
                 .into_iter()
                 .find(|certainty| certainty.as_str() == word)
                 .ok_or_else(|| RuleFault::Certainty(word.clone()))
+        };
+        let cause = |word: &String| {
+            Cause::named(word).ok_or_else(|| RuleFault::Cause {
+                name: word.clone(),
+                nearest: nearest(word, Cause::ALL.into_iter().map(Cause::as_str)),
+            })
         };
         Ok(Self {
             name: Name::new(&config.name),
@@ -228,6 +245,7 @@ impl Rule {
             targets: config.target.0.clone(),
             role: config.role,
             certainties: config.certainty.0.iter().map(certainty).collect::<Result<_, _>>()?,
+            causes: config.cause.0.iter().map(cause).collect::<Result<_, _>>()?,
         })
     }
 
@@ -256,6 +274,12 @@ impl Rule {
         if !self.certainties.is_empty() {
             let certainty = target.lag.map_or(Certainty::Unknown, |lag| lag.certainty);
             if !self.certainties.contains(&certainty) {
+                return Selected::No;
+            }
+        }
+        if !self.causes.is_empty() {
+            let cause = target.diagnosis.as_ref().and_then(|diagnosis| diagnosis.cause());
+            if !cause.is_some_and(|told| self.causes.contains(&told.cause)) {
                 return Selected::No;
             }
         }
@@ -316,10 +340,10 @@ impl Condition {
             return Err(form());
         }
         let name = name.strip_prefix("pgvigil_").unwrap_or(name);
-        let signal = signals
-            .iter()
-            .find(|signal| signal.name == name)
-            .ok_or_else(|| RuleFault::Signal { name: name.to_owned(), nearest: nearest(name, signals) })?;
+        let signal = signals.iter().find(|signal| signal.name == name).ok_or_else(|| RuleFault::Signal {
+            name: name.to_owned(),
+            nearest: nearest(name, signals.iter().map(|signal| signal.name)),
+        })?;
         let threshold = threshold(text, signal)?;
         Ok(Self { signal, op, threshold, text: format!("{name} {op_text} {text}") })
     }
@@ -360,10 +384,9 @@ impl Op {
     }
 }
 
-fn nearest(name: &str, signals: &[Signal]) -> &'static str {
-    signals
-        .iter()
-        .map(|signal| (strsim::sorensen_dice(name, signal.name), signal.name))
+fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
+    known
+        .map(|known| (strsim::sorensen_dice(name, known), known))
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map_or("", |(_, name)| name)
 }
@@ -374,6 +397,7 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
     let value = match signal.unit {
         Unit::Seconds => seconds(text),
         Unit::Bytes => bytes(text),
+        Unit::BytesPerSecond => bytes(text.strip_suffix("/s").unwrap_or(text)),
         // A plain 80 would be 8,000 %: surely not what was meant.
         Unit::Ratio => percent(text).or(plain.filter(|ratio| (-1.0..=1.0).contains(ratio))),
         Unit::Count => plain,
@@ -396,6 +420,7 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
         wanted: match signal.unit {
             Unit::Seconds => "a duration",
             Unit::Bytes => "a size",
+            Unit::BytesPerSecond => "a rate",
             Unit::Ratio => "a ratio",
             Unit::Count => "a count",
             Unit::Bool => "0 or 1",
@@ -403,6 +428,7 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
         example: match signal.unit {
             Unit::Seconds => "10s",
             Unit::Bytes => "64MiB",
+            Unit::BytesPerSecond => "10MB/s",
             Unit::Ratio => "80%",
             Unit::Count => "3",
             Unit::Bool => "0",
@@ -468,6 +494,7 @@ pub fn preset() -> Vec<RuleConfig> {
         target: OneOrMany::default(),
         role: None,
         certainty: OneOrMany::default(),
+        cause: OneOrMany::default(),
         when_unknown: WhenUnknown::Hold,
     };
     vec![
@@ -563,6 +590,7 @@ pub(crate) mod tests {
             }),
         ),
         signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("wal_write_bytes_per_second", Unit::BytesPerSecond, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "subscription_running",
             Unit::Bool,
@@ -615,6 +643,7 @@ pub(crate) mod tests {
             target: OneOrMany::default(),
             role: None,
             certainty: OneOrMany::default(),
+            cause: OneOrMany::default(),
             when_unknown: WhenUnknown::Hold,
         }
     }
@@ -636,6 +665,8 @@ pub(crate) mod tests {
             ("slot_inactive_retained_bytes > 0", "slot_inactive_retained_bytes", Op::Gt, 0.0),
             ("connections_used_ratio > 80%", "connections_used_ratio", Op::Gt, 0.8),
             ("connections_used_ratio > 0.8", "connections_used_ratio", Op::Gt, 0.8),
+            ("wal_write_bytes_per_second < 10MB/s", "wal_write_bytes_per_second", Op::Lt, 1e7),
+            ("wal_write_bytes_per_second < 1KiB", "wal_write_bytes_per_second", Op::Lt, 1024.0),
             ("primaries != 1", "primaries", Op::Ne, 1.0),
             ("  target_up  ==  0 ", "target_up", Op::Eq, 0.0),
         ] {
@@ -689,6 +720,33 @@ pub(crate) mod tests {
                 Rule::parse(&config, SIGNALS).map(drop).map_err(|error| error.fault),
                 Err(RuleFault::Selector { selector, signal: "primaries", about: "one number for a whole cluster" })
             );
+        }
+    }
+
+    #[test]
+    fn a_rule_may_be_about_some_causes_alone() {
+        use crate::core::cause::{Cause, Diagnosis, Told};
+        let about = |causes: &[&str]| RuleConfig {
+            cause: OneOrMany(causes.iter().map(|&cause| cause.to_owned()).collect()),
+            ..config("R", "replay_lag_seconds > 5s")
+        };
+        let misspelt = Rule::parse(&about(&["blocked_by_querry"]), SIGNALS).map(drop);
+        assert_eq!(
+            misspelt.map_err(|error| error.to_string()),
+            Err("rule \"R\": there is no cause \"blocked_by_querry\"; the nearest is \"blocked_by_query\"".to_owned())
+        );
+        let rule = Rule::parse(&about(&["replay_paused", "blocked_by_query"]), SIGNALS).expect("a good rule");
+        let mut target = TargetView::new(TargetId::new("orders", "r1"), Duration::from_secs(10));
+        assert_eq!(rule.selects(&target), Selected::No);
+        for (lags, first, expect) in [
+            (true, Cause::BlockedByQuery, Selected::Yes),
+            (true, Cause::SlowReplay, Selected::No),
+            (false, Cause::BlockedByQuery, Selected::No),
+        ] {
+            let told = |cause| Told { cause, why: String::new() };
+            let causes = vec![told(first), told(Cause::ReplayPaused)];
+            target.diagnosis = Some(std::sync::Arc::new(Diagnosis { lags, causes }));
+            assert_eq!(rule.selects(&target), expect, "{first:?}");
         }
     }
 

@@ -9,6 +9,7 @@
 //! of a silent replica is estimated anew while it is silent.
 
 mod aurora;
+mod cause;
 mod cluster;
 mod lag;
 mod pooler;
@@ -20,6 +21,7 @@ mod slots;
 mod statements;
 mod subscriptions;
 mod target;
+mod trend;
 
 use std::sync::LazyLock;
 
@@ -41,6 +43,8 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         lag::ROWS,
         receiver::ROWS,
         senders::ROWS,
+        trend::ROWS,
+        cause::ROWS,
         sessions::ROWS,
         slots::ROWS,
         subscriptions::ROWS,
@@ -136,6 +140,8 @@ pub enum Unit {
     Seconds,
     /// Written `64MiB`, `10GB`.
     Bytes,
+    /// Written `10MB/s`, or as bytes.
+    BytesPerSecond,
     /// Written `80%` or `0.8`.
     Ratio,
     /// A plain number.
@@ -149,6 +155,7 @@ impl Unit {
         match self {
             Self::Seconds => "seconds",
             Self::Bytes => "bytes",
+            Self::BytesPerSecond => "bytes per second",
             Self::Ratio => "ratio",
             Self::Count => "count",
             Self::Bool => "0 or 1",

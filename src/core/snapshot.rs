@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
+use super::cause::{ApplyDelay, Diagnosis};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
@@ -100,6 +101,8 @@ pub struct TargetView {
     pub stages: Option<Stages>,
     /// How fast its WAL moves. `None` before two samples.
     pub trend: Option<Trend>,
+    /// What is wrong with a replica. `None` when nothing is, and on a primary.
+    pub diagnosis: Option<Arc<Diagnosis>>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
     /// How far its subscriptions are behind publishers that are watched too. Empty on most servers.
@@ -176,6 +179,7 @@ impl TargetView {
             lag: None,
             stages: None,
             trend: None,
+            diagnosis: None,
             statements: None,
             subscription_lags: Arc::default(),
             skew: ClockSkew::default(),
@@ -209,6 +213,19 @@ impl TargetView {
     pub fn fresh_survey(&self, now: MonoTime) -> Option<&SurveyFacts> {
         let survey = self.survey.as_ref()?;
         (now.duration_since(survey.answered_at) <= survey.stale_after).then_some(&*survey.facts)
+    }
+
+    /// The delay that it was told to replay with, by the last survey. `None` when there is none, or it is not known.
+    pub fn apply_delay(&self) -> Option<ApplyDelay> {
+        let seconds = self.survey.as_ref()?.facts.apply_delay_seconds.filter(|delay| *delay > 0.0)?;
+        let lag = self.lag.and_then(|lag| lag.value);
+        Some(ApplyDelay { seconds, beyond_seconds: lag.map_or(0.0, |lag| (lag - seconds).max(0.0)) })
+    }
+
+    /// What is wrong with a replica, in one sentence. `None` when nothing is.
+    pub fn diagnosis_sentence(&self) -> Option<String> {
+        let diagnosis = self.diagnosis.as_ref()?;
+        Some(diagnosis.sentence(self.id.target.as_str(), self.lag.as_ref(), self.trend.as_ref()))
     }
 
     /// How far one of its subscriptions is behind its publisher. `None` when that is not known.

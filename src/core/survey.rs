@@ -5,6 +5,7 @@
 
 mod aurora;
 mod backups;
+mod recovery;
 mod sessions;
 mod slots;
 mod statements;
@@ -12,6 +13,7 @@ mod subscriptions;
 
 pub use aurora::{AuroraGlobal, AuroraReaderLag, AuroraRegion};
 pub use backups::BaseBackup;
+pub use recovery::{Conflicts, RecoverySettings};
 pub use sessions::Sessions;
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
@@ -34,6 +36,10 @@ pub struct Survey {
 pub struct SurveyFacts {
     /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
     pub apply_delay_seconds: Option<f64>,
+    /// `None` also on a primary.
+    pub recovery: Option<RecoverySettings>,
+    /// `None` also on a primary.
+    pub conflicts: Option<Conflicts>,
     pub sessions: Option<Sessions>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,

@@ -13,7 +13,7 @@ use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
-use crate::core::observation::{Positions, Receiver, ReplayPause, WalReceiver, WalSender};
+use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
 use crate::core::pooler;
 use crate::core::senders::{behind, end_of_wal};
 use crate::core::signal::{lacking, sender_state, used_ratio};
@@ -22,6 +22,7 @@ use crate::core::statements::{StatementCounters, StatementTotals};
 use crate::core::survey::{BaseBackup, Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
+use crate::core::trend::{Direction, Trend};
 use crate::core::wal::Lsn;
 
 /// `/api/v1/clusters`.
@@ -68,6 +69,11 @@ struct Target<'a> {
     /// The sample is too old to be told as true; `server` and all below it are then `null`.
     stale: bool,
     lag: Option<Lag>,
+    /// Why it lags: the cause to act on first. `null` when it does not.
+    cause: Option<Found<'a>>,
+    other_causes: Vec<Found<'a>>,
+    /// The same in one sentence.
+    diagnosis: Option<String>,
     #[serde(flatten)]
     details: Option<Details<'a>>,
 }
@@ -139,6 +145,26 @@ struct Lag {
 }
 
 #[derive(Serialize)]
+struct Found<'a> {
+    name: &'static str,
+    explanation: &'a str,
+}
+
+/// Rates in bytes of WAL per second.
+#[derive(Serialize)]
+struct Rates {
+    written: Option<f64>,
+    received: Option<f64>,
+    replayed: Option<f64>,
+    /// `falling_behind`, `holding`, `catching_up`.
+    direction: Option<&'static str>,
+    /// `null` when it does not catch up.
+    catch_up_seconds: Option<f64>,
+    stalled: Option<bool>,
+    stalled_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
 struct Details<'a> {
     server: Option<Server<'a>>,
     timeline: Option<u32>,
@@ -146,6 +172,7 @@ struct Details<'a> {
     clock_skew_seconds: Option<(f64, f64)>,
     /// Flushed on a primary, replayed on a replica.
     lsn: Option<String>,
+    trend: Option<Rates>,
     replay: Option<Replay<'a>>,
     senders: Option<Vec<Sender<'a>>>,
     /// Grants and extensions for want of which something is not measured.
@@ -178,6 +205,8 @@ struct Replay<'a> {
     apply_delay_seconds: Option<f64>,
     /// `null` when none runs, and when it is hidden.
     wal_receiver: Option<WalReceiverState<'a>>,
+    /// Who is in its way. `null` when nobody is known to be.
+    blocked_by: Option<BlockedBy<'a>>,
 }
 
 #[derive(Serialize)]
@@ -197,6 +226,18 @@ struct WalReceiverState<'a> {
     last_message_received_at: Option<String>,
     /// How far the standby's clock is ahead of the sender's, at most.
     clock_skew_upper_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct BlockedBy<'a> {
+    /// `lock`, `snapshot`, `buffer_pin`, `tablespace`.
+    conflict: &'static str,
+    user: Option<&'a str>,
+    application: Option<&'a str>,
+    idle: Option<bool>,
+    age_seconds: Option<f64>,
+    /// Sessions that hold the lock; `null` for other conflicts.
+    sessions: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -435,6 +476,10 @@ impl Failure {
 impl<'a> Target<'a> {
     fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime, details: Option<Details<'a>>) -> Self {
         let age = view.answer.as_ref().map(|answer| now.duration_since(answer.answered_at));
+        let is_attended = view.failing.is_some() || view.fresh(now).is_some();
+        let diagnosis = view.diagnosis.as_deref().filter(|diagnosis| is_attended && diagnosis.lags);
+        let causes = diagnosis.map_or(&[][..], |diagnosis| diagnosis.causes.as_slice());
+        let mut causes = causes.iter().map(|told| Found { name: told.cause.as_str(), explanation: &told.why });
         Self {
             name: view.id.target.as_str(),
             role: view.last_role(),
@@ -444,6 +489,9 @@ impl<'a> Target<'a> {
             sample_age_ms: age.map(millis),
             stale: view.fresh(now).is_none(),
             lag: Lag::new(view, now),
+            cause: causes.next(),
+            other_causes: causes.collect(),
+            diagnosis: diagnosis.and_then(|_| view.diagnosis_sentence()),
             details,
         }
     }
@@ -487,6 +535,7 @@ impl<'a> Details<'a> {
             timeline: positions.and_then(|_| view.timeline()).map(|timeline| timeline.0),
             clock_skew_seconds: positions.and(view.skew.of_server),
             lsn: positions.and_then(|_| view.lsn()).map(|lsn| lsn.to_string()),
+            trend: positions.and(view.trend.as_ref()).map(Rates::new),
             replay: positions.and_then(|positions| Replay::new(view, positions, survey)),
             senders: positions
                 .map(|positions| positions.senders.iter().map(|sender| Sender::new(sender, positions)).collect()),
@@ -545,6 +594,7 @@ impl<'a> Replay<'a> {
             received_lsn: standby.receive_lsn.map(|lsn| lsn.to_string()),
             apply_delay_seconds: survey.and_then(|survey| survey.apply_delay_seconds),
             wal_receiver: standby.receiver.running().map(|receiver| WalReceiverState::new(view, receiver)),
+            blocked_by: standby.wait.as_deref().and_then(|wait| BlockedBy::new(wait, positions.clock)),
         })
     }
 }
@@ -564,6 +614,41 @@ impl<'a> WalReceiverState<'a> {
             last_message_sent_at: receiver.last_msg_sent_at.and_then(server_time_of_day),
             last_message_received_at: receiver.last_msg_received_at.and_then(server_time_of_day),
             clock_skew_upper_seconds: view.skew.of_upstream,
+        }
+    }
+}
+
+impl<'a> BlockedBy<'a> {
+    fn new(wait: &'a ReplayWait, clock: ServerTime) -> Option<Self> {
+        let conflict = match wait.on {
+            WaitsOn::Lock => "lock",
+            WaitsOn::Snapshot => "snapshot",
+            WaitsOn::BufferPin => "buffer_pin",
+            WaitsOn::Tablespace => "tablespace",
+            _ => return None,
+        };
+        let blocker = wait.blocker.as_ref();
+        Some(Self {
+            conflict,
+            user: blocker.and_then(|blocker| blocker.user.as_deref()),
+            application: blocker.map(|blocker| blocker.application.as_str()),
+            idle: blocker.and_then(|blocker| blocker.is_idle),
+            age_seconds: blocker.and_then(|blocker| Some(clock.seconds_since(blocker.since?).max(0.0))),
+            sessions: (wait.on == WaitsOn::Lock).then_some(wait.n_holders),
+        })
+    }
+}
+
+impl Rates {
+    fn new(trend: &Trend) -> Self {
+        Self {
+            written: trend.write_rate,
+            received: trend.receive_rate,
+            replayed: trend.replay_rate,
+            direction: trend.direction.map(Direction::as_str),
+            catch_up_seconds: trend.catch_up_seconds,
+            stalled: trend.stalled,
+            stalled_seconds: trend.standing_seconds,
         }
     }
 }

@@ -19,6 +19,7 @@ use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::limits::Limits;
+use crate::core::cause::Cause;
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
@@ -95,7 +96,7 @@ impl<'de> Deserialize<'de> for Share {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Verdict {
     pub status: Status,
-    /// Why it is unfit; why it is fit all the same, when it is so by policy. Empty when there is nothing to say.
+    /// Why it is unfit; why it is fit all the same, when it is so by policy; why it lags. Empty when there is nothing to say.
     pub reasons: Vec<String>,
     /// By its own last word. `None` when it never answered.
     pub role: Option<Role>,
@@ -108,6 +109,9 @@ pub struct Verdict {
     /// How the lag was found. `None` on the primary and before anything can be said.
     #[serde(serialize_with = "method_words")]
     pub lag_method: Option<Method>,
+    /// Why it lags. `None` when it does not.
+    pub cause: Option<Cause>,
+    pub other_causes: Vec<Cause>,
     /// Age of the last answer. `None` when it never answered.
     pub sample_age_ms: Option<u64>,
 }
@@ -154,6 +158,10 @@ pub fn fitness(
             config.panic_threshold.0 * 100.0
         ));
     }
+    let causes = causes(target, now);
+    if !causes.is_empty() {
+        judgement.notes.extend(target.diagnosis_sentence());
+    }
     let is_primary = judgement.barred.is_none() && target.last_role() == Some(Role::Primary);
     let lag = target.lag.as_ref();
     Some(Verdict {
@@ -168,8 +176,17 @@ pub fn fitness(
             _ => Certainty::Unknown,
         },
         lag_method: lag.filter(|_| !is_primary).map(|lag| lag.method),
+        cause: causes.first().copied(),
+        other_causes: causes.into_iter().skip(1).collect(),
         sample_age_ms: target.answer.as_ref().map(|answer| millis(now.duration_since(answer.answered_at))),
     })
+}
+
+/// Why it lags, while someone keeps that up to date.
+fn causes(target: &TargetView, now: MonoTime) -> Vec<Cause> {
+    let is_attended = target.failing.is_some() || target.fresh(now).is_some();
+    let diagnosis = target.diagnosis.as_ref().filter(|diagnosis| is_attended && diagnosis.lags);
+    diagnosis.map_or_else(Vec::new, |diagnosis| diagnosis.causes.iter().map(|told| told.cause).collect())
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -30,7 +30,7 @@ fn write_page(page: &mut String, snapshot: &Snapshot, now: MonoTime) -> fmt::Res
         for reason in &verdict.reasons {
             writeln!(page, "<p>{}</p>", Escaped(reason))?;
         }
-        page.push_str("<table><tr><th>target</th><th>role</th><th>replay lag</th><th>how sure</th></tr>\n");
+        page.push_str("<table><tr><th>target</th><th>role</th><th>replay lag</th><th>how sure</th><th>why</th></tr>\n");
         for target in &cluster.targets {
             write_target(page, target, now)?;
         }
@@ -55,8 +55,10 @@ fn write_target(page: &mut String, target: &TargetView, now: MonoTime) -> fmt::R
     let value = lag.and_then(|lag| lag.value).map_or_else(|| "–".to_owned(), |value| format!("{value:.3} s"));
     let sureness = lag.map(|lag| format!("{} ({})", lag.certainty.as_str(), lag.method)).unwrap_or_default();
     let role = target.last_role().map_or("–", |role| role.as_str());
-    let name = Escaped(&target.id.target);
-    writeln!(page, "<tr><td>{name}</td><td>{role}</td><td>{value}</td><td>{}</td></tr>", Escaped(&sureness))
+    let diagnosis = target.diagnosis.as_ref().filter(|diagnosis| is_attended && diagnosis.lags);
+    let why = diagnosis.and_then(|_| target.diagnosis_sentence()).unwrap_or_default();
+    let (name, sureness, why) = (Escaped(&target.id.target), Escaped(&sureness), Escaped(&why));
+    writeln!(page, "<tr><td>{name}</td><td>{role}</td><td>{value}</td><td>{sureness}</td><td>{why}</td></tr>")
 }
 
 /// Text that is nothing but text in HTML, inside an element or a quoted attribute.

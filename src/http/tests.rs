@@ -195,7 +195,8 @@ async fn a_target_is_told_with_the_fields_that_were_promised() {
             200,
             serde_json::json!({
                 "status": "ok", "reasons": [], "role": "replica", "lag_seconds": 0.12, "lag_bytes": 256,
-                "lag_certainty": "exact", "lag_method": "lsn+ts", "sample_age_ms": null,
+                "lag_certainty": "exact", "lag_method": "lsn+ts", "cause": null, "other_causes": [],
+                "sample_age_ms": null,
             })
         )
     );

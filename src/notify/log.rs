@@ -17,17 +17,19 @@ pub struct Config {
 /// Writes one line: an error when a critical alert fires, a warning when another does, information when one resolves.
 pub(super) fn tell(notice: &Notice) {
     let alert = &notice.alert;
-    let line = message::sentence(notice);
+    let line = message::line(notice);
     let (id, rule, cluster) = (&alert.id, &alert.id.rule, &alert.id.cluster);
     let target = alert.id.target.as_ref().map(tracing::field::display);
     let role = notice.role.map(tracing::field::display);
     let (severity, state, condition) = (alert.severity.as_str(), alert.phase.as_str(), &alert.condition);
+    let cause = notice.diagnosis.as_ref().and_then(|found| found.causes.first());
+    let cause = cause.map(|cause| tracing::field::display(cause.as_str()));
     let reading = alert.reading.map(|reading| message::reading(alert.unit, reading)).map(tracing::field::display);
     let since = message::utc(notice.active_at);
     macro_rules! write {
         ($level:ident) => {
             tracing::$level!(
-                alert = %id, %rule, severity, state, %cluster, target, role, %condition, reading, %since,
+                alert = %id, %rule, severity, state, %cluster, target, role, %condition, reading, cause, %since,
                 "{}", line
             )
         };

@@ -56,7 +56,12 @@ impl Message {
 fn subject(notice: &Notice) -> String {
     let alert = &notice.alert;
     let reading = match (alert.phase, alert.reading) {
-        (Phase::Firing, Some(reading)) => format!(" ({} is {})", signal(notice), self::reading(alert.unit, reading)),
+        (Phase::Firing, Some(reading)) => {
+            let cause = notice.diagnosis.as_ref().and_then(|found| found.causes.first());
+            // First, for it is what is left should the line be cut.
+            let cause = cause.map_or_else(String::new, |cause| format!("{}; ", cause.as_str().replace('_', " ")));
+            format!(" ({cause}{} is {})", signal(notice), self::reading(alert.unit, reading))
+        }
         _ => String::new(),
     };
     let (state, severity) = (alert.phase.as_str().to_uppercase(), alert.severity.as_str());
@@ -82,8 +87,14 @@ fn subject(notice: &Notice) -> String {
     words
 }
 
-/// One sentence that says it all, for a log line and for the head of a text.
-pub(super) fn sentence(notice: &Notice) -> String {
+/// A line for a log: the alert, and what is wrong.
+pub(super) fn line(notice: &Notice) -> String {
+    let diagnosis = notice.diagnosis.as_ref().map_or_else(String::new, |found| format!(". {}", found.sentence));
+    format!("{}{diagnosis}", sentence(notice))
+}
+
+/// One sentence about the alert, for the head of a text.
+fn sentence(notice: &Notice) -> String {
     let alert = &notice.alert;
     let role = notice.role.map_or_else(String::new, |role| format!(" ({role})"));
     let (rule, place, signal) = (&alert.id.rule, subject_of(notice), signal(notice));
@@ -104,7 +115,9 @@ pub(super) fn sentence(notice: &Notice) -> String {
 
 fn text(notice: &Notice) -> String {
     let alert = &notice.alert;
-    let mut lines = vec![sentence(notice), String::new()];
+    let mut lines = vec![sentence(notice)];
+    lines.extend(notice.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
+    lines.push(String::new());
     let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
     add("State", alert.phase.as_str());
     add("Severity", alert.severity.as_str());
@@ -123,6 +136,12 @@ fn text(notice: &Notice) -> String {
     match alert.reading {
         Some(reading) => add("Reading", &format!("{}{unknown}", self::reading(alert.unit, reading))),
         None => add("Reading", "unknown"),
+    }
+    if let Some((first, others)) = notice.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
+        add("Cause", first.as_str());
+        if !others.is_empty() {
+            add("Also", &others.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join(", "));
+        }
     }
     add("Since", &utc(notice.active_at));
     if let Some(fired_at) = notice.fired_at {
@@ -158,7 +177,7 @@ struct Body<'a> {
     role: Option<&'static str>,
     /// The rule's condition as written.
     condition: &'a str,
-    /// `seconds`, `bytes`, `ratio`, `count` or `bool`.
+    /// `seconds`, `bytes`, `bytes_per_second`, `ratio`, `count` or `bool`.
     unit: &'static str,
     /// In the unit; `null` when it was never known, or is infinite.
     reading: Option<f64>,
@@ -169,6 +188,11 @@ struct Body<'a> {
     fired_at: Option<String>,
     resolved_at: Option<String>,
     summary: String,
+    /// Why the replica lags, or is about to: the cause to act on first. `null` when nothing is wrong with it.
+    cause: Option<&'static str>,
+    other_causes: Vec<&'static str>,
+    /// The same in one sentence.
+    diagnosis: Option<String>,
     details: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -177,6 +201,7 @@ fn json(notice: &Notice, limit: usize) -> String {
     let map = |pairs: &[(String, String)]| {
         pairs.iter().map(|(name, value)| (name.clone(), cut(value.clone(), MAX_DETAIL).into())).collect()
     };
+    let causes = notice.diagnosis.as_ref().map_or(&[][..], |found| found.causes.as_slice());
     let mut body = Body {
         version: 1,
         source: "pgvigil",
@@ -197,6 +222,9 @@ fn json(notice: &Notice, limit: usize) -> String {
         fired_at: notice.fired_at.map(rfc3339),
         resolved_at: notice.resolved_at.map(rfc3339),
         summary: sentence(notice),
+        cause: causes.first().map(|cause| cause.as_str()),
+        other_causes: causes.iter().skip(1).map(|cause| cause.as_str()).collect(),
+        diagnosis: notice.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
         details: map(&notice.details),
     };
     let write = |body: &Body<'_>| serde_json::to_string_pretty(body).expect("text and numbers always serialize");
@@ -252,6 +280,7 @@ const fn unit(unit: Unit) -> &'static str {
     match unit {
         Unit::Seconds => "seconds",
         Unit::Bytes => "bytes",
+        Unit::BytesPerSecond => "bytes_per_second",
         Unit::Ratio => "ratio",
         Unit::Count => "count",
         Unit::Bool => "bool",
@@ -270,6 +299,7 @@ pub(super) fn reading(unit: Unit, value: f64) -> String {
                 None => format!("{value:.0} bytes"),
             }
         }
+        Unit::BytesPerSecond => format!("{}/s", self::reading(Unit::Bytes, value).replace(" bytes", " B")),
         Unit::Ratio => format!("{:.1} %", value * 100.0),
         Unit::Count | Unit::Bool => format!("{value}"),
     }
@@ -321,6 +351,8 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::core::alert::{AlertId, AlertView, Severity};
+    use crate::core::cause::Cause;
+    use crate::core::ledger::Finding;
     use crate::core::time::MonoTime;
     use crate::core::topology::{Name, Role};
 
@@ -354,6 +386,7 @@ pub(crate) mod tests {
             fired_at: Some(wall(60)),
             resolved_at: None,
             role: Some(Role::Replica),
+            diagnosis: None,
             details: vec![
                 pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
                 pair("certainty", "exact"),
@@ -448,6 +481,33 @@ pub(crate) mod tests {
         "#);
     }
 
+    fn diagnosed() -> Notice {
+        let sentence = "orders-replica-1 is 75 s behind and falling further: replay is paused; also WAL arrives slower \
+                        than it is made; at this rate it will not catch up";
+        let causes = vec![Cause::ReplayPaused, Cause::SlowNetwork];
+        Notice { diagnosis: Some(Finding { causes, sentence: sentence.to_owned() }), ..firing() }
+    }
+
+    #[test]
+    fn an_alert_about_a_replica_says_why() {
+        let notice = diagnosed();
+        let text = Message::new(&notice, Format::Text);
+        let lines: Vec<&str> = text.body.lines().collect();
+        assert_eq!(lines[1], notice.diagnosis.as_ref().map_or("", |found| &found.sentence));
+        assert_eq!(lines[2], "");
+        assert!(text.body.contains("\nCause: replay_paused\nAlso: slow_network\nSince: "), "{}", text.body);
+        assert_eq!(
+            text.subject,
+            "FIRING warning: ReplicaLagging on orders/orders-replica-1 (replay paused; replay_lag_seconds is..."
+        );
+        let body: serde_json::Value =
+            serde_json::from_str(&Message::new(&notice, Format::Json).body).expect("it is JSON");
+        assert_eq!(body["cause"], "replay_paused");
+        assert_eq!(body["other_causes"], serde_json::json!(["slow_network"]));
+        assert_eq!(body["diagnosis"], lines[1]);
+        assert_eq!(line(&notice), format!("{}. {}", lines[0], lines[1]));
+    }
+
     #[test]
     fn a_json_body_tells_programs_all_of_it() {
         insta::assert_snapshot!(Message::new(&firing(), Format::Json).body, @r#"
@@ -471,6 +531,9 @@ pub(crate) mod tests {
           "fired_at": "2027-01-15T08:01:00Z",
           "resolved_at": null,
           "summary": "ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC",
+          "cause": null,
+          "other_causes": [],
+          "diagnosis": null,
           "details": {
             "certainty": "exact",
             "meaning": "Age of the oldest WAL that the replica has not replayed.",
@@ -578,6 +641,8 @@ pub(crate) mod tests {
             (Unit::Bytes, 512.0, "512 bytes"),
             (Unit::Bytes, 67_108_864.0, "64.0 MiB"),
             (Unit::Bytes, 5e9, "4.7 GiB"),
+            (Unit::BytesPerSecond, 512.0, "512 B/s"),
+            (Unit::BytesPerSecond, 5e6, "4.8 MiB/s"),
             (Unit::Ratio, 0.834, "83.4 %"),
             (Unit::Count, 2.0, "2"),
             (Unit::Bool, 0.0, "0"),

@@ -10,6 +10,7 @@
 
 mod abuse;
 mod aurora;
+mod cause;
 mod check;
 mod config;
 mod connect;

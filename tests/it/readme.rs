@@ -22,6 +22,7 @@ fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let minimal = std::fs::read_to_string(root("config/minimal.toml")).unwrap();
     let expect = with_section(&have, "minimal.toml", &format!("```toml\n{minimal}```\n"));
     let expect = with_section(&expect, "metrics", &metrics_table());
+    let expect = with_section(&expect, "causes", &pgvigil::core::cause::table());
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(root("README.md"), &expect).unwrap();
         return;

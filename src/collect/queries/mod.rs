@@ -12,6 +12,7 @@ pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod identity;
 pub(crate) mod positions;
+pub(crate) mod replay_wait;
 pub(crate) mod survey;
 
 /// What a server may refuse while all else works. Left out of the questions once it was.
@@ -25,13 +26,14 @@ pub(crate) enum Optional {
     ReplayTimestamp,
     StatementsInfo,
     Statements,
+    Locks,
     AuroraInstance,
     AuroraStatus,
 }
 
 impl Optional {
     /// Each with the name that the server's message has when it refuses. A name that begins another comes after it.
-    const NAMES: [(Self, &'static str); 10] = [
+    const NAMES: [(Self, &'static str); 11] = [
         (Self::SystemIdentifier, "pg_control_system"),
         (Self::Checkpoint, "pg_control_checkpoint"),
         (Self::WalSenders, "pg_stat_get_wal_senders"),
@@ -40,6 +42,7 @@ impl Optional {
         (Self::ReplayTimestamp, "pg_last_xact_replay_timestamp"),
         (Self::StatementsInfo, "pg_stat_statements_info"),
         (Self::Statements, "pg_stat_statements"),
+        (Self::Locks, "pg_lock_status"),
         (Self::AuroraInstance, "aurora_db_instance_identifier"),
         (Self::AuroraStatus, "aurora_replica_status"),
     ];

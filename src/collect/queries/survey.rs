@@ -5,6 +5,8 @@
 
 mod aurora;
 mod backups;
+mod conflicts;
+mod recovery;
 mod sessions;
 mod settings;
 mod slots;
@@ -34,11 +36,13 @@ pub(crate) struct Topic {
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
 pub(crate) static TOPICS: &[Topic] = &[
     settings::TOPIC,
+    recovery::TOPIC,
     sessions::TOPIC,
     slots::TOPIC,
     backups::TOPIC,
     subscriptions::TOPIC,
     aurora::TOPIC,
+    conflicts::TOPIC,
     statements::TOPIC,
 ];
 
@@ -47,7 +51,6 @@ pub(crate) static TOPICS: &[Topic] = &[
 pub(crate) struct Context<'a> {
     pub(crate) about: &'a Introduction,
     /// By the last answer.
-    #[allow(dead_code, reason = "topics about one role alone are to come")]
     pub(crate) role: Option<Role>,
     pub(crate) refused: Refused,
     /// Whether statements are wanted.

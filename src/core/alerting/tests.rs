@@ -40,6 +40,7 @@ fn server(name: &str, role: Role) -> TargetView {
             control_timeline: None,
             pause: ReplayPause::NotPaused,
             receiver: Receiver::Absent,
+            wait: None,
         }),
     };
     let identity = Arc::new(Identity {
@@ -390,6 +391,7 @@ fn a_notice_says_all_that_is_known() {
             fired_at: Some(wall(2.0)),
             resolved_at: None,
             role: Some(Role::Replica),
+            diagnosis: None,
             details: vec![
                 detail("meaning", "A number."),
                 detail("certainty", "at_least"),

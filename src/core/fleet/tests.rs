@@ -4,13 +4,15 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::core::alert::Phase;
+use crate::core::cause::Cause;
 use crate::core::fixture::{identity, sender, slot, survey, wall};
 use crate::core::ledger::SendFailure;
 use crate::core::observation::{PrimaryState, Receiver, ReplayPause, SenderState, ServerState, StandbyState};
 use crate::core::rule::preset;
 use crate::core::signal::SIGNALS;
-use crate::core::survey::{StatementKey, StatementRow, Statements, SurveyFacts};
+use crate::core::survey::{RecoverySettings, StatementKey, StatementRow, Statements, SurveyFacts};
 use crate::core::time::ServerTime;
+use crate::core::trend::Direction;
 use crate::core::wal::Timeline;
 
 /// The monitor's clock at second 0 of every story.
@@ -142,6 +144,7 @@ fn severed(lsn: u64) -> Result<ServerState, PollFailure> {
         control_timeline: Some(Timeline(3)),
         pause: ReplayPause::NotPaused,
         receiver: Receiver::Absent,
+        wait: None,
     }))
 }
 
@@ -346,4 +349,57 @@ fn what_is_not_watched_changes_nothing() {
     story.survey("stranger", SurveyFacts::clone(&survey().facts));
     let snapshot = story.snapshot();
     assert!(snapshot.clusters[0].targets.iter().all(|target| !target.tried()));
+}
+
+#[test]
+fn a_severed_standby_says_why_and_where_it_is_going() {
+    let mut story = Story::new();
+    story.run(10, |second| [primary(written(second)), streaming(written(second))]);
+    let view = story.target("db-2");
+    assert_eq!(view.diagnosis, None);
+    let trend = view.trend.expect("is known");
+    assert_eq!((trend.replay_rate, trend.stalled), (Some(1024.0), Some(false)));
+    assert_eq!(trend.direction, Some(Direction::Holding));
+    let write_rate = story.target("db-1").trend.and_then(|trend| trend.write_rate);
+    assert_eq!(write_rate, Some(1024.0));
+
+    // It had 64 KiB before it when the stream broke, so that it is not merely the last bytes that are missing.
+    let far = 0x0300_0000 + 65_536;
+    story.run(8, |second| [primary(far + written(second)), severed(written(10.0))]);
+    let view = story.target("db-2");
+    let sentence = view.diagnosis_sentence().expect("is told");
+    assert!(
+        sentence.contains("behind and falling further: its WAL receiver is cut off from the upstream"),
+        "{sentence}"
+    );
+    assert_eq!(view.trend.and_then(|trend| trend.stalled), Some(true));
+
+    story.run(3, |second| [primary(far + written(second)), refused()]);
+    let view = story.target("db-2");
+    let cause = view.diagnosis.as_ref().and_then(|diagnosis| diagnosis.cause()).map(|told| told.cause);
+    assert_eq!(cause, Some(Cause::ReplicaUnreachable));
+
+    story.run(3, |second| [primary(far + written(second)), streaming(far + written(second))]);
+    assert_eq!(story.target("db-2").diagnosis, None);
+}
+
+#[test]
+fn a_slot_that_its_primary_has_lost_is_why_a_standby_does_not_stream() {
+    let recovery = RecoverySettings { slot_name: Some("db_2".to_owned()), restores: false, streams: Some(true) };
+    for (status, other, expect) in [
+        (Some("lost"), false, Cause::SlotLost),
+        (Some("reserved"), false, Cause::ReceiverCutOff),
+        (None, true, Cause::SlotLost),
+    ] {
+        let mut story = Story::new();
+        story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+        let mut slots = vec![slot(if other { "another" } else { "db_2" }, false)];
+        slots[0].wal_status = status;
+        let known = |slots| SurveyFacts { slots: Some(slots), ..SurveyFacts::default() };
+        story.survey("db-1", known(slots));
+        story.survey("db-2", SurveyFacts { recovery: Some(recovery.clone()), ..known(Vec::new()) });
+        story.run(8, |second| [primary(written(second)), severed(written(5.0))]);
+        let found = story.target("db-2").diagnosis.expect("is told");
+        assert_eq!(found.causes[0].cause, expect, "{status:?}: {found:?}");
+    }
 }

@@ -70,6 +70,7 @@ fn standby(target: &'static str, asked: f64, replay_lsn: u64) -> Poll {
         control_timeline: Some(Timeline(1)),
         pause: ReplayPause::NotPaused,
         receiver: Receiver::Hidden,
+        wait: None,
     };
     Poll { state: ServerState::Standby(state), ..primary(target, asked, 0) }
 }

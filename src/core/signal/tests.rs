@@ -2,21 +2,24 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
+use crate::core::cause::{Cause, Diagnosis, Told};
 use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
 use crate::core::observation::{
-    Flavor, PollFailure, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, StatementsAccess, WalSender,
+    Blocker, Flavor, PollFailure, Receiver, ReplayPause, ReplayWait, SenderClient, SenderSlot, SenderState,
+    StatementsAccess, WaitsOn, WalSender,
 };
 use crate::core::skew::ClockSkew;
 use crate::core::slots::{SLOTS_SHOWN, SlotTracker};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::subscription::SubscriptionLag;
 use crate::core::survey::{
-    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, BaseBackup, Slot, Subscription, SubscriptionWorkers,
+    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, BaseBackup, Conflicts, Slot, Subscription,
+    SubscriptionWorkers,
 };
 use crate::core::time::ServerTime;
 use crate::core::topology::TargetId;
-use crate::core::trend::Trend;
+use crate::core::trend::{Direction, Trend};
 use crate::core::wal::{Lsn, WalBytes};
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
@@ -64,6 +67,7 @@ fn names_are_unique_and_follow_the_conventions_of_prometheus() {
         let base = name.strip_suffix("_total").unwrap_or(name);
         assert_eq!(base.ends_with("_seconds"), signal.unit == Unit::Seconds, "{name}");
         assert_eq!(base.ends_with("_bytes"), signal.unit == Unit::Bytes, "{name}");
+        assert_eq!(base.ends_with("_bytes_per_second"), signal.unit == Unit::BytesPerSecond, "{name}");
         assert_eq!(base.ends_with("_ratio"), signal.unit == Unit::Ratio, "{name}");
         for text in [signal.help, signal.absent] {
             assert!(text.ends_with('.') && !text.contains('|'), "{name}: {text:?}");
@@ -793,4 +797,128 @@ fn a_receiver_says_whom_it_follows_and_how_far_it_got() {
             ("upstream_clock_skew_seconds", &[], Complete),
         ],
     );
+}
+
+#[test]
+fn a_trend_is_stated_in_the_role_that_has_it() {
+    check(
+        replica("orders", "replica-1"),
+        &[
+            ("wal_write_bytes_per_second", &[], Complete),
+            ("wal_receive_bytes_per_second", &[(NO, 2e6)], Complete),
+            ("wal_replay_bytes_per_second", &[(NO, 1_999_900.0)], Complete),
+            ("lag_direction", &[(&["holding"], 1.0)], Complete),
+            ("catch_up_seconds", &[(NO, 0.0)], Complete),
+            ("replay_stalled", &[(NO, 0.0)], Complete),
+            ("replay_stalled_seconds", &[(NO, 0.0)], Complete),
+        ],
+    );
+    check(
+        primary("orders", "other"),
+        &[
+            ("wal_write_bytes_per_second", &[(NO, 2e6)], Complete),
+            ("wal_replay_bytes_per_second", &[], Complete),
+            ("lag_direction", &[], Complete),
+            ("replay_stalled", &[], Complete),
+        ],
+    );
+}
+
+#[test]
+fn what_does_not_catch_up_or_is_stale_has_no_time_to_say() {
+    let mut falling = replica("orders", "replica-1");
+    falling.trend = Some(Trend {
+        direction: Some(Direction::FallingBehind),
+        catch_up_seconds: None,
+        standing_seconds: Some(7.0),
+        stalled: Some(true),
+        ..Trend::default()
+    });
+    check(
+        falling.clone(),
+        &[
+            ("lag_direction", &[(&["falling_behind"], 1.0)], Complete),
+            // Not that it has caught up: an alert about too long a time holds.
+            ("catch_up_seconds", &[], Unknown),
+            ("replay_stalled", &[(NO, 1.0)], Complete),
+            ("replay_stalled_seconds", &[(NO, 7.0)], Complete),
+            ("wal_replay_bytes_per_second", &[], Unknown),
+        ],
+    );
+    age(&mut falling, 60.0);
+    check(falling, &[("lag_direction", &[], Unknown), ("replay_stalled", &[], Unknown)]);
+}
+
+#[test]
+fn the_cause_to_act_on_first_is_stated_while_it_lags() {
+    let told = |cause| Told { cause, why: String::new() };
+    let causes = vec![told(Cause::ReplayPaused), told(Cause::SlowNetwork)];
+    let mut lagging = replica("orders", "replica-1");
+    lagging.diagnosis = Some(std::sync::Arc::new(Diagnosis { lags: true, causes: causes.clone() }));
+    let paused: &[(&[&str], f64)] = &[(&["replay_paused"], 1.0)];
+    check(lagging.clone(), &[("replication_cause", paused, Complete)]);
+    let mut silent = lagging.clone();
+    age(&mut silent, 60.0);
+    check(silent.clone(), &[("replication_cause", &[], Unknown)]);
+    fail(&mut silent, PollFailure::Refused);
+    check(silent.clone(), &[("replication_cause", paused, Complete)]);
+    silent.diagnosis = None;
+    check(silent, &[("replication_cause", &[], Unknown)]);
+    lagging.diagnosis = Some(std::sync::Arc::new(Diagnosis { lags: false, causes }));
+    check(lagging, &[("replication_cause", &[], Complete)]);
+    check(primary("orders", "other"), &[("replication_cause", &[], Complete), ("replay_blocked", &[], Complete)]);
+    let mut unknown = replica("orders", "replica-1");
+    unknown.lag = Some(unknown_lag(Evidence::NoPrimary));
+    check(unknown, &[("replication_cause", &[], Unknown)]);
+}
+
+#[test]
+fn a_blocked_replay_says_for_how_long_as_far_as_it_may_be_seen() {
+    let clock = replica("orders", "replica-1").answer.expect("has an answer").positions.clock;
+    let ago = |age: i64| ServerTime::from_unix_micros(clock.unix_micros() - age * 1_000_000);
+    let blocker =
+        |age: Option<i64>| Blocker { user: None, application: String::new(), is_idle: None, since: age.map(ago) };
+    for (on, age, blocked, seconds) in [
+        (None, None, Some(0.0), Some(0.0)),
+        (Some(WaitsOn::Lock), Some(360), Some(1.0), Some(360.0)),
+        (Some(WaitsOn::Lock), None, Some(1.0), None),
+        (Some(WaitsOn::Io), None, Some(0.0), Some(0.0)),
+        (Some(WaitsOn::Hidden), None, None, None),
+    ] {
+        let mut view = replica("orders", "replica-1");
+        change_standby(&mut view, |standby| {
+            standby.wait =
+                on.map(|on| std::sync::Arc::new(ReplayWait { on, blocker: Some(blocker(age)), n_holders: 1 }));
+        });
+        let stated = |value: Option<f64>| value.map(|value| vec![(NO, value)]).unwrap_or_default();
+        let coverage = |value: Option<f64>| if value.is_some() { Complete } else { Unknown };
+        check(
+            view,
+            &[
+                ("replay_blocked", &stated(blocked), coverage(blocked)),
+                ("replay_blocked_seconds", &stated(seconds), coverage(seconds)),
+            ],
+        );
+    }
+}
+
+#[test]
+fn replay_that_stands_is_not_said_to_be_free_before_it_was_asked() {
+    let mut standing = replica("orders", "replica-1");
+    standing.trend = Some(Trend { standing_seconds: Some(1.0), ..Trend::default() });
+    check(standing.clone(), &[("replay_blocked", &[], Unknown), ("replay_blocked_seconds", &[], Unknown)]);
+    change_standby(&mut standing, |standby| standby.pause = ReplayPause::Paused);
+    check(standing, &[("replay_blocked", &[(NO, 0.0)], Complete)]);
+}
+
+#[test]
+fn conflicts_are_counted_by_type_where_the_server_counts_them() {
+    let mut view = replica("orders", "replica-1");
+    check(view.clone(), &[("recovery_conflicts_total", &[], Unknown)]);
+    change_survey(&mut view, |survey| {
+        survey.conflicts = Some(Conflicts { lock: 3, snapshot: 1, ..Conflicts::default() });
+    });
+    let stated: &[(&[&str], f64)] =
+        &[(&["tablespace"], 0.0), (&["lock"], 3.0), (&["snapshot"], 1.0), (&["bufferpin"], 0.0), (&["deadlock"], 0.0)];
+    check(view, &[("recovery_conflicts_total", stated, Complete)]);
 }

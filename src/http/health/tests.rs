@@ -1,4 +1,5 @@
 use super::*;
+use crate::core::cause::{Cause, Diagnosis, Told};
 use crate::core::fixture::{self, NOW, method};
 use crate::core::observation::PollFailure;
 use crate::core::wal::WalBytes;
@@ -38,6 +39,8 @@ fn a_replica_is_told_in_full() {
             lag_bytes: Some(256),
             lag_certainty: Certainty::Exact,
             lag_method: Some(method(Evidence::LsnAndTimestamp)),
+            cause: None,
+            other_causes: Vec::new(),
             sample_age_ms: Some(500),
         }
     );
@@ -55,6 +58,8 @@ fn the_primary_has_no_lag_to_wait_for() {
             lag_bytes: Some(0),
             lag_certainty: Certainty::Exact,
             lag_method: None,
+            cause: None,
+            other_causes: Vec::new(),
             sample_age_ms: Some(500),
         }
     );
@@ -268,4 +273,27 @@ fn the_configuration_says_shares_as_people_do() {
     ] {
         assert!(read(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_replica_that_lags_says_why_in_or_out() {
+    let told = |cause, why: &str| Told { cause, why: why.to_owned() };
+    let diagnosis = |lags| Diagnosis {
+        lags,
+        causes: vec![told(Cause::ReplayPaused, "replay is paused"), told(Cause::SlowNetwork, "WAL arrives slowly")],
+    };
+    let mut targets = fixture::orders();
+    targets[1].lag = Some(fixture::lag(7.0, 7.0, 7.1, Certainty::Exact, Evidence::Lsn));
+    targets[1].diagnosis = Some(std::sync::Arc::new(diagnosis(true)));
+    let sentence = "replica-1 is 7.0 s behind: replay is paused; also WAL arrives slowly";
+    let verdict = judged(targets.clone(), "replica-1", "max_lag=10s", PASS);
+    assert_eq!((verdict.status, verdict.reasons), (Status::Ok, vec![sentence.to_owned()]));
+    assert_eq!((verdict.cause, verdict.other_causes), (Some(Cause::ReplayPaused), vec![Cause::SlowNetwork]));
+    let verdict = judged(targets.clone(), "replica-1", "max_lag=5s", PASS);
+    let limit = "replay lag is 7.000 s (proven: 7.000 s); the limit is 5 s";
+    assert_eq!((verdict.status, verdict.reasons), (Status::Unfit, vec![limit.to_owned(), sentence.to_owned()]));
+    // What is about to make it lag is no reason yet.
+    targets[1].diagnosis = Some(std::sync::Arc::new(diagnosis(false)));
+    let verdict = judged(targets, "replica-1", "max_lag=10s", PASS);
+    assert_eq!((verdict.reasons, verdict.cause), (Vec::<String>::new(), None));
 }

@@ -15,6 +15,8 @@ pub(crate) enum Link {
     Up,
     /// Passes everything on, each way this much later.
     Slow(Duration),
+    /// Passes on no more than so many bytes a second, each way.
+    Throttled(u32),
     /// Closes what is open, and what is opened.
     Cut,
     /// Accepts, and never passes anything on: neither data nor the end of it.
@@ -94,7 +96,14 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
     let mut link = link;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let read = from.read(&mut buffer).await;
+        let now = *link.borrow_and_update();
+        // Twenty small portions a second rather than one large one.
+        let portion =
+            if let Link::Throttled(bytes) = now { (bytes as usize / 20).clamp(1, buffer.len()) } else { buffer.len() };
+        let read = from.read(&mut buffer[..portion]).await;
+        if let (Link::Throttled(bytes), Ok(n)) = (now, &read) {
+            tokio::time::sleep(Duration::from_secs_f64(*n as f64 / f64::from(bytes))).await;
+        }
         let now = *link.borrow_and_update();
         if let Link::Slow(delay) = now {
             tokio::time::sleep(delay).await;

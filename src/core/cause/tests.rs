@@ -1,0 +1,328 @@
+use super::*;
+use crate::core::fixture;
+use crate::core::lag::Evidence;
+use crate::core::observation::{Blocker, PollFailure, ReplayWait};
+use crate::core::time::ServerTime;
+use crate::core::topology::Name;
+use crate::core::wal::{Lsn, Timeline};
+
+fn lagging() -> Facts<'static> {
+    Facts {
+        lagging: Lagging::Yes,
+        trend: moving(Direction::FallingBehind),
+        write_rate: Some(8.0 * 1_048_576.0),
+        ..Facts::well()
+    }
+}
+
+fn moving(direction: Direction) -> Trend {
+    Trend {
+        receive_rate: Some(1_048_576.0),
+        replay_rate: Some(524_288.0),
+        direction: Some(direction),
+        catch_up_seconds: (direction == Direction::CatchingUp).then_some(240.0),
+        standing_seconds: Some(0.0),
+        stalled: Some(false),
+        write_rate: None,
+    }
+}
+
+fn standing() -> Trend {
+    Trend {
+        replay_rate: Some(0.0),
+        standing_seconds: Some(7.0),
+        stalled: Some(true),
+        ..moving(Direction::FallingBehind)
+    }
+}
+
+fn wait(on: WaitsOn) -> ReplayWait {
+    let blocker = on.is_conflict().then(|| Blocker {
+        user: Some("report".to_owned()),
+        application: "metabase".to_owned(),
+        is_idle: Some(false),
+        since: Some(ServerTime::from_unix_micros(-361_000_000)),
+    });
+    ReplayWait { on, blocker, n_holders: 1 }
+}
+
+fn timeline(own: u32, primary: u32) -> Timelines {
+    Timelines::Behind { own: Timeline(own), primary: Timeline(primary) }
+}
+
+fn diverged() -> Timelines {
+    Timelines::Diverged {
+        own: Timeline(1),
+        primary: Timeline(2),
+        replayed: Lsn::new(0x0300_0100),
+        fork: Lsn::new(0x0300_0000),
+    }
+}
+
+const ARRIVED: Backlog = Backlog { unreceived: 0, unreplayed: 64 << 20 };
+const AWAY: Backlog = Backlog { unreceived: 64 << 20, unreplayed: 100 };
+const BOTH: Backlog = Backlog { unreceived: 40 << 20, unreplayed: 60 << 20 };
+
+/// Every row of the order, and which of two comes first.
+#[test]
+fn the_cause_to_act_on_first_comes_first() {
+    use Cause::*;
+    let (primary, replica) = (Name::new("db-1"), Name::new("db-2"));
+    let (refused, snapshot, lock) = (PollFailure::Refused, wait(WaitsOn::Snapshot), wait(WaitsOn::Lock));
+    let (delaying, on_disk, working) = (wait(WaitsOn::ApplyDelay), wait(WaitsOn::Io), wait(WaitsOn::Nothing));
+    let above = told(ReplayPaused, "replay is paused".to_owned());
+    let silent = Some(Silence { name: Some(&primary), failure: Some(&refused) });
+    let slot = |fate| Some(SlotTrouble { name: "r1", on: &primary, fate });
+    let delay = |beyond_seconds| Some(super::ApplyDelay { seconds: 3600.0, beyond_seconds });
+    let cut = || Facts { receiving: Receiving::CutOff, trend: standing(), ..lagging() };
+    let paused = || Facts { pause: ReplayPause::Paused, trend: standing(), backlog: ARRIVED, ..lagging() };
+    let blocked = || Facts { wait: Some(&lock), trend: standing(), backlog: ARRIVED, ..lagging() };
+    let catching_up = || Facts { trend: moving(Direction::CatchingUp), backlog: BOTH, ..lagging() };
+    let silent_replica = || Facts { failure: Some(&refused), receiving: Receiving::Unknown, ..lagging() };
+
+    let cases: Vec<(&str, Facts<'_>, &[Cause])> = vec![
+        ("a silent replica", silent_replica(), &[ReplicaUnreachable]),
+        (
+            "both silent",
+            Facts { primary_is_silent: silent, ..silent_replica() },
+            &[ReplicaUnreachable, PrimaryUnreachable],
+        ),
+        ("diverged", Facts { timelines: diverged(), ..cut() }, &[TimelineDiverged, ReceiverCutOff]),
+        (
+            "follows another primary",
+            Facts { timelines: Timelines::Ahead { own: Timeline(3), primary: Timeline(2) }, ..lagging() },
+            &[TimelineDiverged],
+        ),
+        ("slot lost", Facts { slot: slot(SlotFate::Lost), ..cut() }, &[SlotLost, ReceiverCutOff]),
+        (
+            "slot gone, never streamed",
+            Facts { slot: slot(SlotFate::Gone), receiving: Receiving::Never, ..lagging() },
+            &[SlotLost, NeverConnected],
+        ),
+        (
+            "slot lost, streams all the same",
+            Facts { slot: slot(SlotFate::Lost), backlog: AWAY, ..lagging() },
+            &[SlowNetwork],
+        ),
+        ("archive", Facts { archive: Archive::Replaying, ..cut() }, &[ArchiveRecovery]),
+        (
+            "archive alone",
+            Facts { archive: Archive::Only, receiving: Receiving::Never, ..lagging() },
+            &[ArchiveRecovery],
+        ),
+        (
+            "slot lost, archive helps",
+            Facts { archive: Archive::Replaying, slot: slot(SlotFate::Lost), ..cut() },
+            &[SlotLost, ArchiveRecovery],
+        ),
+        ("primary down", Facts { primary_is_silent: silent, ..cut() }, &[PrimaryUnreachable, ReceiverCutOff]),
+        ("never connected", Facts { receiving: Receiving::Never, ..lagging() }, &[NeverConnected]),
+        ("cut off", cut(), &[ReceiverCutOff]),
+        ("a dead link", Facts { receiving: Receiving::Silent, backlog: AWAY, ..lagging() }, &[ReceiverCutOff]),
+        ("old timeline, not beyond the fork", Facts { timelines: timeline(1, 2), ..cut() }, &[ReceiverCutOff]),
+        ("cut off and paused", Facts { pause: ReplayPause::Paused, ..cut() }, &[ReceiverCutOff, ReplayPaused]),
+        ("paused", paused(), &[ReplayPaused]),
+        (
+            "pause requested, blocked",
+            Facts { pause: ReplayPause::Requested, ..blocked() },
+            &[ReplayPaused, BlockedByQuery],
+        ),
+        ("blocked by a lock", blocked(), &[BlockedByQuery]),
+        ("blocked by a snapshot", Facts { wait: Some(&snapshot), ..blocked() }, &[BlockedByQuery]),
+        ("blocked within the delay", Facts { apply_delay: delay(0.0), ..blocked() }, &[BlockedByQuery, ApplyDelay]),
+        (
+            "within the delay",
+            Facts { apply_delay: delay(1.0), wait: Some(&delaying), backlog: ARRIVED, ..lagging() },
+            &[ApplyDelay],
+        ),
+        (
+            "beyond the delay",
+            Facts { apply_delay: delay(60.0), backlog: ARRIVED, ..lagging() },
+            &[SlowReplay, ApplyDelay],
+        ),
+        ("paused beyond the delay", Facts { apply_delay: delay(60.0), ..paused() }, &[ReplayPaused, ApplyDelay]),
+        ("catching up", catching_up(), &[CatchingUp]),
+        (
+            "started, too early for a direction",
+            Facts {
+                starting_since: Some(4.0),
+                trend: Trend { direction: None, ..moving(Direction::Holding) },
+                backlog: BOTH,
+                ..lagging()
+            },
+            &[CatchingUp],
+        ),
+        (
+            "started, and falls behind",
+            Facts { starting_since: Some(90.0), backlog: ARRIVED, ..lagging() },
+            &[SlowReplay],
+        ),
+        (
+            "cut off, works off what it has",
+            Facts { receiving: Receiving::CutOff, ..catching_up() },
+            &[ReceiverCutOff, CatchingUp],
+        ),
+        ("slow network", Facts { backlog: AWAY, ..lagging() }, &[SlowNetwork]),
+        ("slow replay", Facts { backlog: ARRIVED, ..lagging() }, &[SlowReplay]),
+        ("both, replay more", Facts { backlog: BOTH, ..lagging() }, &[SlowReplay, SlowNetwork]),
+        (
+            "both, network more",
+            Facts { backlog: Backlog { unreceived: 60, unreplayed: 40 }, ..lagging() },
+            &[SlowNetwork, SlowReplay],
+        ),
+        (
+            "its upstream is paused",
+            Facts { upstream: Some((&replica, &above)), backlog: AWAY, ..lagging() },
+            &[ReplayPaused],
+        ),
+        (
+            "replay waits for its disk",
+            Facts { wait: Some(&on_disk), trend: standing(), backlog: ARRIVED, ..lagging() },
+            &[SlowReplay],
+        ),
+        (
+            "one great record",
+            Facts { wait: Some(&working), trend: standing(), backlog: ARRIVED, ..lagging() },
+            &[SlowReplay],
+        ),
+        ("stands, not asked why yet", Facts { trend: standing(), backlog: ARRIVED, ..lagging() }, &[Unknown]),
+        (
+            "primary silent, replica paused",
+            Facts { primary_is_silent: silent, ..paused() },
+            &[ReplayPaused, PrimaryUnreachable],
+        ),
+        (
+            "primary silent, nobody knows",
+            Facts { lagging: Lagging::Maybe, primary_is_silent: silent, ..Facts::well() },
+            &[PrimaryUnreachable],
+        ),
+        ("nothing found", lagging(), &[Unknown]),
+    ];
+    for (what, facts, expect) in &cases {
+        let found = diagnose(facts).expect(what);
+        let causes: Vec<Cause> = found.causes.iter().map(|told| told.cause).collect();
+        assert_eq!(causes, *expect, "{what}: {found:?}");
+        assert_eq!(found.cause().map(|told| told.cause), expect.first().copied(), "{what}");
+    }
+    for cause in Cause::ALL {
+        assert!(cases.iter().any(|(_, _, expect)| expect.first() == Some(&cause)), "{cause:?} never comes first");
+    }
+}
+
+#[test]
+fn a_replica_that_does_not_lag_has_no_cause() {
+    assert_eq!(diagnose(&Facts::well()), None);
+    let slow =
+        Facts { backlog: BOTH, apply_delay: Some(ApplyDelay { seconds: 9.0, beyond_seconds: 0.0 }), ..Facts::well() };
+    assert_eq!(diagnose(&slow), None);
+    assert_eq!(diagnose(&Facts { lagging: Lagging::Maybe, ..Facts::well() }), None);
+    // What is about to make it lag is known, and is no cause yet.
+    let paused = diagnose(&Facts { pause: ReplayPause::Paused, ..Facts::well() }).expect("found");
+    assert_eq!((paused.cause(), paused.causes[0].cause), (None, Cause::ReplayPaused));
+    assert_eq!(
+        paused.sentence("r1", Some(&fixture::lag(0.0, 0.0, 0.1, Certainty::Exact, Evidence::CaughtUp)), None),
+        "r1 is not behind yet: replay is paused"
+    );
+}
+
+#[test]
+fn one_sentence_says_what_is_wrong() {
+    let lock = wait(WaitsOn::Lock);
+    let lag = |value, certainty| fixture::lag(value, value, value, certainty, Evidence::Lsn);
+    let say = |facts: &Facts<'_>, lag: &LagEstimate| {
+        diagnose(facts).map(|found| found.sentence("orders-replica-1", Some(lag), Some(&facts.trend)))
+    };
+    let blocked = Facts { wait: Some(&lock), trend: standing(), ..lagging() };
+    assert_eq!(
+        say(&blocked, &lag(340.0, Certainty::Exact)).as_deref(),
+        Some(
+            "orders-replica-1 is 340 s behind and falling further: replay is blocked by a query of user report \
+             (application metabase) running for 6 min; at this rate it will not catch up"
+        )
+    );
+    let catching_up = Facts { trend: moving(Direction::CatchingUp), backlog: BOTH, ..lagging() };
+    assert_eq!(
+        say(&catching_up, &lag(7200.0, Certainty::AtMost)).as_deref(),
+        Some(
+            "orders-replica-1 is at most 2 h behind and catching up: it is catching up; at this rate it needs another 240 s"
+        )
+    );
+    let paused =
+        Facts { pause: ReplayPause::Paused, receiving: Receiving::CutOff, trend: Trend::default(), ..lagging() };
+    assert_eq!(
+        say(&paused, &lag(12.3, Certainty::AtLeast)).as_deref(),
+        Some(
+            "orders-replica-1 is at least 12 s behind: its WAL receiver is cut off from the upstream; also replay is paused"
+        )
+    );
+    let slow = Facts { backlog: AWAY, trend: moving(Direction::Holding), ..lagging() };
+    assert_eq!(
+        say(&slow, &fixture::unknown_lag(Evidence::NoPosition)).as_deref(),
+        Some(
+            "orders-replica-1 is behind by an unknown time and not catching up: WAL arrives slower than it is made \
+             (1.0 MiB/s of 8.0 MiB/s); at this rate it will not catch up"
+        )
+    );
+}
+
+#[test]
+fn a_blocker_is_named_as_far_as_it_may_be_seen() {
+    let check = |on, n_holders, blocker: Option<Blocker>, expect: &str| {
+        assert_eq!(
+            words::blocked(&ReplayWait { on, blocker, n_holders }, ServerTime::from_unix_micros(0)),
+            format!("replay is blocked {expect}")
+        );
+    };
+    let blocker = |application: &str, is_idle, age: Option<i64>| {
+        let since = age.map(|age| ServerTime::from_unix_micros(-age * 1_000_000));
+        Some(Blocker { user: Some("report".to_owned()), application: application.to_owned(), is_idle, since })
+    };
+    check(WaitsOn::Lock, 1, blocker("", None, None), "by a session of user report");
+    check(
+        WaitsOn::Lock,
+        3,
+        blocker("x\ny", Some(true), Some(90)),
+        "by an idle transaction of user report (application x?y) open for 90 s, and by 2 other sessions",
+    );
+    check(
+        WaitsOn::BufferPin,
+        0,
+        blocker("psql", Some(false), Some(3)),
+        "probably by a query of user report (application psql) running for 3.0 s",
+    );
+    check(WaitsOn::Snapshot, 0, None, "by a session of this server");
+}
+
+#[test]
+fn a_lag_that_is_only_the_way_is_none() {
+    let of = |value, upper, evidence, poll_interval| {
+        let lag = fixture::lag(value, 0.0, upper, Certainty::Exact, evidence);
+        Lagging::of(Some(&lag), poll_interval)
+    };
+    assert_eq!(of(1.9, 2.5, Evidence::Lsn, 1.0), Lagging::No);
+    assert_eq!(of(2.1, 2.5, Evidence::Lsn, 1.0), Lagging::Yes);
+    assert_eq!(of(2.1, 2.5, Evidence::Lsn, 5.0), Lagging::No);
+    assert_eq!(of(0.0, 60.0, Evidence::PrimaryDown, 1.0), Lagging::Maybe);
+    assert_eq!(of(0.0, 60.0, Evidence::Receiver, 1.0), Lagging::No);
+    for (evidence, expect) in [
+        (Evidence::Warming, Lagging::No),
+        (Evidence::ForeignCluster, Lagging::No),
+        (Evidence::OtherPrimary, Lagging::No),
+        (Evidence::NoPosition, Lagging::Maybe),
+        (Evidence::NoPrimary, Lagging::Maybe),
+    ] {
+        assert_eq!(Lagging::of(Some(&fixture::unknown_lag(evidence)), 1.0), expect, "{evidence:?}");
+    }
+    assert_eq!(Lagging::of(None, 1.0), Lagging::No);
+}
+
+#[test]
+fn causes_are_named_once_and_explained() {
+    for (position, cause) in Cause::ALL.into_iter().enumerate() {
+        assert_eq!(Cause::named(cause.as_str()), Some(cause));
+        assert_eq!(cause as usize, position, "{cause:?} is not in its place");
+        for text in [cause.meaning(), cause.remedy()] {
+            assert!(text.ends_with('.') && !text.contains('|'), "{text}");
+        }
+    }
+}
