@@ -488,7 +488,7 @@ pub(crate) mod tests {
     use crate::core::topology::TargetId;
 
     const fn signal(name: &'static str, unit: Unit, labels: &'static [&'static str], read: Read) -> Signal {
-        Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", labels, read }
+        Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", labels, read, shown: None }
     }
 
     fn lag(target: &TargetView, emit: &mut dyn FnMut(&[&str], Value), of: fn(&LagEstimate) -> Value) -> Coverage {

@@ -21,6 +21,7 @@ use std::sync::LazyLock;
 pub use sessions::used_ratio;
 pub use target::lacking;
 
+use super::shown::Shown;
 use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
@@ -44,6 +45,8 @@ pub struct Signal {
     /// Names of the labels after `cluster` and `target`.
     pub labels: &'static [&'static str],
     pub read: Read,
+    /// Where there may be too many subjects for `/metrics`: those that have series, by the first of `labels`. Rules judge all.
+    pub shown: Option<fn(&TargetView) -> &Shown>,
 }
 
 /// How a signal is read off the views.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::alert::AlertView;
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
+use super::shown::Dropped;
 use super::statements::StatementCounters;
 use super::survey::SurveyFacts;
 use super::time::MonoTime;
@@ -91,6 +92,8 @@ pub struct TargetView {
     pub trend: Option<Trend>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
+    /// What got no series of its own because there was too much of it, since this daemon began to watch.
+    pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
 }
@@ -157,6 +160,7 @@ impl TargetView {
             stages: None,
             trend: None,
             statements: None,
+            dropped: Dropped::default(),
             stale_after,
         }
     }

@@ -74,7 +74,12 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
             }
             Read::Target(read) => {
                 for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
-                    read(cluster, target, now, &mut |labels, value| family.write(out, prefix, labels, value));
+                    let shown = signal.shown.map(|shown| shown(target));
+                    read(cluster, target, now, &mut |labels, value| {
+                        if shown.zip(labels.first()).is_none_or(|(shown, name)| shown.contains(name)) {
+                            family.write(out, prefix, labels, value);
+                        }
+                    });
                 }
             }
         }
