@@ -85,7 +85,7 @@ fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> Future
             .iter()
             .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) });
         let (beat, targets) =
-            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements.enabled, &trust);
+            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements, &trust);
         tasks.push(Box::pin(beat.run(never.clone())));
         for target in targets {
             tasks.push(Box::pin(target.run(events.clone(), never.clone())));

@@ -84,7 +84,7 @@ fn survey(n_slots: usize) -> SurveyFacts {
         retained_bytes: None,
     };
     SurveyFacts {
-        sessions: Some(Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 }),
+        sessions: Some(Sessions { max_connections: 100, reserved_connections: 3, ..Sessions::default() }),
         slots: Some(vec![slot; n_slots]),
         apply_delay_seconds: Some(0.0),
         ..SurveyFacts::default()
@@ -128,7 +128,7 @@ orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok             ok  
 orders   db-2    yes      replica  15.18    PostgreSQL  yes  no pg_monitor  no pg_stat_statements      1
 
 orders/db-2: role \"watch er\" does not have pg_monitor
-  not measured: sessions by state; statements of other roles
+  not measured: what sessions of other roles do: their state, client address, transactions, idle time and waits for locks; statements of other roles
   run on its primary, db-1:
     GRANT pg_monitor TO \"watch er\";
 
@@ -226,7 +226,7 @@ fn the_json_form_keeps_its_names() {
                     "missing_grants": ["pg_monitor"], "missing_extensions": [], "slots": 1,
                     "to_fix": [{
                         "problem": "role \"watch er\" does not have pg_monitor",
-                        "not_measured": "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; sessions by state; statements of other roles",
+                        "not_measured": "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; what sessions of other roles do: their state, client address, transactions, idle time and waits for locks; statements of other roles",
                         "sql": ["GRANT pg_monitor TO \"watch er\";"],
                         "run_on": "db-1",
                     }],

@@ -13,8 +13,8 @@ use super::lag::LagTracker;
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, WalSender};
 use super::rule::Rule;
+use super::sessions::SessionTracker;
 use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
-use super::statements::StatementTracker;
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::{Name, TargetId};
@@ -42,8 +42,6 @@ pub struct FleetSpec {
     pub stale_after: Duration,
     /// Slow facts older than this are unknown.
     pub survey_stale_after: Duration,
-    /// How many statements of a target are told one by one.
-    pub statements_top: usize,
     pub rules: Vec<Rule>,
     pub notifiers: Vec<Name>,
 }
@@ -61,14 +59,13 @@ pub struct Fleet {
     index: Arc<HashMap<Name, usize>>,
     alerting: Alerting,
     survey_stale_after: Duration,
-    statements_top: usize,
 }
 
 #[derive(Debug)]
 struct Cluster {
     lag: LagTracker,
     /// One for each target, in the order of the view.
-    statements: Vec<StatementTracker>,
+    sessions: Vec<SessionTracker>,
     view: Arc<ClusterView>,
 }
 
@@ -81,7 +78,6 @@ impl Fleet {
             clusters,
             alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
             survey_stale_after: spec.survey_stale_after,
-            statements_top: spec.statements_top,
         }
     }
 
@@ -95,9 +91,9 @@ impl Fleet {
                 Vec::new()
             }
             Event::Surveyed(survey) => {
-                let (stale_after, top) = (self.survey_stale_after, self.statements_top);
+                let stale_after = self.survey_stale_after;
                 if let Some(cluster) = self.cluster_mut(&survey.target) {
-                    cluster.surveyed(survey, stale_after, top);
+                    cluster.surveyed(survey, stale_after);
                 }
                 Vec::new()
             }
@@ -152,7 +148,7 @@ impl Cluster {
             .collect();
         Self {
             lag: LagTracker::new(poll_interval),
-            statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
+            sessions: spec.targets.iter().map(|_| SessionTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -193,25 +189,21 @@ impl Cluster {
         self.target_mut(position).stages = stages;
     }
 
-    fn surveyed(&mut self, survey: Survey, stale_after: Duration, statements_top: usize) {
+    fn surveyed(&mut self, survey: Survey, stale_after: Duration) {
         let Some(&position) = self.view.index.get(&survey.target.target) else { return };
-        let started_at = self.view.targets[position].answer.as_ref().map(|a| a.positions.identity.started_at);
-        let counters = match (&survey.outcome, started_at) {
-            (Ok(facts), Some(started_at)) => facts
-                .statements
-                .as_ref()
-                .map(|statements| self.statements[position].observe(statements, started_at, statements_top)),
-            _ => None,
-        };
-        let target = self.target_mut(position);
+        let target = Arc::make_mut(&mut Arc::make_mut(&mut self.view).targets[position]);
         match survey.outcome {
             Ok(mut facts) => {
-                // The entries have become counters: thousands of them are not kept twice.
-                facts.statements = None;
+                target.connections_exhausted_in = facts.sessions.as_mut().and_then(|sessions| {
+                    self.sessions[position].observe(sessions, survey.answered_at, &mut target.dropped)
+                });
+                target.statements = facts.statement_counters.take();
+                if let Some(statements) = &target.statements {
+                    target.dropped.add("statements", statements.left_out);
+                }
                 target.survey_failing = None;
                 target.survey =
                     Some(SurveyView { answered_at: survey.answered_at, facts: Arc::new(facts), stale_after });
-                target.statements = counters.map(Arc::new);
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
         }

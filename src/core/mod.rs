@@ -9,6 +9,7 @@ pub mod lag;
 pub mod ledger;
 pub mod observation;
 pub mod rule;
+pub mod sessions;
 pub mod shown;
 pub mod signal;
 pub mod snapshot;

@@ -477,6 +477,11 @@ pub fn preset() -> Vec<RuleConfig> {
         rule("InactiveSlotRetainsWal", "slot_inactive_retained_bytes > 1GiB", 5 * MINUTE, Severity::Warning),
         // Not at once: in a switchover the old primary's last answer may still stand beside the new one's first.
         rule("SeveralPrimaries", "primaries > 1", 5, Severity::Critical),
+        // It holds locks and keeps dead rows from being removed, and nobody waits for it to end.
+        rule("IdleInTransaction", "idle_in_transaction_oldest_seconds > 10m", 0, Severity::Warning),
+        rule("LockWait", "lock_wait_longest_seconds > 1m", 30, Severity::Warning),
+        // Pools keep a few for hours; this many hold connections that others may want.
+        rule("ConnectionsIdle", "connections_idle_long > 20", 15 * MINUTE, Severity::Info),
     ]
 }
 
@@ -534,6 +539,9 @@ pub(crate) mod tests {
         ),
         signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal("connections_used_ratio", Unit::Ratio, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("idle_in_transaction_oldest_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("lock_wait_longest_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("connections_idle_long", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "slot_inactive_retained_bytes",
             Unit::Bytes,
@@ -704,6 +712,9 @@ pub(crate) mod tests {
                 "ConnectionsNearLimit: connections_used_ratio > 80%, 60s, warning",
                 "InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB, 300s, warning",
                 "SeveralPrimaries: primaries > 1, 5s, critical",
+                "IdleInTransaction: idle_in_transaction_oldest_seconds > 10m, 0ns, warning",
+                "LockWait: lock_wait_longest_seconds > 1m, 30s, warning",
+                "ConnectionsIdle: connections_idle_long > 20, 900s, info",
             ]
         );
     }
@@ -772,7 +783,7 @@ pub(crate) mod tests {
         target.survey = Some(SurveyView {
             answered_at: crate::core::time::MonoTime::from_nanos(0),
             facts: Arc::new(SurveyFacts {
-                sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),
+                sessions: Some(Sessions { max_connections: 100, reserved_connections: 3, ..Sessions::default() }),
                 slots: Some(vec![]),
                 apply_delay_seconds: Some(3600.0),
                 ..SurveyFacts::default()

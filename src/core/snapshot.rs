@@ -92,6 +92,8 @@ pub struct TargetView {
     pub trend: Option<Trend>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
+    /// In how many seconds the connections run out, should they go on to grow as of late. `None` while they do not.
+    pub connections_exhausted_in: Option<f64>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -160,6 +162,7 @@ impl TargetView {
             stages: None,
             trend: None,
             statements: None,
+            connections_exhausted_in: None,
             dropped: Dropped::default(),
             stale_after,
         }

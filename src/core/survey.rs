@@ -7,11 +7,14 @@ mod sessions;
 mod slots;
 mod statements;
 
-pub use sessions::Sessions;
+pub use sessions::{Activity, Holder, Sessions, Tally};
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
 
+use std::sync::Arc;
+
 use super::observation::PollFailure;
+use super::statements::StatementCounters;
 use super::time::MonoTime;
 use super::topology::TargetId;
 
@@ -29,11 +32,15 @@ pub struct SurveyFacts {
     /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
     pub apply_delay_seconds: Option<f64>,
     pub sessions: Option<Sessions>,
+    /// Names of the databases by OID, while the other matters are read.
+    pub databases: Option<Vec<(u32, Arc<str>)>>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,
     /// `None` also when `pg_stat_statements` cannot be read at all
     /// ([`super::observation::Identity::statements`] says why).
     pub statements: Option<Statements>,
+    /// What they added up to, which the collector keeps so that not all of them need be asked for, nor sent on.
+    pub statement_counters: Option<Arc<StatementCounters>>,
     /// The matters that were asked about in vain, by name, each with the reason.
     pub failures: Vec<(&'static str, PollFailure)>,
 }

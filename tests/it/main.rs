@@ -22,6 +22,8 @@ mod readme;
 mod rig;
 mod scenarios;
 mod series;
+mod sessions;
+
 mod sns;
 mod support;
 mod tls;

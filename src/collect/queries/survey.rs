@@ -3,10 +3,13 @@
 //! Each matter is a [`Topic`] in a file of its own and a message of its own: one that is refused, locked or cannot be
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
+mod databases;
 mod sessions;
 mod settings;
 mod slots;
 mod statements;
+
+use std::time::Duration;
 
 use super::Refused;
 use super::identity::Introduction;
@@ -14,6 +17,7 @@ use crate::collect::decode::Rows;
 use crate::core::observation::PollFailure;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::Role;
+pub(crate) use statements::{Known, decode_texts, texts_sql};
 
 /// One matter that a survey asks about.
 #[derive(Debug)]
@@ -27,7 +31,8 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] = &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] =
+    &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, databases::TOPIC, statements::TOPIC];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +42,18 @@ pub(crate) struct Context<'a> {
     #[allow(dead_code, reason = "topics about one role alone are to come")]
     pub(crate) role: Option<Role>,
     pub(crate) refused: Refused,
-    /// Whether statements are wanted.
+    pub(crate) wanted: Wanted<'a>,
+}
+
+/// What a survey is to ask about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Whether statements are.
     pub(crate) statements: bool,
+    /// What is known of them, so that only others need be told.
+    pub(crate) known: Option<&'a Known>,
+    /// A session that is idle for longer is counted by itself.
+    pub(crate) idle_limit: Duration,
 }
 
 impl Topic {
@@ -81,13 +96,15 @@ pub(crate) mod tests {
             },
             max_connections: 100,
             reserved_connections: 3,
+            superuser_reserved_connections: 3,
             sender_layout: None,
             receiver_layout: None,
         }
     }
 
     pub(crate) fn context(about: &Introduction) -> Context<'_> {
-        Context { about, role: Some(Role::Primary), refused: Refused::default(), statements: true }
+        let wanted = Wanted { statements: true, known: None, idle_limit: Duration::from_secs(3600) };
+        Context { about, role: Some(Role::Primary), refused: Refused::default(), wanted }
     }
 
     /// What a topic makes of an answer.
