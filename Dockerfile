@@ -18,11 +18,15 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10732 --home-dir /nonexistent --shell /usr/sbin/nologin pgvigil
+    && useradd --system --uid 10732 --home-dir /nonexistent --shell /usr/sbin/nologin pgvigil \
+    && install --directory --owner=pgvigil --group=pgvigil --mode=0700 /var/lib/pgvigil
 COPY --from=build /build/target/release/pgvigil /usr/local/bin/pgvigil
 USER 10732:10732
 # Inside a container the port must be reachable from outside it; publish it only where it should be.
 ENV PGVIGIL_SERVER__LISTEN=0.0.0.0:9732
+# Alerts, and what was told of them, outlive the container when this is a volume.
+ENV STATE_DIRECTORY=/var/lib/pgvigil
+VOLUME /var/lib/pgvigil
 EXPOSE 9732
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/pgvigil"]

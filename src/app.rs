@@ -30,6 +30,7 @@ use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
 use crate::notify::NotifierError;
 use crate::self_metrics::SelfMetrics;
+use crate::store::{Clocks, Store};
 use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
@@ -143,7 +144,8 @@ impl App {
         let address =
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
-        let fleet = Fleet::new(config.fleet_spec());
+        let mut fleet = Fleet::new(config.fleet_spec());
+        let store = open_store(&config, &mut fleet)?;
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let workers = config
@@ -179,13 +181,16 @@ impl App {
             metrics: Arc::clone(&metrics),
             tick: config.poll.interval.min(Duration::from_secs(1)),
             cancel: app.cancel.clone(),
+            store,
+            boot: clock::boot(),
+            kept: None,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
 
         let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
         let cancel = app.cancel.clone();
-        let (open_files, n_targets) = (open_files(), config.n_targets());
+        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         if open_files < n_targets as u64 + 64 {
             warn!(
                 open_files,
@@ -261,6 +266,11 @@ impl App {
 
     fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
         let trust = Arc::new(Trust::default());
+        for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
+            let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
+            let task = collect::pooler(place, id, conninfo, &config.poll, &trust);
+            self.spawn_polling(format!("pooler {}", task.id()), task.run(events.clone(), self.cancel.clone()));
+        }
         for (place, cluster) in config.clusters.iter().enumerate() {
             let targets = cluster
                 .targets
@@ -275,6 +285,20 @@ impl App {
             }
         }
     }
+}
+
+/// Opens the store, if there is to be one, and gives the fleet what it kept.
+fn open_store(config: &Config, fleet: &mut Fleet) -> Result<Option<Store>, RunError> {
+    let Some(path) = &config.store else {
+        warn!("nothing is kept over a restart: store.path names a file for alerts and what was told of them");
+        return Ok(None);
+    };
+    let clocks = Clocks { boot: clock::boot(), mono: clock::now(), wall: clock::wall() };
+    let (store, writer, saved) = Store::open(path.clone(), &clocks);
+    info!(path = %path.display(), alerts = saved.alerts.len(), histories = saved.lags.len(), "alerts are kept in {}", path.display());
+    fleet.restore(saved, clocks.mono);
+    std::thread::Builder::new().name("store".to_owned()).spawn(|| writer.run()).map_err(RunError::Thread)?;
+    Ok(Some(store))
 }
 
 /// How many files may be open at once.

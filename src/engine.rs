@@ -3,7 +3,7 @@
 //! It never waits for a notifier or a reader: a notifier's full queue counts as a failed attempt, and a snapshot replaces
 //! the one before. So nothing downstream can hold up the polling upstream.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,17 +14,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::clock;
+use crate::core::alert::AlertId;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::ledger::{Delivery, Notice, SendFailure};
+use crate::core::saved::SavedAlert;
 use crate::core::snapshot::Snapshot;
 use crate::core::topology::Name;
 use crate::self_metrics::SelfMetrics;
+use crate::store::{Clocks, Store, Written};
 
 /// Publishing is coalesced: readers see a change within this time, and a thousand polls a second cost twenty snapshots.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
 
 /// Events taken in one go before readers and the clock get their turn.
 const BATCH: usize = 256;
+
+/// How often the history of each cluster's WAL is kept.
+const KEEP_LAGS_EVERY: Duration = Duration::from_secs(60);
 
 /// What the engine talks to.
 pub struct Engine {
@@ -37,6 +43,12 @@ pub struct Engine {
     pub tick: Duration,
     /// The daemon stops. Nobody polls any more then, and the silence that follows is our own: it is not judged.
     pub cancel: CancellationToken,
+    /// `None`: nothing is kept over a restart.
+    pub store: Option<Store>,
+    /// Tells boots of machines apart.
+    pub boot: String,
+    /// What the store was last handed. `None` at first: what was read is written once more, which shows that it can be.
+    pub kept: Option<BTreeMap<AlertId, SavedAlert>>,
 }
 
 impl Engine {
@@ -49,6 +61,7 @@ impl Engine {
         // One timer, set once a publication: not anew for each event.
         let mut publication = pin!(sleep_until(published_at));
         let mut has_news = false;
+        let mut lags_kept_at = clock::now();
         loop {
             tokio::select! {
                 biased;
@@ -58,13 +71,21 @@ impl Engine {
                     self.publish();
                     continue;
                 }
-                _ = tick.tick(), if !self.cancel.is_cancelled() => self.apply(Event::Tick),
+                written = written(&mut self.store) => self.after_writing(written),
+                _ = tick.tick(), if !self.cancel.is_cancelled() => {
+                    let now = clock::now();
+                    let keeps_lags = now.duration_since(lags_kept_at) >= KEEP_LAGS_EVERY;
+                    if keeps_lags {
+                        lags_kept_at = now;
+                    }
+                    self.apply(Event::Tick, keeps_lags);
+                }
                 received = self.events.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         break;
                     }
                     for event in batch.drain(..) {
-                        self.apply(event);
+                        self.apply(event, false);
                     }
                 }
             }
@@ -73,6 +94,10 @@ impl Engine {
                 publication.as_mut().reset(published_at + PUBLISH_EVERY);
             }
         }
+        if let Some(store) = self.store.take() {
+            store.put(self.clocks(), self.fleet.saved_alerts(), Some(self.fleet.saved_lags()), Vec::new());
+            store.close().await;
+        }
         self.publish();
     }
 
@@ -80,14 +105,42 @@ impl Engine {
         self.snapshots.send_replace(Arc::new(self.fleet.snapshot(clock::now(), clock::wall())));
     }
 
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: Event, keeps_lags: bool) {
         self.count(&event);
+        // Polls alone change nothing that is kept.
+        let is_kept = matches!(event, Event::Tick | Event::Delivered(_));
         let (now, wall) = (clock::now(), clock::wall());
-        let mut notices = VecDeque::from(self.fleet.apply(event, now, wall));
+        let notices = self.fleet.apply(event, now, wall);
+        match &self.store {
+            Some(store) if is_kept => {
+                let alerts = self.fleet.saved_alerts();
+                if keeps_lags || !notices.is_empty() || self.kept.as_ref() != Some(&alerts) {
+                    let lags = keeps_lags.then(|| self.fleet.saved_lags());
+                    store.put(self.clocks(), alerts.clone(), lags, notices);
+                    self.kept = Some(alerts);
+                }
+            }
+            _ => self.hand_out_all(notices),
+        }
+    }
+
+    /// What had to be written first may leave.
+    fn after_writing(&mut self, written: Written) {
+        self.metrics.stored(&written.outcome);
+        self.hand_out_all(written.notices);
+    }
+
+    fn clocks(&self) -> Clocks {
+        Clocks { boot: self.boot.clone(), mono: clock::now(), wall: clock::wall() }
+    }
+
+    fn hand_out_all(&mut self, notices: Vec<Notice>) {
         if self.cancel.is_cancelled() {
             // The notifiers take nothing more. What is due stays so.
             return;
         }
+        let (now, wall) = (clock::now(), clock::wall());
+        let mut notices = VecDeque::from(notices);
         // A notice that cannot be queued is a failed attempt: the ledger is told at once and will try again later.
         while let Some(notice) = notices.pop_front() {
             if let Some(refused) = self.hand_out(notice) {
@@ -120,10 +173,19 @@ impl Engine {
             Event::Surveyed(survey) => {
                 self.metrics.surveyed(survey.outcome.as_ref(), survey.answered_at.duration_since(survey.asked_at));
             }
+            Event::Pooled(_) => {}
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }
             Event::Tick => {}
         }
+    }
+}
+
+/// The next notices that may leave; never, where nothing is kept.
+async fn written(store: &mut Option<Store>) -> Written {
+    match store {
+        Some(store) => store.written().await,
+        None => std::future::pending().await,
     }
 }

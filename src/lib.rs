@@ -3,7 +3,7 @@
 //! # The house
 //!
 //! ```text
-//! main ─▶ app ─▶ { collect, engine, notify, http } ─▶ core ─▶ std
+//! main ─▶ app ─▶ { collect, engine, store, notify, http } ─▶ core ─▶ std
 //! ```
 //!
 //! | room | what it is for |
@@ -11,6 +11,7 @@
 //! | [`core`] | everything that is decided: lag, rules, alerts, what must still be told. Pure: no clock, no I/O, no async |
 //! | [`collect`] | in: connects, asks on two beats, turns rows into [`core::observation`]s |
 //! | [`engine`] | owns the [`core::fleet::Fleet`]: applies events, publishes snapshots, hands out notices |
+//! | [`store`] | what outlives a restart: written behind the engine, and before a notice leaves |
 //! | [`notify`] | out: one worker per notifier makes one attempt at a time and reports back |
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
 //! | [`self_metrics`] | counters of the daemon's own doings |
@@ -49,4 +50,5 @@ pub mod http;
 pub mod notify;
 pub mod poll;
 pub mod self_metrics;
+pub mod store;
 pub mod table;

@@ -4,6 +4,7 @@
 //! Every series that can be foreseen stands at 0 from the start: a rate over a series that appears with its first failure
 //! would miss that failure.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
@@ -32,6 +33,7 @@ const POLL_OUTCOMES: [&str; 12] = [
     "lost",
 ];
 
+const STORE_OUTCOMES: [&str; 2] = ["ok", "failed"];
 const DELIVERY_OUTCOMES: [&str; 4] = ["ok", "transient", "unclear", "permanent"];
 
 /// A row of the README's table of metrics.
@@ -63,6 +65,12 @@ const SURVEYS: Family = Family {
     labels: &["outcome"],
     help: "Slow polls, by outcome: ok, partial (pgvigil_survey_failure says of what), or the kind of failure.",
 };
+const STORE_WRITES: Family = Family {
+    name: "pgvigil_store_writes_total",
+    kind: "counter",
+    labels: &["outcome"],
+    help: "Writes of what must outlive a restart, by outcome: ok or failed. Stands still where nothing is kept.",
+};
 const SURVEY_DURATION: Family = Family {
     name: "pgvigil_survey_duration_seconds",
     kind: "histogram",
@@ -83,7 +91,8 @@ const BUILD_INFO: Family = Family {
 };
 
 /// The families of the daemon's own doings, for the table of metrics. The `process_*` families come beside them.
-pub const FAMILIES: [Family; 6] = [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, BUILD_INFO];
+pub const FAMILIES: [Family; 7] =
+    [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, STORE_WRITES, BUILD_INFO];
 
 /// Counters and histograms of the daemon's own doings.
 #[derive(Debug)]
@@ -94,6 +103,8 @@ pub struct SelfMetrics {
     surveys: IntCounterVec,
     survey_duration: Histogram,
     notifications: IntCounterVec,
+    store_writes: IntCounterVec,
+    is_store_failing: AtomicBool,
 }
 
 impl SelfMetrics {
@@ -106,12 +117,17 @@ impl SelfMetrics {
             surveys: counters(SURVEYS),
             survey_duration: histogram(SURVEY_DURATION),
             notifications: counters(NOTIFICATIONS),
+            store_writes: counters(STORE_WRITES),
+            is_store_failing: AtomicBool::new(false),
         };
         for outcome in POLL_OUTCOMES {
             metrics.polls.with_label_values(&[outcome]);
             metrics.surveys.with_label_values(&[outcome]);
         }
         metrics.surveys.with_label_values(&[PARTIAL]);
+        for outcome in STORE_OUTCOMES {
+            metrics.store_writes.with_label_values(&[outcome]);
+        }
         for notifier in notifiers {
             for outcome in DELIVERY_OUTCOMES {
                 metrics.notifications.with_label_values(&[notifier, outcome]);
@@ -127,12 +143,13 @@ impl SelfMetrics {
         )
         .expect(VALID);
         build_info.set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 7] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 8] = [
             Box::new(self.polls.clone()),
             Box::new(self.poll_duration.clone()),
             Box::new(self.surveys.clone()),
             Box::new(self.survey_duration.clone()),
             Box::new(self.notifications.clone()),
+            Box::new(self.store_writes.clone()),
             Box::new(build_info),
             Box::new(ProcessCollector::for_self()),
         ];
@@ -160,6 +177,24 @@ impl SelfMetrics {
     pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
         let outcome = failure.map_or("ok", SendFailure::kind);
         self.notifications.with_label_values(&[notifier, outcome]).inc();
+    }
+
+    /// What must outlive a restart was written, or was not and why.
+    pub fn stored(&self, outcome: &Result<(), String>) {
+        let was_failing = self.is_store_failing.swap(outcome.is_err(), Ordering::Relaxed);
+        self.store_writes.with_label_values(&[STORE_OUTCOMES[usize::from(outcome.is_err())]]).inc();
+        match outcome {
+            Err(error) if !was_failing => {
+                tracing::error!(%error, "the store cannot be written: alerts are told, but a restart would forget what was told");
+            }
+            Ok(()) if was_failing => tracing::info!("the store is written again"),
+            _ => {}
+        }
+    }
+
+    /// Whether what must outlive a restart could not be written the last time.
+    pub fn is_store_failing(&self) -> bool {
+        self.is_store_failing.load(Ordering::Relaxed)
     }
 
     /// Appends these families to a text exposition.

@@ -107,7 +107,10 @@ impl Daemon {
         let process = Measured::start(Path::new(env!("CARGO_BIN_EXE_pgvigil")), |command| {
             forget_configuration(command);
             command.arg("run").arg("--config").arg(&file);
-            command.env("PGVIGIL_SERVER__LISTEN", &listen).env("RUST_LOG", "off");
+            command
+                .env("PGVIGIL_SERVER__LISTEN", &listen)
+                .env("RUST_LOG", "off")
+                .env("PGVIGIL_STORE__PATH", ":memory:");
         })?;
         let mut daemon = Self { process, address: listen, agent: ureq::agent(), _dir: dir };
         // All targets are one pair of servers here, to which a thousand connections at once are many.

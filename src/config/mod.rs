@@ -11,7 +11,7 @@ mod expand;
 mod layers;
 mod validate;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::Figment;
@@ -26,6 +26,7 @@ use crate::core::rule::{Rule, RuleConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::NotifierConfig;
+use crate::store::StoreConfig;
 use environment::Environment;
 pub use error::ConfigError;
 use error::{Located, Problem};
@@ -38,6 +39,8 @@ pub struct Config {
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
+    /// The file that keeps what outlives a restart. `None`: nothing is kept.
+    pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
     /// The written ones, or the built-in ones when none are written.
     pub rules: Vec<Rule>,
@@ -50,6 +53,8 @@ pub struct Config {
 pub struct Cluster {
     pub name: Name,
     pub targets: Vec<Target>,
+    /// Connection poolers before them: their names are in the ids' place of a target's.
+    pub poolers: Vec<Target>,
 }
 
 /// One server.
@@ -65,12 +70,14 @@ impl Config {
         let cluster = |cluster: &Cluster| ClusterSpec {
             name: cluster.name.clone(),
             targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
+            poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
         };
         FleetSpec {
             clusters: self.clusters.iter().map(cluster).collect(),
             poll_interval: self.poll.interval,
             stale_after: self.poll.stale_after(),
             survey_stale_after: self.poll.survey_stale_after(),
+            pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
             notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
         }
@@ -79,6 +86,11 @@ impl Config {
     /// How many servers are watched.
     pub fn n_targets(&self) -> usize {
         self.clusters.iter().map(|cluster| cluster.targets.len()).sum()
+    }
+
+    /// How many connection poolers are watched.
+    pub fn n_poolers(&self) -> usize {
+        self.clusters.iter().map(|cluster| cluster.poolers.len()).sum()
     }
 }
 
@@ -90,7 +102,9 @@ struct Written {
     poll: PollConfig,
     statements: StatementsConfig,
     health: HealthConfig,
+    store: StoreConfig,
     cluster: Vec<WrittenCluster>,
+    pooler: Vec<WrittenPooler>,
     rule: Vec<RuleConfig>,
     notify: Vec<NotifierConfig>,
 }
@@ -111,6 +125,18 @@ struct WrittenTarget {
     name: String,
     #[serde(deserialize_with = "conninfo")]
     dsn: Conninfo,
+}
+
+/// One `[[pooler]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPooler {
+    name: String,
+    #[serde(deserialize_with = "conninfo")]
+    dsn: Conninfo,
+    /// May be left out where there is but one.
+    #[serde(default)]
+    cluster: Option<String>,
 }
 
 fn conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conninfo, D::Error> {
@@ -149,8 +175,12 @@ impl Loaded {
         let config = &self.config;
         let notifiers: Vec<String> =
             config.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place).to_string()).collect();
+        let poolers = match config.n_poolers() {
+            0 => String::new(),
+            n_poolers => format!("{}, ", counted(n_poolers, "pooler")),
+        };
         format!(
-            "configuration ok ({}): {}, {}, {}, notifiers: {}",
+            "configuration ok ({}): {}, {}, {poolers}{}, notifiers: {}",
             self.sources.join(", "),
             counted(config.clusters.len(), "cluster"),
             counted(config.n_targets(), "target"),
@@ -162,8 +192,9 @@ impl Loaded {
     /// The same for programs.
     pub fn summary_json(&self) -> serde_json::Value {
         let clusters = self.config.clusters.iter().map(|cluster| {
-            let targets: Vec<_> = cluster.targets.iter().map(|target| target.id.target.as_str()).collect();
-            serde_json::json!({ "name": cluster.name, "targets": targets })
+            let names = |list: &[Target]| list.iter().map(|target| target.id.target.clone()).collect::<Vec<_>>();
+            let (targets, poolers) = (names(&cluster.targets), names(&cluster.poolers));
+            serde_json::json!({ "name": cluster.name, "targets": targets, "poolers": poolers })
         });
         serde_json::json!({
             "ok": true,
@@ -201,7 +232,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let located = Located { layers: &layers, root: &root, expansions: &expansions };
     let written: Written =
         Value::from(root.clone()).deserialize().map_err(|error| ConfigError::one(located.explain(error)))?;
-    let config = validate::checked(written).map_err(|findings| {
+    let config = validate::checked(written, inputs.environment).map_err(|findings| {
         ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
     })?;
     let sources = layers.iter().flat_map(Layer::sources).collect();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::rule::Verdict;
+use super::saved::move_time;
 use super::signal::Unit;
 use super::time::MonoTime;
 use super::topology::Name;
@@ -61,7 +62,7 @@ impl Severity {
 }
 
 /// An alert as readers and notifiers see it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertView {
     pub id: AlertId,
     pub severity: Severity,
@@ -78,6 +79,16 @@ pub struct AlertView {
     /// The condition as written, for example `replay_lag_seconds > 5s`.
     pub condition: String,
     pub unit: Unit,
+}
+
+impl AlertView {
+    /// Its instants on a clock that shows `nanos` more.
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        for time in [Some(&mut self.active_at), self.fired_at.as_mut(), self.resolved_at.as_mut()].into_iter().flatten()
+        {
+            move_time(time, nanos);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -138,6 +149,19 @@ impl AlertState {
                     Self::Inactive
                 } else {
                     Self::Firing { active_at, fired_at, clear_since: Some(clear_since) }
+                }
+            }
+        }
+    }
+
+    /// Its instants on a clock that shows `nanos` more.
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        match self {
+            Self::Inactive => {}
+            Self::Pending { active_at } => move_time(active_at, nanos),
+            Self::Firing { active_at, fired_at, clear_since } => {
+                for time in [Some(active_at), Some(fired_at), clear_since.as_mut()].into_iter().flatten() {
+                    move_time(time, nanos);
                 }
             }
         }

@@ -3,15 +3,20 @@
 //! Only what is not quiet is remembered. A subject that no rule breaches costs a reading and a comparison at each
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
+mod keep;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
 use super::ledger::{Delivery, Due, Episode, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
+use super::saved::move_time;
 use super::signal::{Coverage, Read, Value};
-use super::snapshot::{ClusterView, TargetView};
+use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::Tally;
 use super::time::MonoTime;
 use super::topology::Name;
@@ -60,18 +65,30 @@ struct Alert {
     round: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Resolved {
+/// A life that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resolved {
     episode: Episode,
     active_at: MonoTime,
     fired_at: MonoTime,
     resolved_at: MonoTime,
 }
 
+impl Resolved {
+    /// Its instants on a clock that shows `nanos` more.
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        for time in [&mut self.active_at, &mut self.fired_at, &mut self.resolved_at] {
+            move_time(time, nanos);
+        }
+    }
+}
+
 /// What all steps of one rule at one place have in common.
 struct Judgement<'a> {
     rule: &'a Rule,
     place: &'a ClusterView,
+    /// The target's name, or the pooler's.
+    name: Option<&'a Name>,
     target: Option<&'a TargetView>,
     poll_interval: Duration,
     round: u64,
@@ -97,8 +114,16 @@ impl Alerting {
         let (round, poll_interval) = (self.round, self.poll_interval);
         for watch in &mut self.rules {
             for cluster in clusters.iter().filter(|cluster| watch.rule.selects_cluster(cluster)) {
-                let judgement =
-                    Judgement { rule: &watch.rule, place: cluster, target: None, poll_interval, round, now, wall };
+                let judgement = Judgement {
+                    rule: &watch.rule,
+                    place: cluster,
+                    name: None,
+                    target: None,
+                    poll_interval,
+                    round,
+                    now,
+                    wall,
+                };
                 match watch.rule.condition.signal.read {
                     Read::Cluster(read) => {
                         judgement
@@ -107,10 +132,19 @@ impl Alerting {
                     Read::Target(read) => {
                         for target in &cluster.targets {
                             let selected = watch.rule.selects(target);
-                            let judgement = Judgement { target: Some(target), ..judgement };
+                            let name = Some(&target.id.target);
+                            let judgement = Judgement { name, target: Some(target), ..judgement };
                             judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
                                 read(cluster, target, now, emit)
                             });
+                        }
+                    }
+                    Read::Pooler(read) => {
+                        for pooler in &cluster.poolers {
+                            let selected = watch.rule.selects_name(&pooler.id.target);
+                            let judgement = Judgement { name: Some(&pooler.id.target), ..judgement };
+                            judgement
+                                .run(&mut watch.alerts, &mut self.ledger, selected, |emit| read(pooler, now, emit));
                         }
                     }
                 }
@@ -175,10 +209,10 @@ impl Alerting {
         {
             alert = current;
         }
-        let target = clusters
-            .iter()
-            .find(|cluster| cluster.name == alert.id.cluster)
-            .and_then(|cluster| cluster.target(alert.id.target.as_ref()?.as_str()));
+        let cluster = clusters.iter().find(|cluster| cluster.name == alert.id.cluster);
+        let name = alert.id.target.as_ref().map(Name::as_str);
+        let target = cluster.and_then(|cluster| cluster.target(name?));
+        let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
         Notice {
             notifier: due.notifier,
@@ -187,7 +221,10 @@ impl Alerting {
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
             role: target.and_then(|target| target.last_role()),
-            details: watch.map_or_else(Vec::new, |watch| details(&watch.rule, target.map(|target| &**target), now)),
+            details: watch.map_or_else(Vec::new, |watch| match pooler {
+                Some(pooler) => pooler_details(&watch.rule, pooler, now),
+                None => details(&watch.rule, target.map(|target| &**target), now),
+            }),
             alert,
             attempt: due.attempt,
         }
@@ -266,7 +303,7 @@ impl Judgement<'_> {
     }
 
     fn place(&self) -> Place {
-        Place { cluster: self.place.name.clone(), target: self.target.map(|target| target.id.target.clone()) }
+        Place { cluster: self.place.name.clone(), target: self.name.cloned() }
     }
 
     fn begin(&self, labels: &[&str], verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) -> Alert {
@@ -427,6 +464,23 @@ fn held_by(signal: &str, target: &TargetView, now: MonoTime) -> Vec<(&'static st
         details.push(("session_state", holder.state.clone()));
         details
     })
+}
+
+/// The same of a pooler's.
+fn pooler_details(rule: &Rule, pooler: &PoolerView, now: MonoTime) -> Vec<(String, String)> {
+    let mut details = details(rule, None, now);
+    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
+    if let Some(failing) = &pooler.failing {
+        add("error", failing.failure.to_string());
+        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
+    }
+    if let Some(answer) = pooler.fresh(now) {
+        add("clients_waiting", answer.facts.waiting().0.to_string());
+        if let Some(version) = &answer.facts.version {
+            add("pooler", version.clone());
+        }
+    }
+    details
 }
 
 #[cfg(test)]

@@ -4,17 +4,22 @@
 //! wait and cannot fail. Readers never see the fleet; they get a [`Snapshot`], which shares with the fleet whatever did
 //! not change, so that the cost of one poll does not grow with the number of targets.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::alert::AlertId;
 use super::alerting::Alerting;
-use super::lag::LagTracker;
+use super::lag::{LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, Positions, WalSender};
+use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
+use super::saved::{Saved, SavedAlert};
 use super::sessions::SessionTracker;
-use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
+use super::snapshot::{
+    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
+};
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::{Name, TargetId};
@@ -27,6 +32,8 @@ pub enum Event {
     Polled(Observation),
     /// A slow poll ended.
     Surveyed(Survey),
+    /// A poll of a connection pooler ended.
+    Pooled(PoolerObservation),
     /// An attempt to tell a notifier ended.
     Delivered(Delivery),
     /// Time has passed: what depends on it alone is brought up to date.
@@ -42,6 +49,8 @@ pub struct FleetSpec {
     pub stale_after: Duration,
     /// Slow facts older than this are unknown.
     pub survey_stale_after: Duration,
+    /// What a pooler said is unknown when older than this.
+    pub pooler_stale_after: Duration,
     pub rules: Vec<Rule>,
     pub notifiers: Vec<Name>,
 }
@@ -50,6 +59,7 @@ pub struct FleetSpec {
 pub struct ClusterSpec {
     pub name: Name,
     pub targets: Vec<Name>,
+    pub poolers: Vec<Name>,
 }
 
 /// Everything watched: owned by one task, changed by [`Fleet::apply`] alone.
@@ -66,13 +76,14 @@ struct Cluster {
     lag: LagTracker,
     /// One for each target, in the order of the view.
     sessions: Vec<SessionTracker>,
+    /// One for each pooler, in the order of the view.
+    poolers: Vec<PoolerTracker>,
     view: Arc<ClusterView>,
 }
 
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
-        let clusters: Vec<Cluster> =
-            spec.clusters.iter().map(|cluster| Cluster::new(cluster, spec.poll_interval, spec.stale_after)).collect();
+        let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
@@ -94,6 +105,12 @@ impl Fleet {
                 let stale_after = self.survey_stale_after;
                 if let Some(cluster) = self.cluster_mut(&survey.target) {
                     cluster.surveyed(survey, stale_after);
+                }
+                Vec::new()
+            }
+            Event::Pooled(observation) => {
+                if let Some(cluster) = self.cluster_mut(&observation.pooler) {
+                    cluster.pooled(observation);
                 }
                 Vec::new()
             }
@@ -119,6 +136,31 @@ impl Fleet {
         }
     }
 
+    /// What alerts and notifiers must have kept over a restart. Asked after [`Fleet::apply`] and before its notices leave.
+    pub fn saved_alerts(&self) -> BTreeMap<AlertId, SavedAlert> {
+        self.alerting.saved()
+    }
+
+    /// The history of each cluster's WAL, by which a restart keeps the lag exact.
+    pub fn saved_lags(&self) -> BTreeMap<Name, SavedLag> {
+        let lags = self.clusters.iter().filter_map(|cluster| Some((cluster.view.name.clone(), cluster.lag.saved()?)));
+        lags.collect()
+    }
+
+    /// Takes up what was kept, before anything else happens.
+    pub fn restore(&mut self, saved: Saved, now: MonoTime) {
+        self.alerting.restore(saved.alerts, now);
+        for (name, lag) in saved.lags {
+            if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
+                cluster.lag.restore(lag);
+                Arc::make_mut(&mut cluster.view).primary = cluster.lag.primary().cloned();
+            }
+        }
+        for cluster in &mut self.clusters {
+            Arc::make_mut(&mut cluster.view).alerts = self.alerting.views(&cluster.view.name);
+        }
+    }
+
     /// What readers get.
     pub fn snapshot(&self, now: MonoTime, wall: SystemTime) -> Snapshot {
         Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
@@ -139,20 +181,19 @@ impl Fleet {
 }
 
 impl Cluster {
-    fn new(spec: &ClusterSpec, poll_interval: Duration, stale_after: Duration) -> Self {
-        let targets = spec
-            .targets
-            .iter()
-            .map(|target| TargetId { cluster: spec.name.clone(), target: target.clone() })
-            .map(|id| Arc::new(TargetView::new(id, stale_after)))
-            .collect();
+    fn new(spec: &ClusterSpec, fleet: &FleetSpec) -> Self {
+        let id = |name: &Name| TargetId { cluster: spec.name.clone(), target: name.clone() };
+        let target = |name| Arc::new(TargetView::new(id(name), fleet.stale_after));
+        let pooler = |name| Arc::new(PoolerView::new(id(name), fleet.pooler_stale_after));
         Self {
-            lag: LagTracker::new(poll_interval),
+            lag: LagTracker::new(fleet.poll_interval),
+            poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
             sessions: spec.targets.iter().map(|_| SessionTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
-                targets,
+                targets: spec.targets.iter().map(target).collect(),
+                poolers: spec.poolers.iter().map(pooler).collect(),
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
             }),
@@ -206,6 +247,21 @@ impl Cluster {
                     Some(SurveyView { answered_at: survey.answered_at, facts: Arc::new(facts), stale_after });
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
+        }
+    }
+
+    fn pooled(&mut self, observation: PoolerObservation) {
+        let name = &observation.pooler.target;
+        let Some(position) = self.view.poolers.iter().position(|pooler| pooler.id.target == *name) else { return };
+        let pooler = Arc::make_mut(&mut Arc::make_mut(&mut self.view).poolers[position]);
+        match observation.outcome {
+            Ok(facts) => {
+                let counters = self.poolers[position].observe(&facts.totals).into();
+                let facts = Arc::new(facts.bounded());
+                pooler.failing = None;
+                pooler.answer = Some(PoolerAnswer { answered_at: observation.answered_at, facts, counters });
+            }
+            Err(failure) => fail(&mut pooler.failing, failure, observation.answered_at),
         }
     }
 

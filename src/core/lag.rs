@@ -60,6 +60,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use self::primary::{Primary, PrimaryAnswer};
 use self::server::{LastAnswer, Polled, Server, Standing, Stream};
 use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
@@ -146,6 +148,20 @@ impl LagTracker {
     /// When the primary's WAL reached each position.
     pub fn history(&self) -> &WalClock {
         &self.history
+    }
+
+    /// What is to be kept over a restart. `None` while no primary has answered.
+    pub fn saved(&self) -> Option<SavedLag> {
+        Some(SavedLag { history: self.history.clone(), primary: self.primary.clone()? })
+    }
+
+    /// Takes up what was kept: by the same clock, before anything was observed.
+    pub fn restore(&mut self, saved: SavedLag) {
+        self.history = saved.history;
+        let mut primary = saved.primary;
+        // It has not been heard since.
+        primary.is_lost = true;
+        self.primary = Some(primary);
     }
 
     /// The target is no longer watched. What it told as a primary stays true.
@@ -257,6 +273,13 @@ impl LagTracker {
         }
         server.last_answer = Some(LastAnswer { identity: Arc::clone(&positions.identity), standing: Some(standing) });
     }
+}
+
+/// The history of a primary's WAL, and what is known of that primary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedLag {
+    history: WalClock,
+    primary: Primary,
 }
 
 /// An instant of the monitor's clock in seconds: where server stamps and fractions of brackets are computed with.

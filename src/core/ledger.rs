@@ -147,6 +147,16 @@ pub struct Told {
     pub is_sure: bool,
 }
 
+/// What notifiers were told of one alert, to be kept over a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedAccount {
+    /// As of its last transition.
+    pub alert: AlertView,
+    pub episode: Episode,
+    /// By notifier. An attempt under way counts as one that may have been heard.
+    pub told: BTreeMap<Name, Told>,
+}
+
 /// What is owed to all notifiers.
 #[derive(Debug)]
 pub struct Ledger {
@@ -214,6 +224,23 @@ impl Ledger {
             line.attempts = 0;
             line.next_at = now;
         }
+    }
+
+    /// What is to be kept over a restart. Asked after [`Ledger::due`] and before its notices leave, it knows of them.
+    pub fn saved(&self) -> impl Iterator<Item = (&AlertId, SavedAccount)> {
+        self.accounts.iter().map(|(id, account)| {
+            let told = self.notifiers.iter().zip(&account.lines);
+            let told = told.filter_map(|(notifier, line)| Some((notifier.clone(), line.may_have_heard()?))).collect();
+            (id, SavedAccount { alert: account.alert.clone(), episode: account.episode, told })
+        })
+    }
+
+    /// Takes up what was kept. A notifier that is new has heard nothing.
+    pub fn restore(&mut self, id: AlertId, saved: SavedAccount, now: MonoTime) {
+        let line = |notifier| Line { told: saved.told.get(notifier).copied(), attempts: 0, next_at: now, handed: None };
+        let lines = self.notifiers.iter().map(line).collect();
+        self.accounts.insert(id, Account { alert: saved.alert, episode: saved.episode, lines });
+        self.drop_settled();
     }
 
     /// Hands out what is to be told now: the severest first, firing before resolved, the oldest first.
@@ -293,6 +320,16 @@ fn is_due(told: Option<Told>, phase: Phase, episode: Episode) -> bool {
 impl Line {
     fn is_open(&self) -> bool {
         self.handed.as_ref().is_some_and(|handed| handed.is_open)
+    }
+
+    /// What it has heard, and what it may have heard if no answer ever comes.
+    fn may_have_heard(&self) -> Option<Told> {
+        match &self.handed {
+            Some(handed) if handed.is_open && handed.told.phase == Phase::Firing => {
+                Some(Told { is_sure: false, ..handed.told })
+            }
+            _ => self.told,
+        }
     }
 
     fn take_for_lost(&mut self, now: MonoTime) {

@@ -10,6 +10,7 @@
 
 mod cluster;
 mod lag;
+mod pooler;
 mod row;
 mod sessions;
 mod slots;
@@ -21,13 +22,16 @@ use std::sync::LazyLock;
 pub use sessions::used_ratio;
 pub use target::lacking;
 
+use serde::{Deserialize, Serialize};
+
 use super::shown::Shown;
-use super::snapshot::{ClusterView, TargetView};
+use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
-pub static SIGNALS: LazyLock<Vec<Signal>> =
-    LazyLock::new(|| [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat());
+pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS, pooler::ROWS].concat()
+});
 
 /// One number that pgvigil can state.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +60,8 @@ pub enum Read {
     Cluster(fn(&ClusterView, MonoTime, Emit<'_>) -> Coverage),
     /// Stated per target.
     Target(fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage),
+    /// Stated per connection pooler, whose name stands in the label `target`.
+    Pooler(fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage),
 }
 
 /// Takes the values of the labels, in the order of [`Signal::labels`], and the value. Never called twice with the same
@@ -105,7 +111,8 @@ impl Kind {
 }
 
 /// What a signal counts, which decides how a threshold is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Written `5s`, `1m 30s`.
     Seconds,

@@ -167,7 +167,16 @@ fn readyz(ask: &Ask<'_>) -> Reply {
 }
 
 fn healthz(ask: &Ask<'_>) -> Reply {
-    ask.without_parameters(|| ask.overall(&overall::of_all(&ask.snapshot, ask.now)))
+    ask.without_parameters(|| {
+        let mut verdict = overall::of_all(&ask.snapshot, ask.now);
+        if ask.state.metrics.is_store_failing() {
+            verdict.add(
+                overall::Overall::Degraded,
+                "the store cannot be written: a restart would forget what was told".to_owned(),
+            );
+        }
+        ask.overall(&verdict)
+    })
 }
 
 fn healthz_cluster(ask: &Ask<'_>) -> Reply {

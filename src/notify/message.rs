@@ -316,7 +316,7 @@ fn cut(mut text: String, limit: usize) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;

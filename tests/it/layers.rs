@@ -51,6 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["collect/", "demo/"]),
     ("tokio_postgres_rustls", &["collect/"]),
     ("rustls", &["collect/"]),
+    ("x509_cert", &["collect/"]),
     ("aws_config", &["notify/sns.rs", "aws/"]),
     ("aws_sdk_sns", &["notify/sns.rs", "aws/"]),
     ("axum", &["http/"]),
@@ -61,6 +62,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("figment", &["config.rs", "config/"]),
     ("clap", &["main.rs", "cli.rs", "cli/"]),
     ("sd_notify", &["app.rs"]),
+    ("rusqlite", &["store.rs"]),
 ];
 
 /// What a part may import of this crate besides `core`, `clock` and itself.
@@ -69,7 +71,8 @@ const PARTS: &[(&str, &[&str])] = &[
     ("notify", &["self_metrics"]),
     ("http", &["self_metrics"]),
     ("export", &["self_metrics"]),
-    ("engine", &["self_metrics"]),
+    ("engine", &["self_metrics", "store"]),
+    ("store", &[]),
     ("aws", &[]),
     ("demo", &[]),
     ("clock", &[]),

@@ -8,6 +8,7 @@ use crate::core::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerState, StandbyState,
     StatementsAccess,
 };
+use crate::core::pooler::PoolerFacts;
 use crate::core::rule::tests::{SIGNALS, config};
 use crate::core::rule::{OneOrMany, RuleConfig, WhenUnknown};
 use crate::core::snapshot::{Answer, Failing, SurveyView};
@@ -18,11 +19,11 @@ use crate::core::wal::{Lsn, Timeline};
 
 const POLL: Duration = Duration::from_secs(1);
 
-fn at(seconds: f64) -> MonoTime {
+pub(super) fn at(seconds: f64) -> MonoTime {
     MonoTime::from_nanos(0).plus_seconds(seconds)
 }
 
-fn wall(seconds: f64) -> SystemTime {
+pub(super) fn wall(seconds: f64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000) + Duration::from_secs_f64(seconds)
 }
 
@@ -59,7 +60,7 @@ fn server(name: &str, role: Role) -> TargetView {
     TargetView { answer: Some(answer), ..TargetView::new(TargetId::new("orders", name), Duration::from_secs(10)) }
 }
 
-fn replica(name: &str, lag: Option<LagEstimate>) -> TargetView {
+pub(super) fn replica(name: &str, lag: Option<LagEstimate>) -> TargetView {
     TargetView { lag, survey: with_slots(Some(&[])).survey, ..server(name, Role::Replica) }
 }
 
@@ -74,7 +75,7 @@ fn estimate(value: f64, lower: f64, upper: f64, certainty: Certainty) -> Option<
     Some(LagEstimate { value: Some(value), lower, upper, certainty, method })
 }
 
-fn exact(seconds: f64) -> Option<LagEstimate> {
+pub(super) fn exact(seconds: f64) -> Option<LagEstimate> {
     estimate(seconds, seconds, seconds, Certainty::Exact)
 }
 
@@ -102,9 +103,10 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
     TargetView { survey, ..server("p", Role::Primary) }
 }
 
-fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
+pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     let index = targets.iter().enumerate().map(|(place, target)| (target.id.target.clone(), place)).collect();
     vec![Arc::new(ClusterView {
+        poolers: Vec::new(),
         name: Name::new("orders"),
         primary: None,
         targets: targets.into_iter().map(Arc::new).collect(),
@@ -113,13 +115,13 @@ fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     })]
 }
 
-fn alerting(rules: &[RuleConfig]) -> Alerting {
+pub(super) fn alerting(rules: &[RuleConfig]) -> Alerting {
     let rules = Rule::parse_all(rules, SIGNALS).expect("good rules");
     Alerting::new(rules, vec![Name::new("pager")], POLL)
 }
 
 /// Judges, and takes what is due: `firing ReplicaLagging orders/r1 6`.
-fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> Vec<String> {
+pub(super) fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> Vec<String> {
     let (now, wall) = (at(second), wall(second));
     alerting.judge(clusters, now, wall);
     let notices = alerting.due(clusters, now, wall);
@@ -135,7 +137,7 @@ fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<ClusterView>]) -> 
         .collect()
 }
 
-fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
+pub(super) fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
     Delivery {
         notifier: notice.notifier.clone(),
         alert: notice.alert.id.clone(),
@@ -154,11 +156,11 @@ fn check(rules: &[RuleConfig], steps: Vec<Step<'_>>) {
     }
 }
 
-fn lagging(hold_for: Option<u64>) -> RuleConfig {
+pub(super) fn lagging(hold_for: Option<u64>) -> RuleConfig {
     RuleConfig { hold_for: hold_for.map(Duration::from_secs), ..config("Lag", "replay_lag_seconds > 5s") }
 }
 
-fn one(lag: Option<LagEstimate>) -> Vec<Arc<ClusterView>> {
+pub(super) fn one(lag: Option<LagEstimate>) -> Vec<Arc<ClusterView>> {
     cluster(vec![replica("r1", lag)])
 }
 
@@ -469,4 +471,55 @@ fn an_alert_on_connections_says_whom_to_talk_to() {
     check("connections_used_ratio", &most);
     check("connections_exhausted_in_seconds", &most);
     check("replay_lag_seconds", &[]);
+}
+
+#[test]
+fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
+    let mut watched = cluster(Vec::new());
+    let view = Arc::make_mut(&mut watched[0]);
+    view.poolers = vec![Arc::new(crate::core::fixture::pooler("orders", "pgb"))];
+    let change = |watched: &mut Vec<Arc<ClusterView>>, change: &dyn Fn(&mut PoolerView)| {
+        change(Arc::make_mut(&mut Arc::make_mut(&mut watched[0]).poolers[0]));
+    };
+    let rule = RuleConfig { hold_for: Some(Duration::ZERO), ..config("Exhausted", "pooler_longest_wait_seconds > 5s") };
+    let mut alerting = alerting(&[rule]);
+    let now = crate::core::fixture::NOW;
+    let mut told = |watched: &[Arc<ClusterView>], seconds: f64| {
+        let now = now.plus_seconds(seconds);
+        alerting.judge(watched, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+        let due = alerting.due(watched, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+        for notice in &due {
+            let delivery = Delivery {
+                notifier: notice.notifier.clone(),
+                alert: notice.alert.id.clone(),
+                dedup_key: notice.dedup_key.clone(),
+                outcome: Ok(()),
+            };
+            alerting.record(&delivery, now);
+        }
+        due
+    };
+    let fired = told(&watched, 0.0);
+    let id = &fired[0].alert.id;
+    assert_eq!(
+        (
+            fired.len(),
+            id.target.as_ref().map(Name::as_str),
+            id.labels.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+        ),
+        (1, Some("pgb"), vec!["reports", "app"])
+    );
+    assert!(fired[0].details.contains(&("clients_waiting".to_owned(), "4".to_owned())), "{:?}", fired[0].details);
+    assert!(fired[0].details.contains(&("pooler".to_owned(), "1.18.0".to_owned())), "{:?}", fired[0].details);
+
+    // Silence is not recovery; a pool that is there no more is.
+    assert!(told(&watched, 100.0).is_empty());
+    change(&mut watched, &|pooler| {
+        let answer = pooler.answer.as_mut().unwrap();
+        answer.answered_at = now.plus_seconds(101.0);
+        answer.facts = Arc::new(PoolerFacts::default());
+    });
+    let resolved = told(&watched, 101.5);
+    assert_eq!(resolved.len(), 1);
+    assert!(resolved[0].resolved_at.is_some());
 }

@@ -3,7 +3,7 @@
 use super::{Coverage, Emit, Kind, Read, Signal, Unit, Value};
 use crate::core::observation::{Positions, StandbyState};
 use crate::core::shown::Shown;
-use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 
 pub(super) const fn per_target(name: &'static str, unit: Unit, read: ReadTarget) -> Signal {
@@ -34,9 +34,25 @@ pub(super) const fn per_cluster(name: &'static str, unit: Unit, read: ReadCluste
     }
 }
 
+pub(super) const fn per_pooler(name: &'static str, unit: Unit, read: ReadPooler) -> Signal {
+    Signal {
+        name,
+        unit,
+        kind: Kind::Gauge,
+        help: "",
+        absent: "Never.",
+        source: "",
+        labels: &[],
+        read: Read::Pooler(read),
+        shown: None,
+    }
+}
+
 type ReadTarget = fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage;
 
 type ReadCluster = fn(&ClusterView, MonoTime, Emit<'_>) -> Coverage;
+
+type ReadPooler = fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage;
 
 impl Signal {
     pub(super) const fn help(mut self, help: &'static str) -> Self {
@@ -60,6 +76,7 @@ impl Signal {
     }
 
     /// Only these subjects have series.
+    #[allow(dead_code, reason = "slots are to come")]
     pub(super) const fn only(mut self, shown: fn(&TargetView) -> &Shown) -> Self {
         self.shown = Some(shown);
         self

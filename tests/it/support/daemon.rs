@@ -30,6 +30,8 @@ pub(crate) fn pgvigil() -> Command {
             command.env_remove(name);
         }
     }
+    // Daemons of tests run side by side: none may find what another kept.
+    command.env("PGVIGIL_STORE__PATH", ":memory:");
     command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
     command
 }

@@ -1,0 +1,58 @@
+//! What must outlive a restart of the daemon, as values: alerts, what notifiers have been told of them, and the history of
+//! each cluster's WAL.
+//!
+//! Instants are the machine's boot clock, which goes on while the daemon does not run. After a boot, or on another
+//! machine, alerts are moved to where they stood by the time of day ([`Saved::moved`]); a history of WAL is not worth the
+//! doubt and is left behind.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::alert::{AlertId, AlertState};
+use super::alerting::Resolved;
+use super::lag::SavedLag;
+use super::ledger::{Episode, SavedAccount};
+use super::time::MonoTime;
+use super::topology::Name;
+
+/// All of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved {
+    pub alerts: BTreeMap<AlertId, SavedAlert>,
+    /// By cluster.
+    pub lags: BTreeMap<Name, SavedLag>,
+}
+
+/// One alert that is not quiet, or was not of late, or of which somebody must still be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedAlert {
+    pub state: AlertState,
+    pub episode: Episode,
+    pub resolved: Option<Resolved>,
+    /// What notifiers have been told. `None` when there was nothing to tell.
+    pub account: Option<SavedAccount>,
+}
+
+impl Saved {
+    /// The same on a clock that shows `nanos` more than the one it was saved by.
+    #[must_use]
+    pub fn moved(mut self, nanos: i64) -> Self {
+        for alert in self.alerts.values_mut() {
+            alert.state.move_times(nanos);
+            if let Some(resolved) = &mut alert.resolved {
+                resolved.move_times(nanos);
+            }
+            if let Some(account) = &mut alert.account {
+                account.alert.move_times(nanos);
+            }
+        }
+        self.lags.clear();
+        self
+    }
+}
+
+/// Moves an instant.
+pub(super) fn move_time(time: &mut MonoTime, nanos: i64) {
+    *time = MonoTime::from_nanos(time.as_nanos().saturating_add(nanos));
+}

@@ -1,0 +1,555 @@
+//! What outlives a restart, in one SQLite file: alerts, what notifiers have been told, the history of each cluster's WAL.
+//!
+//! A thread of its own writes behind the engine, so that a slow disk holds up neither polls nor judgements. Notices go
+//! through it: each leaves for its notifier only after it is written that it may have been heard. So however the daemon
+//! ends, nothing that was due is forgotten, and who may have heard "firing" hears "resolved".
+//!
+//! When the file cannot be written, notices leave all the same: an alert that is told beats one that is kept. When it
+//! cannot be read it is put aside, and a new one begun.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tracing::{error, warn};
+
+use crate::core::alert::AlertId;
+use crate::core::lag::SavedLag;
+use crate::core::ledger::Notice;
+use crate::core::saved::{Saved, SavedAlert};
+use crate::core::time::MonoTime;
+use crate::core::topology::Name;
+
+/// The schema's version, in `PRAGMA user_version`.
+const SCHEMA: i64 = 1;
+
+const TABLES: &str = "\
+CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, mono INTEGER NOT NULL, wall INTEGER NOT NULL) STRICT;\
+CREATE TABLE alert (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;\
+CREATE TABLE lag (cluster TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+
+/// After a failure the file is opened again this much later.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// The clocks, read together.
+#[derive(Clone, Debug)]
+pub struct Clocks {
+    /// Tells boots of machines apart. Empty where there is no telling.
+    pub boot: String,
+    pub mono: MonoTime,
+    pub wall: SystemTime,
+}
+
+impl Clocks {
+    fn wall_nanos(&self) -> i64 {
+        let since = self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    }
+}
+
+/// What the engine hands over.
+#[derive(Debug)]
+struct Mail {
+    clocks: Clocks,
+    alerts: BTreeMap<AlertId, SavedAlert>,
+    lags: Option<BTreeMap<Name, SavedLag>>,
+    notices: Vec<Notice>,
+}
+
+/// Notices that may leave now, and how the writing before them went.
+#[derive(Debug)]
+pub struct Written {
+    pub notices: Vec<Notice>,
+    pub outcome: Result<(), String>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    state: Mutex<Letters>,
+    arrived: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    mail: Option<Mail>,
+    is_closed: bool,
+}
+
+/// The engine's end of the store.
+#[derive(Debug)]
+pub struct Store {
+    mailbox: Arc<Mailbox>,
+    written: mpsc::UnboundedReceiver<Written>,
+}
+
+/// The other end: writes, for as long as there is something to write.
+pub struct Writer {
+    mailbox: Arc<Mailbox>,
+    tell: mpsc::UnboundedSender<Written>,
+    file: File,
+}
+
+impl Writer {
+    /// Blocks; it wants a thread of its own.
+    pub fn run(mut self) {
+        while let Some(mail) = self.mailbox.wait() {
+            let outcome = self.file.write(&mail);
+            if self.tell.send(Written { notices: mail.notices, outcome }).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+/// `[store]`: where alerts and what was told of them are kept over a restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// A file, or `:memory:` for nothing that is kept. Not set: `state.db` in the state directory of the service manager
+    /// (`$STATE_DIRECTORY`) or of the user (`$XDG_STATE_HOME/pgvigil`, `~/.local/state/pgvigil`).
+    pub path: Option<PathBuf>,
+}
+
+impl StoreConfig {
+    /// The file. `None`: nothing is kept.
+    pub fn file(&self, variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        let variable = |name| variable(name).filter(|value| value.starts_with('/'));
+        match &self.path {
+            Some(path) if path.as_os_str() == ":memory:" => None,
+            Some(path) => Some(path.clone()),
+            None => {
+                let of_service = variable("STATE_DIRECTORY").and_then(|list| list.split(':').next().map(PathBuf::from));
+                let of_user = || variable("XDG_STATE_HOME").map(|home| PathBuf::from(home).join("pgvigil"));
+                let at_home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/state/pgvigil"));
+                Some(of_service.or_else(of_user).or_else(at_home)?.join("state.db"))
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Opens the file and reads what was kept. A file that cannot be read is put aside; one that cannot be opened now is
+    /// tried again later, and the daemon goes on with nothing kept.
+    pub fn open(path: PathBuf, clocks: &Clocks) -> (Self, Writer, Saved) {
+        let mut file = File { path, connection: None, alerts: BTreeMap::new(), retry_at: None };
+        let saved = match file.read(clocks) {
+            Ok(saved) => saved,
+            Err(Fault::Unreadable(reason)) => {
+                file.put_aside(clocks, &reason);
+                file.read(clocks).unwrap_or_else(|fault| file.give_up(&fault, clocks))
+            }
+            Err(fault) => file.give_up(&fault, clocks),
+        };
+        let mailbox = Arc::new(Mailbox::default());
+        let (tell, written) = mpsc::unbounded_channel();
+        let writer = Writer { mailbox: Arc::clone(&mailbox), tell, file };
+        (Self { mailbox, written }, writer, saved)
+    }
+
+    /// Hands over what is to be kept now, and the notices that wait for it. What is not yet written of the last time
+    /// is written with this.
+    pub fn put(
+        &self,
+        clocks: Clocks,
+        alerts: BTreeMap<AlertId, SavedAlert>,
+        lags: Option<BTreeMap<Name, SavedLag>>,
+        notices: Vec<Notice>,
+    ) {
+        let mut letters = self.mailbox.lock();
+        let mut mail = Mail { clocks, alerts, lags, notices };
+        if let Some(waiting) = letters.mail.take() {
+            mail.lags = mail.lags.or(waiting.lags);
+            mail.notices.splice(0..0, waiting.notices);
+        }
+        letters.mail = Some(mail);
+        drop(letters);
+        self.mailbox.arrived.notify_one();
+    }
+
+    /// The next notices that may leave. Pends for ever when the store has ended.
+    pub async fn written(&mut self) -> Written {
+        match self.written.recv().await {
+            Some(written) => written,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until all that was handed over is written, and ends.
+    pub async fn close(mut self) {
+        self.mailbox.lock().is_closed = true;
+        self.mailbox.arrived.notify_one();
+        while self.written.recv().await.is_some() {}
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.mailbox.lock().is_closed = true;
+        self.mailbox.arrived.notify_one();
+    }
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Letters> {
+        // Whoever panicked left whole letters behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) -> Option<Mail> {
+        let mut letters = self.lock();
+        loop {
+            if let Some(mail) = letters.mail.take() {
+                return Some(mail);
+            }
+            if letters.is_closed {
+                return None;
+            }
+            letters = self.arrived.wait(letters).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Why the file gave nothing.
+#[derive(Debug)]
+enum Fault {
+    /// It is no store of ours, or a damaged one: to be put aside.
+    Unreadable(String),
+    /// It cannot be opened, locked or written.
+    Unavailable(String),
+}
+
+impl Fault {
+    fn reason(&self) -> &str {
+        let (Self::Unreadable(reason) | Self::Unavailable(reason)) = self;
+        reason
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Unreadable(error.to_string()),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Unavailable(
+                "another process has it open; is another pgvigil using it? store.path names another file".to_owned(),
+            ),
+            _ => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// The thread's end.
+struct File {
+    path: PathBuf,
+    /// `None` while it cannot be opened.
+    connection: Option<Connection>,
+    /// What the file holds of alerts: only what differs is written.
+    alerts: BTreeMap<AlertId, SavedAlert>,
+    retry_at: Option<MonoTime>,
+}
+
+impl File {
+    fn read(&mut self, clocks: &Clocks) -> Result<Saved, Fault> {
+        let connection = open(&self.path)?;
+        let saved = read(&connection, clocks)?;
+        self.connection = Some(connection);
+        self.alerts.clone_from(&saved.alerts);
+        Ok(saved)
+    }
+
+    fn give_up(&mut self, fault: &Fault, clocks: &Clocks) -> Saved {
+        error!(
+            path = %self.path.display(), error = fault.reason(),
+            "the store cannot be used: alerts are kept in memory alone, and a restart forgets them"
+        );
+        self.retry_at = Some(clocks.mono.plus(RETRY));
+        Saved::default()
+    }
+
+    fn put_aside(&mut self, clocks: &Clocks, reason: &str) {
+        let seconds = clocks.wall_nanos() / 1_000_000_000;
+        let aside = beside(&self.path, &format!(".bad-{seconds}"));
+        let moved = fs::rename(&self.path, &aside);
+        for suffix in ["-wal", "-shm"] {
+            // They need not be there.
+            let _ = fs::rename(beside(&self.path, suffix), beside(&aside, suffix));
+        }
+        match moved {
+            Ok(()) => error!(
+                path = %self.path.display(), aside = %aside.display(), error = reason,
+                "the store cannot be read: it is put aside, and a new one begun; alerts told before may be told again"
+            ),
+            Err(error) => warn!(path = %self.path.display(), %error, "the store cannot be put aside"),
+        }
+    }
+
+    fn write(&mut self, mail: &Mail) -> Result<(), String> {
+        if self.connection.is_none() {
+            if self.retry_at.is_some_and(|at| mail.clocks.mono < at) {
+                return Err("the store cannot be opened".to_owned());
+            }
+            // What the file holds is older than what is known here.
+            if let Err(fault) = self.read(&mail.clocks) {
+                self.retry_at = Some(mail.clocks.mono.plus(RETRY));
+                return Err(fault.reason().to_owned());
+            }
+        }
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let written = connection.transaction().and_then(|transaction| {
+            write(&transaction, mail, &self.alerts)?;
+            transaction.commit()
+        });
+        match written {
+            Ok(()) => {
+                self.alerts.clone_from(&mail.alerts);
+                Ok(())
+            }
+            Err(error) => {
+                let reason = Fault::from(error).reason().to_owned();
+                // Whatever it is, a fresh look at the file is better than going on with this one.
+                self.connection = None;
+                self.retry_at = Some(mail.clocks.mono.plus(RETRY));
+                Err(reason)
+            }
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn open(path: &Path) -> Result<Connection, Fault> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory)
+            .map_err(|error| Fault::Unavailable(format!("cannot make {}: {error}", directory.display())))?;
+    }
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_millis(500))?;
+    // One daemon, one file: two that tell from one ledger would each believe that the other's word was its own.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match version {
+        SCHEMA => {}
+        0 => {
+            connection.execute_batch(&format!("BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT"))?;
+        }
+        newer => {
+            return Err(Fault::Unreadable(format!("it was written by another version of pgvigil (schema {newer})")));
+        }
+    }
+    Ok(connection)
+}
+
+fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
+    let mut saved = Saved { alerts: rows(connection, "SELECT id, body FROM alert")?, lags: BTreeMap::new() };
+    let clock = "SELECT boot, mono, wall FROM clock";
+    let then = connection
+        .query_row(clock, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
+        .optional()?;
+    match then {
+        Some((boot, _, _)) if boot == clocks.boot && !boot.is_empty() => {
+            saved.lags = rows(connection, "SELECT cluster, body FROM lag")?;
+            Ok(saved)
+        }
+        Some((_, mono, wall)) => {
+            let elapsed = clocks.wall_nanos().saturating_sub(wall).max(0);
+            Ok(saved.moved(clocks.mono.as_nanos().saturating_sub(mono).saturating_sub(elapsed)))
+        }
+        None => Ok(saved),
+    }
+}
+
+fn rows<K: DeserializeOwned + Ord, V: DeserializeOwned>(
+    connection: &Connection,
+    sql: &str,
+) -> Result<BTreeMap<K, V>, Fault> {
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let unreadable = |error: serde_json::Error| Fault::Unreadable(error.to_string());
+    let mut read = BTreeMap::new();
+    for row in rows {
+        let (key, value) = row?;
+        read.insert(serde_json::from_str(&key).map_err(unreadable)?, serde_json::from_str(&value).map_err(unreadable)?);
+    }
+    Ok(read)
+}
+
+/// Writes what differs from `before`, and the clocks by which it is to be read.
+fn write(transaction: &Transaction<'_>, mail: &Mail, before: &BTreeMap<AlertId, SavedAlert>) -> rusqlite::Result<()> {
+    for id in before.keys().filter(|id| !mail.alerts.contains_key(id)) {
+        transaction.execute("DELETE FROM alert WHERE id = ?1", [json(id)?])?;
+    }
+    for (id, alert) in mail.alerts.iter().filter(|(id, alert)| before.get(id) != Some(alert)) {
+        transaction.execute("INSERT OR REPLACE INTO alert VALUES (?1, ?2)", [json(id)?, json(alert)?])?;
+    }
+    if let Some(lags) = &mail.lags {
+        transaction.execute("DELETE FROM lag", [])?;
+        for (cluster, lag) in lags {
+            transaction.execute("INSERT INTO lag VALUES (?1, ?2)", [json(cluster)?, json(lag)?])?;
+        }
+    }
+    let Clocks { boot, mono, .. } = &mail.clocks;
+    transaction.execute(
+        "INSERT OR REPLACE INTO clock VALUES (1, ?1, ?2, ?3)",
+        (boot, mono.as_nanos(), mail.clocks.wall_nanos()),
+    )?;
+    Ok(())
+}
+
+fn json(value: &impl Serialize) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::alert::AlertState;
+    use crate::core::ledger::Episode;
+
+    fn clocks(boot: &str, mono: i64, wall: u64) -> Clocks {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(wall);
+        Clocks { boot: boot.to_owned(), mono: MonoTime::from_nanos(mono * 1_000_000_000), wall }
+    }
+
+    fn pending(name: &str, second: i64) -> (AlertId, SavedAlert) {
+        let id = AlertId { rule: Name::new(name), cluster: Name::new("orders"), target: None, labels: vec![] };
+        let state = AlertState::Pending { active_at: MonoTime::from_nanos(second * 1_000_000_000) };
+        let episode = Episode::begin(SystemTime::UNIX_EPOCH, None);
+        (id, SavedAlert { state, episode, resolved: None, account: None })
+    }
+
+    fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
+        Mail { clocks, alerts, lags: None, notices: Vec::new() }
+    }
+
+    fn file(path: &Path) -> File {
+        File { path: path.to_owned(), connection: None, alerts: BTreeMap::new(), retry_at: None }
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_what_is_gone_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("made/on/the/way/state.db");
+        let clocks = clocks("b", 10, 100);
+        let mut writing = file(&path);
+        assert_eq!(writing.read(&clocks).unwrap(), Saved::default());
+        let both = BTreeMap::from([pending("A", 1), pending("B", 2)]);
+        writing.write(&mail(clocks.clone(), both.clone())).unwrap();
+        let one = BTreeMap::from([pending("B", 2)]);
+        writing.write(&mail(clocks.clone(), one.clone())).unwrap();
+        drop(writing);
+        assert_eq!(file(&path).read(&clocks).unwrap().alerts, one);
+    }
+
+    #[test]
+    fn after_a_boot_instants_are_moved_by_the_time_of_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut writing = file(&path);
+        writing.read(&clocks("one", 1000, 5000)).unwrap();
+        writing.write(&mail(clocks("one", 1000, 5000), BTreeMap::from([pending("A", 990)]))).unwrap();
+        drop(writing);
+        // Ten seconds before it was written, which was a minute ago.
+        let read = file(&path).read(&clocks("two", 30, 5060)).unwrap();
+        assert_eq!(read.alerts, BTreeMap::from([pending("A", 30 - 60 - 10)]));
+    }
+
+    #[test]
+    fn a_file_that_is_none_of_ours_is_put_aside_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        fs::write(&path, "these are my notes, please do not lose them; ".repeat(100)).unwrap();
+        let (store, writer, saved) = Store::open(path.clone(), &clocks("b", 1, 777));
+        assert_eq!(saved, Saved::default());
+        drop((store, writer));
+        let aside = fs::read_to_string(dir.path().join("state.db.bad-777")).unwrap();
+        assert!(aside.starts_with("these are my notes"));
+        assert_eq!(file(&path).read(&clocks("b", 2, 778)).unwrap(), Saved::default());
+    }
+
+    #[test]
+    fn of_a_newer_schema_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        drop(Store::open(path, &clocks("b", 1, 777)));
+        let version: i64 = Connection::open(dir.path().join("state.db.bad-777"))
+            .unwrap()
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn a_file_that_another_has_open_is_tried_again_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut first = file(&path);
+        first.read(&clocks("b", 1, 1)).unwrap();
+        let mut second = file(&path);
+        let fault = second.read(&clocks("b", 1, 1)).unwrap_err();
+        assert!(fault.reason().contains("another pgvigil"), "{fault:?}");
+        let saved = second.give_up(&fault, &clocks("b", 1, 1));
+        assert_eq!(saved, Saved::default());
+        let alerts = BTreeMap::from([pending("A", 1)]);
+        assert!(second.write(&mail(clocks("b", 2, 2), alerts.clone())).is_err());
+        drop(first);
+        assert!(second.write(&mail(clocks("b", 30, 30), alerts.clone())).is_err(), "too soon");
+        second.write(&mail(clocks("b", 31, 31), alerts.clone())).unwrap();
+        drop(second);
+        assert_eq!(file(&path).read(&clocks("b", 32, 32)).unwrap().alerts, alerts);
+    }
+
+    #[tokio::test]
+    async fn notices_come_back_once_all_is_written_even_when_it_cannot_be() {
+        // A directory cannot be opened as a file.
+        let dir = tempfile::tempdir().unwrap();
+        for (path, is_written) in [(dir.path().join("state.db"), true), (dir.path().to_owned(), false)] {
+            let (mut store, writer, _) = Store::open(path, &clocks("b", 1, 1));
+            let thread = std::thread::spawn(|| writer.run());
+            for second in 2..4 {
+                let notices = vec![crate::notify::message::tests::firing()];
+                store.put(clocks("b", second, 1), BTreeMap::new(), None, notices);
+            }
+            let mut n_notices = 0;
+            while n_notices < 2 {
+                let written = store.written().await;
+                assert_eq!(written.outcome.is_ok(), is_written);
+                n_notices += written.notices.len();
+            }
+            store.close().await;
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_file_is_where_state_is_kept() {
+        let at = |path: Option<&str>, variables: &[(&str, &str)]| {
+            let config = StoreConfig { path: path.map(PathBuf::from) };
+            let value = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
+            config.file(value).map(|path| path.to_str().unwrap().to_owned())
+        };
+        let home = ("HOME", "/home/me");
+        for (path, variables, expect) in [
+            (Some(":memory:"), &[home][..], None),
+            (Some("x.db"), &[home], Some("x.db")),
+            (None, &[], None),
+            (None, &[("HOME", "")], None),
+            (None, &[home], Some("/home/me/.local/state/pgvigil/state.db")),
+            (None, &[home, ("XDG_STATE_HOME", "/s")], Some("/s/pgvigil/state.db")),
+            (None, &[home, ("STATE_DIRECTORY", "/var/lib/pgvigil:/other")], Some("/var/lib/pgvigil/state.db")),
+        ] {
+            assert_eq!(at(path, variables).as_deref(), expect, "{path:?} {variables:?}");
+        }
+    }
+}
