@@ -277,7 +277,7 @@ impl App {
                 .iter()
                 .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
                 .collect();
-            let statements = config.statements.enabled;
+            let statements = config.statements;
             let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
             self.spawn_polling(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
             for target in targets {

@@ -92,7 +92,7 @@ fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> Future
             .iter()
             .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) });
         let (beat, targets) =
-            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements.enabled, &trust);
+            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements, &trust);
         for pooler in &cluster.poolers {
             let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
             let task = collect::pooler(0, id, conninfo, &config.poll, &trust);

@@ -170,7 +170,10 @@ fn grants(patient: Patient<'_>, findings: &mut Vec<Finding>) {
 
 /// What a role without `pg_monitor` does not see.
 fn unseen(positions: Option<&Positions>) -> String {
-    let mut unseen = vec!["sessions by state", "statements of other roles"];
+    let mut unseen = vec![
+        "what sessions of other roles do: their state, client address, transactions, idle time and waits for locks",
+        "statements of other roles",
+    ];
     if positions.is_some_and(|positions| positions.role() == Role::Primary || !positions.senders.is_empty()) {
         unseen.insert(0, "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags");
     }

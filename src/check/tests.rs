@@ -83,7 +83,7 @@ pub(super) fn standby(identity: Identity) -> Positions {
 pub(super) fn survey(n_slots: usize) -> SurveyFacts {
     let slot = Slot { name: "s".to_owned(), slot_type: "physical", active: true, ..Slot::default() };
     SurveyFacts {
-        sessions: Some(Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 }),
+        sessions: Some(Sessions { max_connections: 100, reserved_connections: 3, ..Sessions::default() }),
         slots: Some(vec![slot; n_slots]),
         apply_delay_seconds: Some(0.0),
         ..SurveyFacts::default()
@@ -136,7 +136,7 @@ orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok             ok  
 orders   db-2    yes      replica  15.18    PostgreSQL  yes  no pg_monitor  no pg_stat_statements      1
 
 orders/db-2: warning: role \"watch er\" does not have pg_monitor
-  not measured: sessions by state; statements of other roles
+  not measured: what sessions of other roles do: their state, client address, transactions, idle time and waits for locks; statements of other roles
   run on its primary, db-1:
     GRANT pg_monitor TO \"watch er\";
 
@@ -235,7 +235,7 @@ fn the_json_form_keeps_its_names() {
                     "findings": [{
                         "severity": "warning",
                         "problem": "role \"watch er\" does not have pg_monitor",
-                        "why": "not measured: each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; sessions by state; statements of other roles",
+                        "why": "not measured: each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; what sessions of other roles do: their state, client address, transactions, idle time and waits for locks; statements of other roles",
                         "sql": ["GRANT pg_monitor TO \"watch er\";"],
                         "run_on": "db-1",
                     }],

@@ -1,5 +1,6 @@
 //! The conversation with one server: its session, and what has been learned that need not be asked again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::queries::doctor;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
 use super::queries::replay_wait;
-use super::queries::survey::{self, Topic};
+use super::queries::survey::{self, Topic, Wanted};
 use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
 use super::session::{Limits, Session, SettingsBy};
 use super::tls::Trust;
@@ -193,7 +194,7 @@ impl Dialog {
     ///
     /// # Errors
     /// Nothing was answered.
-    pub(crate) async fn survey(&mut self, statements: bool) -> Result<Answered<SurveyFacts>, PollFailure> {
+    pub(crate) async fn survey(&mut self, wanted: Wanted<'_>) -> Result<Answered<SurveyFacts>, PollFailure> {
         let began = clock::now();
         self.topics_refused.retain(|(_, _, at)| began.duration_since(*at) < REFUSAL_AGE);
         let is_old = |about: &About| began.duration_since(about.asked_at) > IDENTITY_AGE;
@@ -215,10 +216,10 @@ impl Dialog {
         let asked_at = clock::now();
         let mut n_answered = 0;
         for _ in 0..MAX_ROUNDS {
-            let answers = self.ask_topics(&mut topics, statements, began).await;
+            let answers = self.ask_topics(&mut topics, wanted, began).await;
             let mut again = Vec::new();
             for (topic, answer) in topics.into_iter().zip(answers) {
-                match answer.and_then(|messages| self.read_topic(topic, statements, &messages, &mut facts)) {
+                match answer.and_then(|messages| self.read_topic(topic, wanted, &messages, &mut facts)) {
                     Ok(()) => n_answered += 1,
                     Err(failure) if self.leave_out(&failure) => again.push(topic),
                     Err(failure) => {
@@ -239,7 +240,27 @@ impl Dialog {
         {
             return Err(failure.clone());
         }
+        let databases = facts.databases.take();
+        if let Some(sessions) = &mut facts.sessions {
+            sessions.name_databases(databases.as_deref());
+        }
         Ok(Answered { facts, asked_at, answered_at: clock::now() })
+    }
+
+    /// What may be shown of the texts of these statements, by queryid. To be asked when [`Dialog::survey`] was.
+    ///
+    /// # Errors
+    /// As for a survey, or it takes longer than half of what a poll may take: the texts are a file as large as the disk allows.
+    pub(crate) async fn statement_texts(
+        &mut self,
+        wanted: Wanted<'_>,
+        queryids: &[i64],
+    ) -> Result<HashMap<i64, Arc<str>>, PollFailure> {
+        let sql = self.context(wanted).and_then(|context| survey::texts_sql(context, queryids, self.timeout / 2));
+        let Some(sql) = sql else { return Ok(HashMap::new()) };
+        let answer = tokio::time::timeout(self.timeout, self.ask("asking for the texts of statements", &sql)).await;
+        let messages = self.within_limit(answer)?;
+        survey::decode_texts(&by_statement(&messages, "pg_stat_statements")?)
     }
 
     /// How the server is set up. To be asked when [`Dialog::positions`] was.
@@ -282,10 +303,10 @@ impl Dialog {
     async fn ask_topics(
         &mut self,
         topics: &mut Vec<&'static Topic>,
-        statements: bool,
+        wanted: Wanted<'_>,
         began: MonoTime,
     ) -> Vec<Result<Vec<SimpleQueryMessage>, PollFailure>> {
-        let Some(context) = self.context(statements) else {
+        let Some(context) = self.context(wanted) else {
             return topics.iter().map(|_| Err(no_session())).collect();
         };
         let mut questions = Vec::with_capacity(topics.len());
@@ -328,11 +349,11 @@ impl Dialog {
     fn read_topic(
         &self,
         topic: &Topic,
-        statements: bool,
+        wanted: Wanted<'_>,
         messages: &[SimpleQueryMessage],
         facts: &mut SurveyFacts,
     ) -> Result<(), PollFailure> {
-        let context = self.context(statements).ok_or_else(no_session)?;
+        let context = self.context(wanted).ok_or_else(no_session)?;
         let read = by_statement(messages, topic.name).and_then(|rows| topic.decode(context, &rows, facts));
         match &self.session {
             // A value that cannot be read is repeated in the failure.
@@ -341,9 +362,9 @@ impl Dialog {
         }
     }
 
-    fn context(&self, statements: bool) -> Option<survey::Context<'_>> {
+    fn context<'a>(&'a self, wanted: Wanted<'a>) -> Option<survey::Context<'a>> {
         let about = self.about.as_deref()?;
-        Some(survey::Context { about: &about.introduction, role: about.role, refused: self.refused, statements })
+        Some(survey::Context { about: &about.introduction, role: about.role, refused: self.refused, wanted })
     }
 
     fn note_refusal(&mut self, topic: &Topic, refusal: &PollFailure) {

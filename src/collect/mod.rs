@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error, Visitor};
 use crate::core::checkup::Checkup;
 use crate::core::observation::{Identity, PollFailure, Positions};
 use crate::core::pooler::PoolerFacts;
+use crate::core::statements::StatementTracker;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
 
@@ -19,6 +20,7 @@ use self::beat::BeatTask;
 use self::conninfo::Conninfo;
 use self::dialog::Dialog;
 use self::pooler::{Console, PoolerTask};
+use self::queries::survey::Wanted;
 use self::target::{Failures, TargetTask};
 use self::tls::Trust;
 
@@ -52,6 +54,9 @@ pub struct PollConfig {
     /// How often it is asked for sessions, slots and statements.
     #[serde(deserialize_with = "duration")]
     pub slow_interval: Duration,
+    /// A session that is idle for longer is counted by itself.
+    #[serde(deserialize_with = "duration")]
+    pub idle_limit: Duration,
     /// A sample older than this is unknown. Default: what one lost poll takes, `2 x interval + timeout`, but at least
     /// `3 x interval`.
     #[serde(deserialize_with = "optional_duration")]
@@ -67,9 +72,28 @@ impl Default for PollConfig {
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(3),
             slow_interval: Duration::from_secs(15),
+            idle_limit: Duration::from_secs(60 * 60),
             stale_after: None,
             pooler_interval: Duration::from_secs(5),
         }
+    }
+}
+
+/// `[statements]`: what is told of `pg_stat_statements`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatementsConfig {
+    /// Whether it is read at all.
+    pub enabled: bool,
+    /// How many statements of each target are told one by one; the others of their database are told as one.
+    pub top: usize,
+    /// Whether the API shows the first line of those statements, without literals.
+    pub show_text: bool,
+}
+
+impl Default for StatementsConfig {
+    fn default() -> Self {
+        Self { enabled: true, top: 10, show_text: false }
     }
 }
 
@@ -124,13 +148,13 @@ pub struct TargetSpec {
 }
 
 /// The tasks that watch one cluster: its beat, and one for each target in their order. `index` is the cluster's place
-/// among all: by it the clusters' beats are spread over the interval. `statements`: whether `pg_stat_statements` is read.
+/// among all: by it the clusters' beats are spread over the interval.
 pub fn cluster(
     index: usize,
     name: &Name,
     targets: Vec<TargetSpec>,
     poll: &PollConfig,
-    statements: bool,
+    statements: StatementsConfig,
     trust: &Arc<Trust>,
 ) -> (BeatTask, Vec<TargetTask>) {
     let (beat, seats) = beat::new(index, targets.len(), poll.interval);
@@ -141,6 +165,10 @@ pub fn cluster(
             id,
             seat,
             statements,
+            idle_limit: poll.idle_limit,
+            tracker: StatementTracker::default(),
+            texts_at: None,
+            n_surveys: 0,
             slow_interval: poll.slow_interval,
             slow_offset: target::slow_offset(index, place, poll.slow_interval),
             failures: Failures::default(),
@@ -211,7 +239,8 @@ pub async fn probe(
             Ok(_) => PollFailure::Lost { reason: "the session ended".to_owned() },
         });
     };
-    let survey = dialog.survey(statements).await.map(|answer| answer.facts);
+    let wanted = Wanted { statements, known: None, idle_limit: PollConfig::default().idle_limit };
+    let survey = dialog.survey(wanted).await.map(|answer| answer.facts);
     let checkup = dialog.checkup().await;
     Ok(Probe { identity, positions, survey, checkup })
 }

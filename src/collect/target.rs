@@ -1,20 +1,31 @@
 //! The poll loop of one target.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::StatementsConfig;
 use super::backoff;
 use super::beat::Seat;
 use super::dialog::Dialog;
+use super::queries::survey::{Known, Wanted};
 use crate::clock;
 use crate::core::fleet::Event;
 use crate::core::observation::{Observation, PollFailure, Positions};
-use crate::core::survey::Survey;
+use crate::core::statements::StatementTracker;
+use crate::core::survey::{Survey, SurveyFacts};
 use crate::core::time::MonoTime;
 use crate::core::topology::{Role, TargetId};
+
+/// To tell a text the server loads those of all its statements. It is left alone for so many times what that took: it
+/// then spends a thousandth of its time on it at most.
+const TEXTS_PAUSE: u32 = 1000;
+
+/// Texts that cannot be read are not asked for again before this.
+const TEXTS_RETRY: Duration = Duration::from_secs(60 * 60);
 
 /// Asks one target whenever its turn comes, and says what it answered.
 #[derive(Debug)]
@@ -22,7 +33,11 @@ pub struct TargetTask {
     pub(crate) id: TargetId,
     pub(crate) seat: Seat,
     pub(crate) dialog: Dialog,
-    pub(crate) statements: bool,
+    pub(crate) statements: StatementsConfig,
+    pub(crate) idle_limit: Duration,
+    pub(crate) tracker: StatementTracker,
+    /// Texts of statements are not asked for before this.
+    pub(crate) texts_at: Option<MonoTime>,
     pub(crate) slow_interval: Duration,
     /// How much later than a whole number of slow intervals after the first survey the others come: so that what starts
     /// together does not survey together for ever.
@@ -32,6 +47,7 @@ pub struct TargetTask {
     pub(crate) role: Option<Role>,
     /// When the next survey is due. `None`: at the first answer.
     pub(crate) survey_at: Option<MonoTime>,
+    pub(crate) n_surveys: u32,
 }
 
 /// Failures in a row, and how long the target is left alone for them.
@@ -74,6 +90,7 @@ impl TargetTask {
         if self.dialog.identity().is_some() && self.survey_at.is_none_or(|at| clock::now() >= at) {
             let survey = self.survey().await;
             events.send(Event::Surveyed(survey)).await?;
+            self.learn_texts().await;
         }
         Ok(())
     }
@@ -101,7 +118,15 @@ impl TargetTask {
     async fn survey(&mut self) -> Survey {
         let began = clock::now();
         self.survey_at = Some(self.next_survey(began));
-        let answer = Box::pin(self.dialog.survey(self.statements)).await;
+        // Who may not see all statements cannot tell by them which have moved.
+        let sees_all = self.dialog.identity().is_some_and(|identity| identity.reads_all_stats);
+        self.n_surveys = self.n_surveys.wrapping_add(1);
+        let known = if sees_all { Known::of(&self.tracker, self.n_surveys) } else { None };
+        let wanted = Wanted { statements: self.statements.enabled, known: known.as_ref(), idle_limit: self.idle_limit };
+        let mut answer = Box::pin(self.dialog.survey(wanted)).await;
+        if let Ok(answer) = &mut answer {
+            self.add_up(&mut answer.facts);
+        }
         let ended = clock::now();
         let (asked_at, answered_at, outcome) = match answer {
             Ok(answer) => (answer.asked_at, answer.answered_at, Ok(answer.facts)),
@@ -112,6 +137,44 @@ impl TargetTask {
             error = outcome.as_ref().err().map(tracing::field::display), "surveyed"
         );
         Survey { target: self.id.clone(), asked_at, answered_at, outcome }
+    }
+
+    /// Has the entries of `pg_stat_statements` become counters: thousands of them are not sent on.
+    fn add_up(&mut self, facts: &mut SurveyFacts) {
+        let started_at = self.dialog.identity().map(|identity| identity.started_at);
+        if let (Some(statements), Some(started_at)) = (facts.statements.take(), started_at) {
+            let counters = self.tracker.observe(&statements, started_at, self.statements.top);
+            facts.statement_counters = Some(Arc::new(counters));
+        }
+    }
+
+    /// Asks for the texts of statements that came among the top. Rarely: see [`TEXTS_PAUSE`].
+    async fn learn_texts(&mut self) {
+        if !self.statements.show_text || self.texts_at.is_some_and(|at| clock::now() < at) {
+            return;
+        }
+        let queryids = self.tracker.untold();
+        if queryids.is_empty() {
+            return;
+        }
+        let wanted = Wanted { statements: true, known: None, idle_limit: self.idle_limit };
+        let began = clock::now();
+        let answer = Box::pin(self.dialog.statement_texts(wanted, &queryids)).await;
+        let ended = clock::now();
+        let wait = match answer {
+            Ok(texts) => {
+                self.tracker.tell(&queryids, &texts);
+                ended.duration_since(began) * TEXTS_PAUSE
+            }
+            Err(failure) => {
+                debug!(
+                    cluster = %self.id.cluster, target = %self.id.target, error = %failure,
+                    "the texts of statements cannot be read: {failure}"
+                );
+                TEXTS_RETRY
+            }
+        };
+        self.texts_at = Some(ended.plus(wait));
     }
 
     /// Surveys keep their own cadence: one that comes late does not make all later ones late.

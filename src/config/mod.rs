@@ -19,8 +19,8 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use crate::collect::PollConfig;
 use crate::collect::conninfo::Conninfo;
+use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::rule::{Rule, RuleConfig};
 use crate::core::topology::{Name, TargetId};
@@ -64,22 +64,6 @@ pub struct Target {
     pub conninfo: Arc<Conninfo>,
 }
 
-/// `[statements]`: what is told of `pg_stat_statements`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StatementsConfig {
-    /// Whether it is read at all.
-    pub enabled: bool,
-    /// How many statements of each target are told one by one; the others are in their database's totals.
-    pub top: usize,
-}
-
-impl Default for StatementsConfig {
-    fn default() -> Self {
-        Self { enabled: true, top: 10 }
-    }
-}
-
 impl Config {
     /// What the core must know.
     pub fn fleet_spec(&self) -> FleetSpec {
@@ -94,7 +78,6 @@ impl Config {
             stale_after: self.poll.stale_after(),
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
-            statements_top: self.statements.top,
             rules: self.rules.clone(),
             notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
         }

@@ -18,6 +18,7 @@ use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
 use super::signal::{Coverage, Read, Value};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
+use super::survey::Tally;
 use super::time::MonoTime;
 use super::topology::Name;
 
@@ -436,6 +437,9 @@ fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(Stri
             add("apply_delay_seconds", format!("{delay:.3}"));
         }
     }
+    for (name, value) in held_by(rule.condition.signal.name, target, now) {
+        add(name, value);
+    }
     if let Some(failing) = &target.failing {
         add("error", failing.failure.to_string());
         add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
@@ -444,6 +448,42 @@ fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(Stri
         add("server", answer.positions.identity.version.clone());
     }
     details
+}
+
+/// Whom to talk to about connections and transactions: never what they execute.
+fn held_by(signal: &str, target: &TargetView, now: MonoTime) -> Vec<(&'static str, String)> {
+    let Some(sessions) = target.fresh_survey(now).and_then(|survey| survey.sessions.as_ref()) else {
+        return Vec::new();
+    };
+    let activity = sessions.activity.as_deref();
+    let holder = match signal {
+        "transaction_oldest_seconds" => activity.and_then(|activity| activity.oldest_transaction.as_ref()),
+        "idle_in_transaction_oldest_seconds" | "connections_idle_in_transaction" => {
+            activity.and_then(|activity| activity.idle_transaction.as_ref())
+        }
+        name if name.starts_with("connections_") => {
+            let most = |tally: &Tally| {
+                let counts = tally.named.iter().take(3).map(|(name, count)| format!("{name} ({count})"));
+                counts.collect::<Vec<_>>().join(", ")
+            };
+            return [
+                ("users", &sessions.by_user),
+                ("applications", &sessions.by_application),
+                ("clients", &sessions.by_client),
+            ]
+            .map(|(name, tally)| (name, most(tally)))
+            .into_iter()
+            .filter(|(_, counts)| !counts.is_empty())
+            .collect();
+        }
+        _ => None,
+    };
+    holder.map_or_else(Vec::new, |holder| {
+        let mut details = vec![("user", holder.user.clone()), ("application", holder.application.clone())];
+        details.extend(holder.database.clone().map(|database| ("database", database)));
+        details.push(("session_state", holder.state.clone()));
+        details
+    })
 }
 
 /// The same of a pooler's.

@@ -15,8 +15,8 @@ use super::signal::Unit;
 use super::snapshot::{
     Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
 };
-use super::statements::{StatementCounters, StatementTotals, TopStatement};
-use super::survey::{Sessions, Slot, SurveyFacts};
+use super::statements::{DatabaseCounters, StatementCounters, StatementTotals, TopStatement};
+use super::survey::{Activity, Holder, Sessions, Slot, SurveyFacts, Tally};
 use super::time::{MonoTime, ServerTime};
 use super::topology::{Name, TargetId};
 use super::trend::{Direction, Trend};
@@ -197,12 +197,41 @@ pub(crate) fn survey() -> SurveyView {
                 total: 46,
                 max_connections: 100,
                 reserved_connections: 8,
+                superuser_reserved_connections: 3,
+                by_user: tally(&[("app", 40), ("report", 5)], 1),
+                by_application: tally(&[("web", 30), ("nightly", 16)], 0),
+                by_client: tally(&[("10.0.0.5", 40), ("local", 6)], 0),
+                by_database: Some(tally(&[("app", 46)], 0)),
+                hidden: 0,
+                activity: Some(Box::new(Activity {
+                    idle_in_transaction: 2,
+                    idle_long: 7,
+                    waiting_on_locks: 1,
+                    longest_lock_wait: Some(1.5),
+                    oldest_transaction: Some(holder(90.5, "active")),
+                    idle_transaction: Some(holder(30.25, "idle in transaction")),
+                })),
             }),
             slots: Some(vec![slot("replica_1", true), slot("debezium", false)]),
             apply_delay_seconds: Some(0.0),
             ..SurveyFacts::default()
         }),
         stale_after: Duration::from_secs(45),
+    }
+}
+
+pub(crate) fn tally(named: &[(&str, u64)], others: u64) -> Tally {
+    let named = named.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    Tally { named, others, n_others: others }
+}
+
+pub(crate) fn holder(seconds: f64, state: &str) -> Holder {
+    Holder {
+        seconds,
+        user: "report".to_owned(),
+        application: "nightly".to_owned(),
+        state: state.to_owned(),
+        database: Some("app".to_owned()),
     }
 }
 
@@ -239,11 +268,29 @@ pub(crate) fn statements() -> StatementCounters {
         ..StatementTotals::default()
     };
     StatementCounters {
-        databases: vec![(Arc::from("app"), totals(100)), (Arc::from("postgres"), totals(1))],
-        top: vec![
-            TopStatement { datname: Arc::from("app"), queryid: -77, totals: totals(60), recent_exec_seconds: 1.5 },
-            TopStatement { datname: Arc::from("app"), queryid: 42, totals: totals(9), recent_exec_seconds: 0.5 },
+        databases: vec![
+            DatabaseCounters { datname: Arc::from("app"), totals: totals(100), others: totals(31) },
+            DatabaseCounters { datname: Arc::from("postgres"), totals: totals(1), others: totals(1) },
         ],
+        top: vec![
+            TopStatement {
+                datname: Arc::from("app"),
+                queryid: -77,
+                totals: totals(60),
+                recent_calls: 6,
+                recent_exec_seconds: 1.5,
+                text: Some(Arc::from("SELECT $1")),
+            },
+            TopStatement {
+                datname: Arc::from("app"),
+                queryid: 42,
+                totals: totals(9),
+                recent_calls: 0,
+                recent_exec_seconds: 0.0,
+                text: None,
+            },
+        ],
+        left_out: 3,
         evictions: Some(5),
         resets: 1,
     }

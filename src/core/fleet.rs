@@ -21,12 +21,12 @@ use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
 use super::senders;
+use super::sessions::SessionTracker;
 use super::skew::SkewTracker;
 use super::slots::SlotTracker;
 use super::snapshot::{
     Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
 };
-use super::statements::StatementTracker;
 use super::subscription;
 use super::survey::Survey;
 use super::time::MonoTime;
@@ -60,8 +60,6 @@ pub struct FleetSpec {
     pub survey_stale_after: Duration,
     /// What a pooler said is unknown when older than this.
     pub pooler_stale_after: Duration,
-    /// How many statements of a target are told one by one.
-    pub statements_top: usize,
     pub rules: Vec<Rule>,
     pub notifiers: Vec<Name>,
 }
@@ -80,14 +78,13 @@ pub struct Fleet {
     index: Arc<HashMap<Name, usize>>,
     alerting: Alerting,
     survey_stale_after: Duration,
-    statements_top: usize,
 }
 
 #[derive(Debug)]
 struct Cluster {
     lag: LagTracker,
     /// One for each target, in the order of the view.
-    statements: Vec<StatementTracker>,
+    sessions: Vec<SessionTracker>,
     /// Likewise.
     trends: Vec<TrendTracker>,
     /// Likewise.
@@ -109,7 +106,6 @@ impl Fleet {
             clusters,
             alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
             survey_stale_after: spec.survey_stale_after,
-            statements_top: spec.statements_top,
         }
     }
 
@@ -123,9 +119,9 @@ impl Fleet {
                 Vec::new()
             }
             Event::Surveyed(survey) => {
-                let (stale_after, top) = (self.survey_stale_after, self.statements_top);
+                let stale_after = self.survey_stale_after;
                 if let Some(cluster) = self.cluster_mut(&survey.target) {
-                    cluster.surveyed(survey, stale_after, top);
+                    cluster.surveyed(survey, stale_after);
                 }
                 Vec::new()
             }
@@ -227,12 +223,12 @@ impl Cluster {
         Self {
             lag: LagTracker::new(fleet.poll_interval),
             poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
-            statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
             slots: spec.targets.iter().map(|_| SlotTracker::default()).collect(),
             skew: spec.targets.iter().map(|_| SkewTracker::default()).collect(),
             trends: spec.targets.iter().map(|_| TrendTracker::default()).collect(),
             pasts: spec.targets.iter().map(|_| Past::default()).collect(),
             poll_interval: fleet.poll_interval.as_secs_f64(),
+            sessions: spec.targets.iter().map(|_| SessionTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -296,26 +292,23 @@ impl Cluster {
         }
     }
 
-    fn surveyed(&mut self, survey: Survey, stale_after: Duration, statements_top: usize) {
+    fn surveyed(&mut self, survey: Survey, stale_after: Duration) {
         let Some(&position) = self.view.index.get(&survey.target.target) else { return };
-        let started_at = self.view.targets[position].answer.as_ref().map(|a| a.positions.identity.started_at);
-        let counters = match (&survey.outcome, started_at) {
-            (Ok(facts), Some(started_at)) => facts
-                .statements
-                .as_ref()
-                .map(|statements| self.statements[position].observe(statements, started_at, statements_top)),
-            _ => None,
-        };
         let before = self.view.targets[position].slots.clone();
         let slots = survey.outcome.as_ref().ok().and_then(|facts| facts.slots.as_deref()).map(|slots| {
             let outlook = self.slots[position].observe(slots, survey.answered_at, before.as_deref());
             (outlook, slots.len())
         });
-        let target = self.target_mut(position);
+        let target = Arc::make_mut(&mut Arc::make_mut(&mut self.view).targets[position]);
         match survey.outcome {
             Ok(mut facts) => {
-                // The entries have become counters: thousands of them are not kept twice.
-                facts.statements = None;
+                target.connections_exhausted_in = facts.sessions.as_mut().and_then(|sessions| {
+                    self.sessions[position].observe(sessions, survey.answered_at, &mut target.dropped)
+                });
+                target.statements = facts.statement_counters.take();
+                if let Some(statements) = &target.statements {
+                    target.dropped.add("statements", statements.left_out);
+                }
                 target.survey_failing = None;
                 target.survey = Some(SurveyView {
                     asked_at: survey.asked_at,
@@ -323,7 +316,6 @@ impl Cluster {
                     facts: Arc::new(facts),
                     stale_after,
                 });
-                target.statements = counters.map(Arc::new);
                 if let Some((outlook, n_slots)) = &slots {
                     target.dropped.add("slots", outlook.shown.left_out_of(*n_slots));
                 }

@@ -14,6 +14,7 @@ pub mod pooler;
 pub mod rule;
 pub mod saved;
 pub mod senders;
+pub mod sessions;
 pub mod shown;
 pub mod signal;
 pub mod skew;

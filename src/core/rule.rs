@@ -514,6 +514,11 @@ pub fn preset() -> Vec<RuleConfig> {
         RuleConfig { hold_for: None, ..rule("SlotLost", "slot_invalidated == 1", 0, Severity::Warning) },
         // Not at once: in a switchover the old primary's last answer may still stand beside the new one's first.
         rule("SeveralPrimaries", "primaries > 1", 5, Severity::Critical),
+        // It holds locks and keeps dead rows from being removed, and nobody waits for it to end.
+        rule("IdleInTransaction", "idle_in_transaction_oldest_seconds > 10m", 0, Severity::Warning),
+        rule("LockWait", "lock_wait_longest_seconds > 1m", 30, Severity::Warning),
+        // Pools keep a few for hours; this many hold connections that others may want.
+        rule("ConnectionsIdle", "connections_idle_long > 20", 15 * MINUTE, Severity::Info),
         rule("PoolerDown", "pooler_up == 0", 15, Severity::Warning),
         // Clients wait now and then for less; a client that has waited for so long is about to give up.
         rule("ConnectionPoolExhausted", "pooler_longest_wait_seconds > 5s", 10, Severity::Critical),
@@ -604,6 +609,9 @@ pub(crate) mod tests {
             Read::Target(|_, _, _, _| Coverage::Unknown),
         ),
         signal("connections_used_ratio", Unit::Ratio, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("idle_in_transaction_oldest_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("lock_wait_longest_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("connections_idle_long", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "slot_inactive_retained_bytes",
             Unit::Bytes,
@@ -821,6 +829,9 @@ pub(crate) mod tests {
                 "SlotNearlyLost: slot_lost_in_seconds < 1h, 300s, warning",
                 "SlotLost: slot_invalidated == 1, -, warning",
                 "SeveralPrimaries: primaries > 1, 5s, critical",
+                "IdleInTransaction: idle_in_transaction_oldest_seconds > 10m, 0ns, warning",
+                "LockWait: lock_wait_longest_seconds > 1m, 30s, warning",
+                "ConnectionsIdle: connections_idle_long > 20, 900s, info",
                 "PoolerDown: pooler_up == 0, 15s, warning",
                 "ConnectionPoolExhausted: pooler_longest_wait_seconds > 5s, 10s, critical",
                 "SubscriptionNotRunning: subscription_running == 0, 60s, warning",
@@ -894,7 +905,7 @@ pub(crate) mod tests {
             asked_at: crate::core::time::MonoTime::from_nanos(0),
             answered_at: crate::core::time::MonoTime::from_nanos(0),
             facts: Arc::new(SurveyFacts {
-                sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),
+                sessions: Some(Sessions { max_connections: 100, reserved_connections: 3, ..Sessions::default() }),
                 slots: Some(vec![]),
                 apply_delay_seconds: Some(3600.0),
                 ..SurveyFacts::default()

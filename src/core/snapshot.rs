@@ -111,6 +111,8 @@ pub struct TargetView {
     pub skew: ClockSkew,
     /// What is known of its slots beyond the last survey. `None` when that could not read them.
     pub slots: Option<Arc<SlotOutlook>>,
+    /// In how many seconds the connections run out, should they go on to grow as of late. `None` while they do not.
+    pub connections_exhausted_in: Option<f64>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -184,6 +186,7 @@ impl TargetView {
             subscription_lags: Arc::default(),
             skew: ClockSkew::default(),
             slots: None,
+            connections_exhausted_in: None,
             dropped: Dropped::default(),
             stale_after,
         }

@@ -2,7 +2,14 @@
 //!
 //! The server's own entries come and go: the least used are evicted when the table is full, come back smaller, and
 //! anyone may reset them. So what is stated is the sum of what was *seen to be added* between two surveys. What an entry
-//! gained between the last survey and its eviction is lost; nothing is ever counted twice.
+//! gained between the last survey and its eviction is lost, and so is what one gained that was evicted, came back and
+//! has overtaken its old counters within one survey (17+ tells by `stats_since`); nothing is ever counted twice.
+//!
+//! A few statements are told one by one, and all others of their database as one: the two together are the database's
+//! totals, at every survey. Which ones are told changes reluctantly, for each is a series: one that is told begins at
+//! 0, and what it had is added to the others when it leaves.
+
+pub mod text;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,21 +17,37 @@ use std::sync::Arc;
 use super::survey::{StatementKey, StatementRow, Statements};
 use super::time::ServerTime;
 
-/// Statements whose counters are remembered, as a multiple of those shown: one that leaves the top for a while goes on
-/// counting where it was.
-const REMEMBERED_PER_SHOWN: usize = 4;
+/// A statement that is told stays for so many surveys at least: no more than a whole top's worth of series is new in them.
+const MIN_STAY: u64 = 20;
+
+/// One that is not told takes the place of one that is when it took so many times its execution time.
+const TO_REPLACE: f64 = 2.0;
+
+/// How much of what a statement takes on average is what it took of late.
+const WEIGHT: f64 = 0.2;
 
 /// Totals since this daemon began to watch the target.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatementCounters {
-    /// Sums over all statements of a database, sorted by name.
-    pub databases: Vec<(Arc<str>, StatementTotals)>,
-    /// The statements that took the most execution time since the last beat, the dearest first.
+    /// By database, sorted by name.
+    pub databases: Vec<DatabaseCounters>,
+    /// Those of the statements that take the most execution time, the dearest of late first.
     pub top: Vec<TopStatement>,
+    /// Statements that were executed since the last beat and are not among the top.
+    pub left_out: usize,
     /// Entries that the server evicted (`pg_stat_statements_info.dealloc`). `None` before extension version 1.9.
     pub evictions: Option<u64>,
     /// Times that an entry, or all of them, were seen to start again.
     pub resets: u64,
+}
+
+/// What the statements of one database added up to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DatabaseCounters {
+    pub datname: Arc<str>,
+    pub totals: StatementTotals,
+    /// All but what is told of [`StatementCounters::top`].
+    pub others: StatementTotals,
 }
 
 /// What a statement, or all of a database's, added up to.
@@ -45,10 +68,20 @@ pub struct StatementTotals {
 pub struct TopStatement {
     pub datname: Arc<str>,
     pub queryid: i64,
-    /// Since this statement was first among the top.
+    /// Since this statement came among the top.
     pub totals: StatementTotals,
-    /// Execution time since the last beat, by which the top is chosen.
+    /// Since the last beat.
+    pub recent_calls: u64,
     pub recent_exec_seconds: f64,
+    /// Its first line without literals, where that is wanted and was read.
+    pub text: Option<Arc<str>>,
+}
+
+impl TopStatement {
+    /// Mean execution time since the last beat. `None` when it was not executed.
+    pub fn mean_exec_seconds(&self) -> Option<f64> {
+        (self.recent_calls > 0).then(|| self.recent_exec_seconds / self.recent_calls as f64)
+    }
 }
 
 impl StatementTotals {
@@ -139,24 +172,75 @@ pub struct StatementTracker {
     server_started_at: Option<ServerTime>,
     /// Sorted by key, without room to spare: there may be thousands, for each target.
     previous: Vec<(StatementKey, Entry)>,
-    databases: BTreeMap<Arc<str>, StatementTotals>,
-    /// Statements that are or were among the top, each with the number of the survey when it last was.
-    shown: HashMap<(Arc<str>, i64), (StatementTotals, u64)>,
+    databases: BTreeMap<Arc<str>, Database>,
+    shown: Vec<Member>,
     surveys: u64,
+    /// Surveys since the last that told all entries.
+    partial: u32,
     resets: u64,
-    last_reset_at: Option<ServerTime>,
+    evicted: Option<u64>,
+    reset_at: Option<ServerTime>,
+}
+
+#[derive(Debug, Default)]
+struct Database {
+    totals: StatementTotals,
+    others: StatementTotals,
+}
+
+/// A statement that is told by itself.
+#[derive(Debug)]
+struct Member {
+    datname: Arc<str>,
+    queryid: i64,
+    totals: StatementTotals,
+    recent: StatementTotals,
+    /// Execution time between two surveys, on average.
+    usual_exec_seconds: f64,
+    /// The survey that it came with.
+    came_at: u64,
+    text: Option<Arc<str>>,
+    /// Whether its text was asked for.
+    was_asked: bool,
+}
+
+/// Entries as last seen, and what tells that none has gone since.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownEntries<'a> {
+    /// As in [`Statements`].
+    pub evicted: Option<u64>,
+    /// As in [`Statements`].
+    pub reset_at: Option<ServerTime>,
+    entries: &'a [(StatementKey, Entry)],
+}
+
+impl<'a> KnownEntries<'a> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Each with its calls.
+    pub fn calls(&self) -> impl Iterator<Item = (&'a StatementKey, u64)> {
+        self.entries.iter().map(|(key, entry)| (key, entry.totals.calls))
+    }
 }
 
 impl StatementTracker {
-    /// Takes in one survey's entries; `top` is how many statements are told one by one.
+    /// Takes in one survey's entries; `top` is how many statements are told one by one. A part of the
+    /// entries of a server whose others are not known moves nothing.
     pub fn observe(&mut self, statements: &Statements, server_started_at: ServerTime, top: usize) -> StatementCounters {
         let is_baseline = self.server_started_at != Some(server_started_at);
         if is_baseline {
-            self.previous.clear();
+            self.forget();
+            if statements.is_partial {
+                return self.counters(0);
+            }
             self.server_started_at = Some(server_started_at);
         }
-        let was_reset = !is_baseline && self.last_reset_at < statements.reset_at && self.last_reset_at.is_some();
-        self.last_reset_at = statements.reset_at;
+        let was_reset = !is_baseline && self.reset_at < statements.reset_at && self.reset_at.is_some();
+        (self.evicted, self.reset_at) = (statements.evicted, statements.reset_at);
+        self.partial = if statements.is_partial { self.partial + 1 } else { 0 };
         self.surveys += 1;
 
         let current = entries(&statements.rows);
@@ -182,62 +266,150 @@ impl StatementTracker {
                 // Statements one may not tell apart share a key: when one of them is evicted, what the others added is unknown.
                 (None, None) => StatementTotals::default(),
             };
-            database.add(&added);
-            if let Some(queryid) = key.queryid
-                && added.calls > 0
-            {
-                recent.entry((Arc::clone(&entry.datname), queryid)).or_default().add(&added);
-            }
-        }
-        self.previous = current;
-        self.resets += u64::from(was_reset || restarted_entries);
-
-        StatementCounters {
-            databases: self.databases.iter().map(|(name, totals)| (Arc::clone(name), *totals)).collect(),
-            top: self.rank(recent, top),
-            evictions: statements.evicted,
-            resets: self.resets,
-        }
-    }
-
-    /// Chooses the statements to show and moves the counters of all that are remembered.
-    fn rank(&mut self, recent: HashMap<(Arc<str>, i64), StatementTotals>, top: usize) -> Vec<TopStatement> {
-        for (key, added) in &recent {
-            if let Some((totals, _)) = self.shown.get_mut(key) {
-                totals.add(added);
-            }
-        }
-        let mut ranked: Vec<_> = recent.into_iter().collect();
-        ranked.sort_by(|(left_key, left), (right_key, right)| {
-            right.exec_seconds.total_cmp(&left.exec_seconds).then_with(|| left_key.cmp(right_key))
-        });
-        ranked.truncate(top);
-        let shown = ranked
-            .into_iter()
-            .map(|(key, added)| {
-                let entry = self.shown.entry(key.clone()).or_insert((added, 0));
-                entry.1 = self.surveys;
-                TopStatement {
-                    datname: key.0,
-                    queryid: key.1,
-                    totals: entry.0,
-                    recent_exec_seconds: added.exec_seconds,
+            database.totals.add(&added);
+            match key.queryid {
+                Some(queryid) if added.calls > 0 => {
+                    recent.entry((Arc::clone(&entry.datname), queryid)).or_default().add(&added);
                 }
-            })
-            .collect();
-        self.forget_stale(top * REMEMBERED_PER_SHOWN);
-        shown
+                _ => database.others.add(&added),
+            }
+        }
+        self.keep(current, statements.is_partial);
+        self.resets += u64::from(was_reset || restarted_entries);
+        let left_out = self.choose(recent, top);
+        self.counters(left_out)
     }
 
-    /// Drops those that were longest not among the top, down to `limit`.
-    fn forget_stale(&mut self, limit: usize) {
-        if self.shown.len() <= limit {
+    /// The entries as last seen. `None` when all of them are to be told anew: at the beginning, and every so often, for
+    /// nothing says that an entry was removed by itself.
+    pub fn known(&self) -> Option<KnownEntries<'_>> {
+        const MAX_PARTIAL: u32 = 20;
+        let is_known = self.server_started_at.is_some() && self.partial < MAX_PARTIAL;
+        is_known.then_some(KnownEntries { evicted: self.evicted, reset_at: self.reset_at, entries: &self.previous })
+    }
+
+    /// The entries are not known any more; the counters stay.
+    pub fn forget(&mut self) {
+        self.server_started_at = None;
+        self.previous.clear();
+    }
+
+    /// Statements among the top whose text was never asked for.
+    pub fn untold(&self) -> Vec<i64> {
+        self.shown.iter().filter(|member| !member.was_asked).map(|member| member.queryid).collect()
+    }
+
+    /// Takes in the texts that were found, by queryid. Those in `asked` are not asked for again.
+    pub fn tell(&mut self, asked: &[i64], texts: &HashMap<i64, Arc<str>>) {
+        for member in self.shown.iter_mut().filter(|member| asked.contains(&member.queryid)) {
+            member.was_asked = true;
+            member.text = texts.get(&member.queryid).cloned();
+        }
+    }
+
+    fn keep(&mut self, current: Vec<(StatementKey, Entry)>, is_partial: bool) {
+        if !is_partial {
+            self.previous = current;
             return;
         }
-        let mut surveys: Vec<u64> = self.shown.values().map(|(_, survey)| *survey).collect();
-        surveys.sort_unstable_by(|left, right| right.cmp(left));
-        let oldest_kept = surveys.get(limit).copied().unwrap_or(0);
-        self.shown.retain(|_, (_, survey)| *survey > oldest_kept);
+        let mut new = Vec::new();
+        for (key, entry) in current {
+            match self.previous.binary_search_by_key(&key, |(key, _)| *key) {
+                Ok(position) => self.previous[position].1 = entry,
+                Err(_) => new.push((key, entry)),
+            }
+        }
+        if !new.is_empty() {
+            self.previous.append(&mut new);
+            self.previous.sort_by_key(|(key, _)| *key);
+            self.previous.shrink_to_fit();
+        }
+    }
+
+    /// Shares what was added out among the statements that are told and the others, and chooses who is told. Says how
+    /// many were left out.
+    fn choose(&mut self, mut recent: HashMap<(Arc<str>, i64), StatementTotals>, top: usize) -> usize {
+        for member in &mut self.shown {
+            member.recent = recent.remove(&(Arc::clone(&member.datname), member.queryid)).unwrap_or_default();
+            member.totals.add(&member.recent);
+            member.usual_exec_seconds += WEIGHT * (member.recent.exec_seconds - member.usual_exec_seconds);
+        }
+        let mut others: Vec<_> = recent.into_iter().collect();
+        others.sort_by(|(left_key, left), (right_key, right)| {
+            right.exec_seconds.total_cmp(&left.exec_seconds).then_with(|| left_key.cmp(right_key))
+        });
+        let mut may_leave = (top / 4).max(1);
+        let mut left_out = 0;
+        for ((datname, queryid), added) in others {
+            let mut has_room = self.shown.len() < top;
+            if !has_room && may_leave > 0 {
+                has_room = self.make_room(added.exec_seconds);
+                // What comes after it takes even less.
+                may_leave = if has_room { may_leave - 1 } else { 0 };
+            }
+            if has_room {
+                self.shown.push(Member {
+                    datname,
+                    queryid,
+                    totals: added,
+                    recent: added,
+                    usual_exec_seconds: added.exec_seconds,
+                    came_at: self.surveys,
+                    text: None,
+                    was_asked: false,
+                });
+            } else {
+                left_out += 1;
+                self.databases.entry(datname).or_default().others.add(&added);
+            }
+        }
+        left_out
+    }
+
+    /// Has the least of those that are told leave, if what takes its place takes that much more.
+    fn make_room(&mut self, exec_seconds: f64) -> bool {
+        let surveys = self.surveys;
+        let least = (0..self.shown.len())
+            .filter(|position| surveys - self.shown[*position].came_at >= MIN_STAY)
+            .min_by(|left, right| {
+                self.shown[*left].usual_exec_seconds.total_cmp(&self.shown[*right].usual_exec_seconds)
+            })
+            .filter(|least| exec_seconds > TO_REPLACE * self.shown[*least].usual_exec_seconds);
+        let Some(least) = least else { return false };
+        let member = self.shown.swap_remove(least);
+        self.databases.entry(member.datname).or_default().others.add(&member.totals);
+        true
+    }
+
+    fn counters(&self, left_out: usize) -> StatementCounters {
+        let mut top: Vec<TopStatement> = self
+            .shown
+            .iter()
+            .map(|member| TopStatement {
+                datname: Arc::clone(&member.datname),
+                queryid: member.queryid,
+                totals: member.totals,
+                recent_calls: member.recent.calls,
+                recent_exec_seconds: member.recent.exec_seconds,
+                text: member.text.clone(),
+            })
+            .collect();
+        top.sort_by(|left, right| {
+            let by_time = right.recent_exec_seconds.total_cmp(&left.recent_exec_seconds);
+            by_time.then_with(|| (&left.datname, left.queryid).cmp(&(&right.datname, right.queryid)))
+        });
+        let databases = self.databases.iter().map(|(datname, database)| DatabaseCounters {
+            datname: Arc::clone(datname),
+            totals: database.totals,
+            others: database.others,
+        });
+        StatementCounters {
+            databases: databases.collect(),
+            top,
+            left_out,
+            evictions: self.evicted,
+            resets: self.resets,
+        }
     }
 }
 
@@ -265,7 +437,17 @@ mod tests {
     }
 
     fn survey(rows: Vec<StatementRow>) -> Statements {
-        Statements { rows, evicted: Some(0), reset_at: None }
+        Statements { rows, is_partial: false, evicted: Some(0), reset_at: None }
+    }
+
+    fn observe(tracker: &mut StatementTracker, rows: Vec<StatementRow>) -> StatementCounters {
+        tracker.observe(&survey(rows), STARTED, 2)
+    }
+
+    /// The one database.
+    fn app(counters: &StatementCounters) -> StatementTotals {
+        assert_eq!(counters.databases.iter().map(|d| &*d.datname).collect::<Vec<_>>(), ["app"]);
+        counters.databases[0].totals
     }
 
     fn totals(calls: u64, exec_seconds: f64) -> StatementTotals {
@@ -276,8 +458,8 @@ mod tests {
     fn check(surveys: Vec<Vec<StatementRow>>, expect: &[(StatementTotals, &[(i64, u64)])]) {
         let mut tracker = StatementTracker::default();
         for (rows, (database, top)) in surveys.into_iter().zip(expect) {
-            let counters = tracker.observe(&survey(rows), STARTED, 2);
-            assert_eq!(counters.databases, vec![(Arc::from("app"), *database)]);
+            let counters = observe(&mut tracker, rows);
+            assert_eq!(app(&counters), *database);
             let shown: Vec<(i64, u64)> = counters.top.iter().map(|s| (s.queryid, s.totals.calls)).collect();
             assert_eq!(shown, *top);
         }
@@ -304,7 +486,7 @@ mod tests {
             &[
                 (totals(0, 0.0), &[]),
                 (totals(10, 1.0), &[(1, 10)]),
-                (totals(10, 1.0), &[]),
+                (totals(10, 1.0), &[(1, 10)]),
                 (totals(14, 1.5), &[(1, 14)]),
                 (totals(15, 2.5), &[(1, 15)]),
             ],
@@ -315,9 +497,9 @@ mod tests {
     fn one_counter_that_went_back_means_the_whole_entry_started_again() {
         // After the reset the calls have already overtaken the old value; the time has not.
         let mut tracker = StatementTracker::default();
-        tracker.observe(&survey(vec![row(1, 10, 9000.0)]), STARTED, 2);
-        let counters = tracker.observe(&survey(vec![row(1, 50, 1000.0)]), STARTED, 2);
-        assert_eq!(counters.databases, vec![(Arc::from("app"), totals(50, 1.0))]);
+        observe(&mut tracker, vec![row(1, 10, 9000.0)]);
+        let counters = observe(&mut tracker, vec![row(1, 50, 1000.0)]);
+        assert_eq!(app(&counters), totals(50, 1.0));
         assert_eq!(counters.resets, 1);
     }
 
@@ -325,10 +507,9 @@ mod tests {
     fn an_entry_reset_by_itself_is_known_by_its_stats_since() {
         let mut tracker = StatementTracker::default();
         let since = |micros| Some(ServerTime::from_unix_micros(micros));
-        tracker.observe(&survey(vec![StatementRow { since: since(5), ..row(1, 10, 1000.0) }]), STARTED, 2);
-        let counters =
-            tracker.observe(&survey(vec![StatementRow { since: since(9), ..row(1, 20, 2000.0) }]), STARTED, 2);
-        assert_eq!(counters.databases, vec![(Arc::from("app"), totals(20, 2.0))]);
+        observe(&mut tracker, vec![StatementRow { since: since(5), ..row(1, 10, 1000.0) }]);
+        let counters = observe(&mut tracker, vec![StatementRow { since: since(9), ..row(1, 20, 2000.0) }]);
+        assert_eq!(app(&counters), totals(20, 2.0));
         assert_eq!(counters.resets, 1);
     }
 
@@ -360,13 +541,13 @@ mod tests {
     #[test]
     fn another_server_behind_the_name_is_a_new_baseline() {
         let mut tracker = StatementTracker::default();
-        tracker.observe(&survey(vec![row(1, 10, 0.0)]), STARTED, 2);
-        tracker.observe(&survey(vec![row(1, 12, 0.0)]), STARTED, 2);
+        observe(&mut tracker, vec![row(1, 10, 0.0)]);
+        observe(&mut tracker, vec![row(1, 12, 0.0)]);
         let other = ServerTime::from_unix_micros(2);
         let counters = tracker.observe(&survey(vec![row(1, 5000, 0.0)]), other, 2);
-        assert_eq!(counters.databases, vec![(Arc::from("app"), totals(2, 0.0))]);
+        assert_eq!(app(&counters), totals(2, 0.0));
         let counters = tracker.observe(&survey(vec![row(1, 5001, 0.0)]), other, 2);
-        assert_eq!(counters.databases, vec![(Arc::from("app"), totals(3, 0.0))]);
+        assert_eq!(app(&counters), totals(3, 0.0));
     }
 
     #[test]
@@ -382,13 +563,203 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut tracker = StatementTracker::default();
-        tracker.observe(&survey(vec![]), STARTED, 2);
-        for queryid in 0..1000 {
-            tracker.observe(&survey(vec![row(queryid, 1, 1.0)]), STARTED, 2);
-            assert!(tracker.shown.len() <= 8, "{}", tracker.shown.len());
+    /// Numbers that look random, the same at every run.
+    struct Dice(u64);
+
+    impl Dice {
+        fn below(&mut self, limit: u64) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (self.0 >> 33) % limit
         }
+    }
+
+    /// A server's entries and what was really executed on it.
+    #[derive(Default)]
+    struct Server {
+        entries: BTreeMap<i64, (u64, f64)>,
+        evicted: u64,
+        resets: i64,
+    }
+
+    impl Server {
+        fn work(&mut self, dice: &mut Dice) {
+            for _ in 0..30 {
+                let queryid = dice.below(60) as i64;
+                let entry = self.entries.entry(queryid).or_default();
+                entry.0 += 1 + dice.below(3);
+                entry.1 += (queryid % 7) as f64 * dice.below(1000) as f64;
+            }
+            // The least used are evicted, one is reset by itself, or all are.
+            if self.entries.len() > 40 {
+                let mut calls: Vec<u64> = self.entries.values().map(|(calls, _)| *calls).collect();
+                calls.sort_unstable();
+                let least = calls[10];
+                self.entries.retain(|_, (calls, _)| *calls > least);
+                self.evicted += 1;
+            }
+            match dice.below(20) {
+                0 => self.entries.retain(|queryid, _| queryid % 5 != 0),
+                1 => {
+                    self.entries.clear();
+                    self.evicted = 0;
+                    self.resets += 1;
+                }
+                _ => {}
+            }
+        }
+
+        /// All entries, or those whose calls are not among `known`.
+        fn survey(&self, known: Option<&HashMap<i64, u64>>) -> Statements {
+            let moved = |(queryid, (calls, _)): &(&i64, &(u64, f64))| {
+                known.is_none_or(|known| known.get(*queryid) != Some(calls))
+            };
+            let rows = self.entries.iter().filter(moved).map(|(queryid, (calls, ms))| row(*queryid, *calls, *ms));
+            Statements {
+                rows: rows.collect(),
+                is_partial: known.is_some(),
+                evicted: Some(self.evicted),
+                reset_at: Some(ServerTime::from_unix_micros(self.resets)),
+            }
+        }
+    }
+
+    #[test]
+    fn the_top_and_the_others_are_the_totals_whatever_the_server_drops() {
+        for seed in 0..20 {
+            let (mut dice, mut server) = (Dice(seed), Server::default());
+            let mut tracker = StatementTracker::default();
+            let mut before: Option<StatementCounters> = None;
+            let mut n_changes = 0;
+            for _ in 0..200 {
+                server.work(&mut dice);
+                let counters = tracker.observe(&server.survey(None), STARTED, 5);
+                let Some(database) = counters.databases.first() else { continue };
+                let mut sum = database.others;
+                counters.top.iter().for_each(|statement| sum.add(&statement.totals));
+                assert_eq!((sum.calls, sum.rows), (database.totals.calls, database.totals.rows), "seed {seed}");
+                assert!((sum.exec_seconds - database.totals.exec_seconds).abs() < 1e-6, "seed {seed}");
+                assert!(counters.top.len() <= 5);
+                if let Some(before) = &before {
+                    let earlier = &before.databases[0];
+                    assert!(database.totals.since(&earlier.totals).is_some(), "the totals went back");
+                    assert!(database.others.since(&earlier.others).is_some(), "the others went back");
+                    for statement in &counters.top {
+                        match before.top.iter().find(|earlier| earlier.queryid == statement.queryid) {
+                            Some(earlier) => assert!(statement.totals.since(&earlier.totals).is_some()),
+                            None => n_changes += 1,
+                        }
+                    }
+                }
+                before = Some(counters);
+            }
+            assert!(n_changes <= 5 * 200 / MIN_STAY, "seed {seed}: {n_changes} series came and went in 200 surveys");
+        }
+    }
+
+    #[test]
+    fn entries_that_have_not_moved_need_not_be_told() {
+        for seed in 0..20 {
+            let (mut dice, mut server) = (Dice(seed), Server::default());
+            let (mut all, mut moved) = (StatementTracker::default(), StatementTracker::default());
+            let mut n_partial = 0;
+            for _ in 0..200 {
+                server.work(&mut dice);
+                let expect = all.observe(&server.survey(None), STARTED, 5);
+                // As the server decides: all entries where some were evicted, or all were reset.
+                let known: Option<HashMap<i64, u64>> = moved.known().and_then(|known| {
+                    let is_same = known.evicted == Some(server.evicted)
+                        && known.reset_at == Some(ServerTime::from_unix_micros(server.resets));
+                    is_same.then(|| known.calls().filter_map(|(key, calls)| Some((key.queryid?, calls))).collect())
+                });
+                n_partial += usize::from(known.is_some());
+                let counters = moved.observe(&server.survey(known.as_ref()), STARTED, 5);
+                // What nothing tells of, an entry removed by itself, is seen when it comes back smaller, as a reset.
+                let calls =
+                    |counters: &StatementCounters| counters.databases.iter().map(|app| app.totals.calls).sum::<u64>();
+                assert!(calls(&counters) <= calls(&expect), "seed {seed}: counted twice");
+                assert!(calls(&counters) * 10 >= calls(&expect) * 9, "seed {seed}: lost");
+            }
+            assert!(n_partial > 20, "{n_partial}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_entries_of_an_unknown_server_says_nothing() {
+        let mut tracker = StatementTracker::default();
+        let part = |rows| Statements { is_partial: true, ..survey(rows) };
+        assert_eq!(tracker.observe(&part(vec![row(1, 10, 0.0)]), STARTED, 2).databases, []);
+        assert!(tracker.known().is_none());
+        observe(&mut tracker, vec![row(1, 10, 0.0), row(2, 5, 0.0)]);
+        assert_eq!(tracker.known().map(|known| known.count()), Some(2));
+        let counters = tracker.observe(&part(vec![row(2, 6, 0.0), row(3, 1, 0.0)]), STARTED, 2);
+        assert_eq!(app(&counters), totals(2, 0.0));
+        assert_eq!(tracker.known().map(|known| known.count()), Some(3));
+        let counters = tracker.observe(&part(vec![row(2, 9, 0.0)]), ServerTime::from_unix_micros(2), 2);
+        assert_eq!(app(&counters), totals(2, 0.0));
+        assert!(tracker.known().is_none(), "another server's entries");
+    }
+
+    #[test]
+    fn all_entries_are_asked_for_every_so_often() {
+        let mut tracker = StatementTracker::default();
+        observe(&mut tracker, vec![row(1, 10, 0.0)]);
+        let part = || Statements { is_partial: true, ..survey(vec![]) };
+        let mut n_partial = 0;
+        while tracker.known().is_some() && n_partial < 100 {
+            tracker.observe(&part(), STARTED, 2);
+            n_partial += 1;
+        }
+        assert_eq!(n_partial, 20);
+        observe(&mut tracker, vec![]);
+        assert!(tracker.known().is_some());
+    }
+
+    #[test]
+    fn one_that_is_told_stays_until_another_takes_much_more() {
+        let mut tracker = StatementTracker::default();
+        let top = |counters: StatementCounters| counters.top.iter().map(|t| t.queryid).collect::<Vec<_>>();
+        let mut total = [0.0; 3];
+        let mut round = 0;
+        let mut beat = |took: [f64; 3]| {
+            round += 1;
+            total.iter_mut().zip(took).for_each(|(total, took)| *total += took);
+            top(observe(&mut tracker, (1..).zip(total).map(|(queryid, ms)| row(queryid, round, ms)).collect()))
+        };
+        beat([0.0; 3]);
+        assert_eq!(beat([1000.0, 900.0, 800.0]), [1, 2]);
+        // More than the second, but not twice as much.
+        for _ in 0..2 * MIN_STAY {
+            assert_eq!(beat([1000.0, 900.0, 1500.0]), [1, 2]);
+        }
+        assert_eq!(beat([1000.0, 900.0, 2000.0]), [3, 1]);
+        // The newest stays for a while, whatever the others take; the first has stayed long enough.
+        assert_eq!(beat([0.0, 9000.0, 0.0]), [2, 3]);
+        for _ in 0..MIN_STAY - 2 {
+            assert_eq!(beat([9000.0, 9000.0, 0.0]), [2, 3]);
+        }
+        assert_eq!(beat([9000.0, 9000.0, 0.0]), [1, 2]);
+    }
+
+    #[test]
+    fn the_mean_is_of_the_last_interval() {
+        let mut tracker = StatementTracker::default();
+        let mut mean = |rows| observe(&mut tracker, rows).top.first().and_then(TopStatement::mean_exec_seconds);
+        assert_eq!(mean(vec![row(1, 1000, 1_000_000.0)]), None);
+        assert_eq!(mean(vec![row(1, 1004, 1_002_000.0)]), Some(0.5));
+        assert_eq!(mean(vec![row(1, 1012, 1_003_000.0)]), Some(0.125));
+        assert_eq!(mean(vec![row(1, 1012, 1_003_000.0)]), None);
+    }
+
+    #[test]
+    fn a_text_is_asked_for_once() {
+        let mut tracker = StatementTracker::default();
+        observe(&mut tracker, vec![]);
+        observe(&mut tracker, vec![row(1, 1, 2.0), row(2, 1, 1.0)]);
+        assert_eq!(tracker.untold(), [1, 2]);
+        tracker.tell(&[1, 2], &HashMap::from([(1, Arc::from("SELECT ?"))]));
+        assert_eq!(tracker.untold(), Vec::<i64>::new());
+        let counters = observe(&mut tracker, vec![row(1, 1, 2.0), row(2, 1, 1.0)]);
+        let texts: Vec<_> = counters.top.iter().map(|statement| statement.text.as_deref()).collect();
+        assert_eq!(texts, [Some("SELECT ?"), None]);
     }
 }

@@ -14,12 +14,15 @@ mod subscriptions;
 pub use aurora::{AuroraGlobal, AuroraReaderLag, AuroraRegion};
 pub use backups::BaseBackup;
 pub use recovery::{Conflicts, RecoverySettings};
-pub use sessions::Sessions;
+pub use sessions::{Activity, Holder, Sessions, Tally};
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
 pub use subscriptions::{ApplyWorker, Subscription, SubscriptionWorkers, TABLE_STATES};
 
+use std::sync::Arc;
+
 use super::observation::PollFailure;
+use super::statements::StatementCounters;
 use super::time::MonoTime;
 use super::topology::TargetId;
 
@@ -41,6 +44,8 @@ pub struct SurveyFacts {
     /// `None` also on a primary.
     pub conflicts: Option<Conflicts>,
     pub sessions: Option<Sessions>,
+    /// Names of the databases by OID, while the other matters are read.
+    pub databases: Option<Vec<(u32, Arc<str>)>>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,
     /// `pg_subscription`, of all databases; empty when there are none, and on a standby, where none can run.
@@ -52,6 +57,8 @@ pub struct SurveyFacts {
     /// `None` also when `pg_stat_statements` cannot be read at all
     /// ([`super::observation::Identity::statements`] says why).
     pub statements: Option<Statements>,
+    /// What they added up to, which the collector keeps so that not all of them need be asked for, nor sent on.
+    pub statement_counters: Option<Arc<StatementCounters>>,
     /// The matters that were asked about in vain, by name, each with the reason.
     pub failures: Vec<(&'static str, PollFailure)>,
 }

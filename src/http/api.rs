@@ -19,7 +19,7 @@ use crate::core::senders::{behind, end_of_wal};
 use crate::core::signal::{lacking, sender_state, used_ratio};
 use crate::core::snapshot::{ClusterView, Failing, PoolerView, Snapshot, Stages, TargetView};
 use crate::core::statements::{StatementCounters, StatementTotals};
-use crate::core::survey::{BaseBackup, Sessions, Slot, SurveyFacts};
+use crate::core::survey::{self, BaseBackup, Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
 use crate::core::trend::{Direction, Trend};
@@ -268,10 +268,54 @@ struct Sender<'a> {
 #[derive(Serialize)]
 struct Connections<'a> {
     by_state: BTreeMap<&'a str, u64>,
+    by_user: Tally<'a>,
+    by_application: Tally<'a>,
+    by_client: Tally<'a>,
+    by_database: Option<Tally<'a>>,
     total: u64,
+    /// Sessions of other roles of which only database, user and application may be seen.
+    hidden: u64,
     max: u64,
     reserved: u64,
+    superuser_reserved: u64,
     used_ratio: Option<f64>,
+    /// Should they go on to grow as of late.
+    exhausted_in_seconds: Option<f64>,
+    /// `null` while sessions are hidden.
+    activity: Option<Activity<'a>>,
+}
+
+#[derive(Serialize)]
+struct Tally<'a> {
+    named: Vec<Count<'a>>,
+    /// Sessions under other names.
+    other: u64,
+}
+
+#[derive(Serialize)]
+struct Count<'a> {
+    name: &'a str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct Activity<'a> {
+    idle_in_transaction: u64,
+    /// Idle for longer than `poll.idle_limit`.
+    idle_long: u64,
+    waiting_on_locks: u64,
+    longest_lock_wait_seconds: Option<f64>,
+    oldest_transaction: Option<Holder<'a>>,
+    oldest_idle_in_transaction: Option<Holder<'a>>,
+}
+
+#[derive(Serialize)]
+struct Holder<'a> {
+    seconds: f64,
+    user: &'a str,
+    application: &'a str,
+    state: &'a str,
+    database: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -321,13 +365,20 @@ struct Database<'a> {
     datname: &'a str,
     #[serde(flatten)]
     totals: Totals,
+    /// All statements of the database that are not among the top.
+    others: Totals,
 }
 
 #[derive(Serialize)]
 struct TopStatement<'a> {
     datname: &'a str,
     queryid: String,
+    recent_calls: u64,
     recent_exec_seconds: f64,
+    mean_exec_seconds: Option<f64>,
+    /// Its first line without literals. Where `statements.show_text` is set, and once it was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     #[serde(flatten)]
     totals: Totals,
 }
@@ -541,7 +592,9 @@ impl<'a> Details<'a> {
                 .map(|positions| positions.senders.iter().map(|sender| Sender::new(sender, positions)).collect()),
             missing: positions.map(|positions| lacking(positions).collect()),
             surveyed_at: view.survey.as_ref().and_then(|survey| time_of_day(snapshot.wall_time(survey.answered_at))),
-            connections: survey.and_then(|survey| survey.sessions.as_ref()).map(Connections::new),
+            connections: survey
+                .and_then(|survey| survey.sessions.as_ref())
+                .map(|sessions| Connections::new(sessions, view.connections_exhausted_in)),
             slots: survey
                 .and_then(|survey| survey.slots.as_ref())
                 .map(|slots| slots.iter().enumerate().map(|(place, slot)| SlotState::new(view, place, slot)).collect()),
@@ -682,17 +735,58 @@ impl<'a> Sender<'a> {
 }
 
 impl<'a> Connections<'a> {
-    fn new(sessions: &'a Sessions) -> Self {
+    fn new(sessions: &'a Sessions, exhausted_in_seconds: Option<f64>) -> Self {
         let mut by_state = BTreeMap::new();
         for (state, count) in &sessions.by_state {
-            *by_state.entry(state.as_str()).or_insert(0) += count;
+            let sum = by_state.entry(state.as_str()).or_insert(0_u64);
+            *sum = sum.saturating_add(*count);
         }
         Self {
             by_state,
+            by_user: Tally::new(&sessions.by_user),
+            by_application: Tally::new(&sessions.by_application),
+            by_client: Tally::new(&sessions.by_client),
+            by_database: sessions.by_database.as_ref().map(Tally::new),
             total: sessions.total,
+            hidden: sessions.hidden,
             max: sessions.max_connections,
             reserved: sessions.reserved_connections,
+            superuser_reserved: sessions.superuser_reserved_connections,
             used_ratio: used_ratio(sessions),
+            exhausted_in_seconds,
+            activity: sessions.activity.as_deref().map(Activity::new),
+        }
+    }
+}
+
+impl<'a> Tally<'a> {
+    fn new(tally: &'a survey::Tally) -> Self {
+        let named = tally.named.iter().map(|(name, count)| Count { name, count: *count });
+        Self { named: named.collect(), other: tally.others }
+    }
+}
+
+impl<'a> Activity<'a> {
+    fn new(activity: &'a survey::Activity) -> Self {
+        Self {
+            idle_in_transaction: activity.idle_in_transaction,
+            idle_long: activity.idle_long,
+            waiting_on_locks: activity.waiting_on_locks,
+            longest_lock_wait_seconds: activity.longest_lock_wait,
+            oldest_transaction: activity.oldest_transaction.as_ref().map(Holder::new),
+            oldest_idle_in_transaction: activity.idle_transaction.as_ref().map(Holder::new),
+        }
+    }
+}
+
+impl<'a> Holder<'a> {
+    fn new(holder: &'a survey::Holder) -> Self {
+        Self {
+            seconds: holder.seconds,
+            user: &holder.user,
+            application: &holder.application,
+            state: &holder.state,
+            database: holder.database.as_deref(),
         }
     }
 }
@@ -730,7 +824,11 @@ impl<'a> Statements<'a> {
             databases: counters
                 .databases
                 .iter()
-                .map(|(datname, totals)| Database { datname, totals: Totals::new(totals) })
+                .map(|database| Database {
+                    datname: &database.datname,
+                    totals: Totals::new(&database.totals),
+                    others: Totals::new(&database.others),
+                })
                 .collect(),
             top: counters
                 .top
@@ -738,7 +836,10 @@ impl<'a> Statements<'a> {
                 .map(|statement| TopStatement {
                     datname: &statement.datname,
                     queryid: statement.queryid.to_string(),
+                    recent_calls: statement.recent_calls,
                     recent_exec_seconds: statement.recent_exec_seconds,
+                    mean_exec_seconds: statement.mean_exec_seconds(),
+                    text: statement.text.as_deref(),
                     totals: Totals::new(&statement.totals),
                 })
                 .collect(),

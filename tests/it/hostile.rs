@@ -267,10 +267,21 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
                             last_msg_send_time,last_msg_receipt_time,latest_end_lsn,latest_end_time,slot_name,sender_host,\
                             sender_port,conninfo";
             vec![some(&["pg_stat_get_wal_senders", senders]), some(&["pg_stat_get_wal_receiver", receiver])]
-        } else if statement.contains("SELECT state, count(*)") {
-            vec![some(&["active", number]), some(&["idle", number])]
         } else if statement.contains("a.application_name") {
             vec![some(&["2147483647", "e", "::1", "h", "9999-12-31 23:59:59+00", "s", "odd"])]
+        } else if statement.contains("pg_stat_get_activity") {
+            let counted = |kind: &str, name: Option<&str>| {
+                let columns =
+                    [Some(kind), name, Some(number), Some(number), Some("1e308"), Some("a"), Some("s"), Some("d")];
+                columns.map(|column| column.map(str::to_owned)).to_vec()
+            };
+            ["state", "user", "application", "client", "database"]
+                .iter()
+                .flat_map(|kind| [counted(kind, Some("other")), counted(kind, Some("4294967295")), counted(kind, None)])
+                .chain(["all", "waiting", "oldest transaction"].map(|kind| counted(kind, None)))
+                .collect()
+        } else if statement.contains("FROM pg_database") {
+            vec![some(&["4294967295", "d"])]
         } else if statement.contains("pg_get_replication_slots") {
             let (limit, age) = ("-9223372036854775808", "9223372036854775807");
             let mut slot = some(&["s", "physical", "t", "FFFFFFFF/FFFFFFFF", "0/0", "lost", limit, "f"]);

@@ -28,7 +28,9 @@ mod restart;
 mod rig;
 mod scenarios;
 mod series;
+mod sessions;
 mod slots;
+
 mod sns;
 mod support;
 mod tls;

@@ -8,7 +8,7 @@ use pgvigil::collect::conninfo::Conninfo;
 use pgvigil::collect::postgres::connect;
 use pgvigil::collect::session::{Limits, SettingsBy};
 use pgvigil::collect::tls::Trust;
-use pgvigil::collect::{self, PollConfig, Probe, TargetSpec};
+use pgvigil::collect::{self, PollConfig, Probe, StatementsConfig, TargetSpec};
 use pgvigil::core::fleet::Event;
 use pgvigil::core::observation::{
     Observation, PollFailure, Receiver, ReplayPause, SenderState, ServerState, StatementsAccess,
@@ -55,7 +55,8 @@ impl Watched {
             conninfo: Arc::new(Conninfo::parse(&pg::dsn_at(*port, user)).unwrap()),
         });
         let trust = Arc::new(Trust::default());
-        let (beat, targets) = collect::cluster(0, &Name::new("c"), specs.collect(), poll, true, &trust);
+        let (beat, targets) =
+            collect::cluster(0, &Name::new("c"), specs.collect(), poll, StatementsConfig::default(), &trust);
         let (sender, events) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
         tasks.spawn(beat.run(CancellationToken::new()));

@@ -30,6 +30,8 @@ pub(crate) struct Introduction {
     /// `max_connections`, and those of them kept for superusers and for `pg_use_reserved_connections`. Fixed from start to stop.
     pub(crate) max_connections: u64,
     pub(crate) reserved_connections: u64,
+    /// Those of them kept for superusers.
+    pub(crate) superuser_reserved_connections: u64,
     pub(crate) sender_layout: Option<Layout<12>>,
     pub(crate) receiver_layout: Option<Layout<11>>,
     /// Which of [`SLOT_COLUMNS`] there are.
@@ -128,12 +130,17 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     };
 
     let (mut max_connections, mut reserved_connections, mut is_loaded) = (None, 0, false);
+    let mut superuser_reserved_connections = 0;
     for row in settings {
         let mut setting = Fields::new("pg_settings", row);
         match setting.required("name", Some)? {
             "max_connections" => max_connections = Some(setting.required("setting", number)?),
-            "superuser_reserved_connections" | "reserved_connections" => {
-                reserved_connections = u64::saturating_add(reserved_connections, setting.required("setting", number)?);
+            name @ ("superuser_reserved_connections" | "reserved_connections") => {
+                let reserved = setting.required("setting", number)?;
+                reserved_connections = u64::saturating_add(reserved_connections, reserved);
+                if name == "superuser_reserved_connections" {
+                    superuser_reserved_connections = reserved;
+                }
             }
             // Only a library loaded at the server's start defines it; a line in the configuration alone has no type.
             "pg_stat_statements.max" => is_loaded = true,
@@ -187,6 +194,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         identity,
         max_connections,
         reserved_connections,
+        superuser_reserved_connections,
         sender_layout,
         receiver_layout,
         slot_columns,
@@ -241,6 +249,7 @@ pub(crate) mod tests {
             },
             max_connections: 100,
             reserved_connections: 5,
+            superuser_reserved_connections: 3,
             subscription_columns: "subid,subid,relid,pid".into(),
             subscription_stats_columns: Box::default(),
             aurora: AuroraFunctions::default(),

@@ -6,6 +6,7 @@
 mod aurora;
 mod backups;
 mod conflicts;
+mod databases;
 mod recovery;
 mod sessions;
 mod settings;
@@ -15,12 +16,15 @@ mod subscriptions;
 
 pub(crate) use slots::NEWER_COLUMNS as SLOT_COLUMNS;
 
+use std::time::Duration;
+
 use super::Refused;
 use super::identity::Introduction;
 use crate::collect::decode::Rows;
 use crate::core::observation::PollFailure;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::Role;
+pub(crate) use statements::{Known, decode_texts, texts_sql};
 
 /// One matter that a survey asks about.
 #[derive(Debug)]
@@ -43,6 +47,7 @@ pub(crate) static TOPICS: &[Topic] = &[
     subscriptions::TOPIC,
     aurora::TOPIC,
     conflicts::TOPIC,
+    databases::TOPIC,
     statements::TOPIC,
 ];
 
@@ -53,8 +58,18 @@ pub(crate) struct Context<'a> {
     /// By the last answer.
     pub(crate) role: Option<Role>,
     pub(crate) refused: Refused,
-    /// Whether statements are wanted.
+    pub(crate) wanted: Wanted<'a>,
+}
+
+/// What a survey is to ask about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Whether statements are.
     pub(crate) statements: bool,
+    /// What is known of them, so that only others need be told.
+    pub(crate) known: Option<&'a Known>,
+    /// A session that is idle for longer is counted by itself.
+    pub(crate) idle_limit: Duration,
 }
 
 impl Topic {
@@ -98,6 +113,7 @@ pub(crate) mod tests {
             },
             max_connections: 100,
             reserved_connections: 3,
+            superuser_reserved_connections: 3,
             sender_layout: None,
             receiver_layout: None,
             subscription_columns: Box::default(),
@@ -108,7 +124,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn context(about: &Introduction) -> Context<'_> {
-        Context { about, role: Some(Role::Primary), refused: Refused::default(), statements: true }
+        let wanted = Wanted { statements: true, known: None, idle_limit: Duration::from_secs(3600) };
+        Context { about, role: Some(Role::Primary), refused: Refused::default(), wanted }
     }
 
     /// What a topic makes of an answer.

@@ -91,7 +91,7 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
         asked_at: at(0.0),
         answered_at: at(0.0),
         facts: Arc::new(SurveyFacts {
-            sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),
+            sessions: Some(Sessions { max_connections: 100, reserved_connections: 3, ..Sessions::default() }),
             slots: Some(slots.iter().map(slot).collect()),
             apply_delay_seconds: Some(0.0),
             ..SurveyFacts::default()
@@ -464,6 +464,28 @@ fn a_resolved_alert_is_shown_for_a_quarter_of_an_hour() {
     }
     assert_eq!(alerting.rules.iter().map(|watch| watch.alerts.len()).sum::<usize>(), 0);
     assert_eq!(*alerting.views(&Name::new("payments")), []);
+}
+
+#[test]
+fn an_alert_on_connections_says_whom_to_talk_to() {
+    let check = |signal: &str, expect: &[(&str, &str)]| {
+        let target = crate::core::fixture::primary("orders", "db-1");
+        let details = held_by(signal, &target, crate::core::fixture::NOW);
+        let details: Vec<_> = details.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(details, expect, "{signal}");
+    };
+    let holder =
+        |state| [("user", "report"), ("application", "nightly"), ("database", "app"), ("session_state", state)];
+    check("transaction_oldest_seconds", &holder("active"));
+    check("idle_in_transaction_oldest_seconds", &holder("idle in transaction"));
+    let most = [
+        ("users", "app (40), report (5)"),
+        ("applications", "web (30), nightly (16)"),
+        ("clients", "10.0.0.5 (40), local (6)"),
+    ];
+    check("connections_used_ratio", &most);
+    check("connections_exhausted_in_seconds", &most);
+    check("replay_lag_seconds", &[]);
 }
 
 #[test]

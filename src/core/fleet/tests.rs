@@ -10,7 +10,7 @@ use crate::core::ledger::SendFailure;
 use crate::core::observation::{PrimaryState, Receiver, ReplayPause, SenderState, ServerState, StandbyState};
 use crate::core::rule::preset;
 use crate::core::signal::SIGNALS;
-use crate::core::survey::{RecoverySettings, StatementKey, StatementRow, Statements, SurveyFacts};
+use crate::core::survey::{RecoverySettings, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::trend::Direction;
 use crate::core::wal::Timeline;
@@ -51,7 +51,6 @@ impl Story {
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),
             pooler_stale_after: Duration::from_secs(15),
-            statements_top: 10,
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
             notifiers: vec![Name::new("sns"), Name::new("log")],
         });
@@ -297,36 +296,25 @@ fn a_slot_that_has_gone_resolves_and_one_on_a_silent_server_is_held() {
 }
 
 #[test]
-fn statements_become_counters_and_their_rows_are_not_kept() {
+fn a_survey_tells_of_connections_and_statements_and_counts_what_it_leaves_out() {
     let mut story = Story::new();
-    let facts = |calls| SurveyFacts {
-        statements: Some(Statements {
-            rows: vec![StatementRow {
-                key: StatementKey { userid: 10, dbid: 5, queryid: Some(7), toplevel: true },
-                datname: Arc::from("app"),
-                calls,
-                exec_ms: 1000.0 * calls as f64,
-                rows: 0,
-                shared_blks_hit: 0,
-                shared_blks_read: 0,
-                shared_blks_dirtied: 0,
-                shared_blks_written: 0,
-                temp_blks_read: 0,
-                temp_blks_written: 0,
-                since: None,
-            }],
-            evicted: None,
-            reset_at: None,
-        }),
-        ..SurveyFacts::clone(&survey().facts)
-    };
     story.run(1, |second| [primary(written(second)), streaming(written(second))]);
-    story.survey("db-1", facts(10));
-    story.survey("db-1", facts(13));
+    let mut facts = SurveyFacts::clone(&survey().facts);
+    facts.statement_counters = Some(Arc::new(crate::core::fixture::statements()));
+    for n in 0..20 {
+        facts.sessions.as_mut().expect("has sessions").total = 40 + 2 * n;
+        story.survey("db-1", facts.clone());
+        story.second += 15.0;
+    }
     let view = story.target("db-1");
-    let counters = view.statements.expect("were read");
-    assert_eq!(counters.databases.iter().map(|(_, totals)| totals.calls).collect::<Vec<_>>(), [3]);
-    assert_eq!(view.survey.map(|survey| survey.facts.statements.is_none()), Some(true));
+    // 78 of the 92 that may be used, and two more every 15 s.
+    assert_eq!(view.connections_exhausted_in.map(f64::round), Some(105.0));
+    assert_eq!(view.statements.as_deref(), facts.statement_counters.as_deref());
+    assert_eq!(view.survey.map(|survey| survey.facts.statement_counters.is_none()), Some(true));
+    assert_eq!(view.dropped.iter().collect::<Vec<_>>(), [("sessions", 20), ("statements", 60), ("slots", 0), ("wal_senders", 0)]);
+    story.survey("db-1", SurveyFacts::clone(&survey().facts));
+    let view = story.target("db-1");
+    assert_eq!((view.statements, view.connections_exhausted_in.is_some()), (None, true));
 }
 
 #[test]

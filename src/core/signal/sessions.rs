@@ -3,9 +3,10 @@
 use super::row::{per_target, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
 use crate::core::snapshot::{ClusterView, TargetView};
-use crate::core::survey::Sessions;
+use crate::core::survey::{Activity, Sessions, Tally};
 use crate::core::time::MonoTime;
 
+const HIDDEN: &str = "Sessions of other roles are hidden (`pg_monitor` shows them), or the last slow poll is stale.";
 const SURVEY: &str = "The last slow poll is older than three slow beats, or there is none.";
 
 /// States of client sessions that servers up to version 18 have, and ours for a state that may not be seen.
@@ -39,6 +40,58 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Client sessions in use, as a share of those that ordinary roles may use.")
         .absent(SURVEY)
         .from("pg_stat_activity, max_connections"),
+    per_target("connections_superuser_reserved", Unit::Count, connections_superuser_reserved)
+        .help("Connections that superusers alone may use; part of those reserved.")
+        .absent(SURVEY)
+        .from("superuser_reserved_connections"),
+    per_target("connections_exhausted_in_seconds", Unit::Seconds, connections_exhausted_in)
+        .help("When those that ordinary roles may use are all in use, should they go on to grow as in the last ten minutes.")
+        .absent("They do not grow, it is more than a day, or the last slow poll is stale.")
+        .from("pg_stat_activity, max_connections"),
+    per_target("connections_by_user", Unit::Count, |_, target, now, emit| tally(target, now, emit, |s| Some(&s.by_user)))
+        .labels(&["usename"])
+        .help("Client sessions by user: the ten with most, and `other`.")
+        .absent(SURVEY)
+        .from("pg_stat_activity"),
+    per_target("connections_by_application", Unit::Count, |_, target, now, emit| tally(target, now, emit, |s| Some(&s.by_application)))
+        .labels(&["application_name"])
+        .help("Client sessions by application name: the ten with most, and `other`; `(none)` for those without.")
+        .absent(SURVEY)
+        .from("pg_stat_activity"),
+    per_target("connections_by_client", Unit::Count, |_, target, now, emit| tally(target, now, emit, |s| Some(&s.by_client)))
+        .labels(&["client_addr"])
+        .help("Client sessions by client address: the ten with most, and `other`; `local` for Unix sockets, `unknown` where the role may not see it.")
+        .absent(SURVEY)
+        .from("pg_stat_activity"),
+    per_target("connections_by_database", Unit::Count, |_, target, now, emit| tally(target, now, emit, |s| s.by_database.as_ref()))
+        .labels(&["datname"])
+        .help("Client sessions by database: the ten with most, and `other`.")
+        .absent("The names of databases, or the last slow poll, could not be read.")
+        .from("pg_stat_activity, pg_database"),
+    per_target("connections_idle_in_transaction", Unit::Count, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_in_transaction as f64)))
+        .help("Client sessions in an open transaction that execute nothing, aborted ones included.")
+        .absent(HIDDEN)
+        .from("pg_stat_activity"),
+    per_target("connections_idle_long", Unit::Count, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_long as f64)))
+        .help("Client sessions that are idle, outside of a transaction, for longer than `poll.idle_limit`.")
+        .absent(HIDDEN)
+        .from("pg_stat_activity.state_change"),
+    per_target("connections_waiting_on_locks", Unit::Count, |_, target, now, emit| activity(target, now, emit, |a| Some(a.waiting_on_locks as f64)))
+        .help("Client sessions that wait for a lock.")
+        .absent(HIDDEN)
+        .from("pg_stat_activity.wait_event_type"),
+    per_target("lock_wait_longest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| a.longest_lock_wait))
+        .help("For how long the session that waits longest for a lock has done so.")
+        .absent("Nobody waits, PostgreSQL 13, or as `pgvigil_connections_waiting_on_locks`.")
+        .from("pg_locks.waitstart"),
+    per_target("transaction_oldest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| Some(a.oldest_transaction.as_ref()?.seconds)))
+        .help("Age of the oldest transaction of a client session; the API and alerts say whose it is.")
+        .absent("None is open, or as `pgvigil_connections_waiting_on_locks`.")
+        .from("pg_stat_activity.xact_start"),
+    per_target("idle_in_transaction_oldest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_transaction.as_ref()?.seconds)))
+        .help("For how long the client session that is idle in its transaction for longest has been so; the API and alerts say whose it is.")
+        .absent("None is, or as `pgvigil_connections_waiting_on_locks`.")
+        .from("pg_stat_activity.state_change"),
 ];
 
 fn sessions(target: &TargetView, now: MonoTime) -> Option<&Sessions> {
@@ -52,7 +105,7 @@ fn connections(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'
     for (session_state, count) in &sessions.by_state {
         let known = SESSION_STATES.iter().position(|known| known == session_state);
         let sum = known.map_or(&mut others, |position| &mut counts[position]);
-        *sum = Some(sum.unwrap_or(0) + count);
+        *sum = Some(sum.unwrap_or(0).saturating_add(*count));
     }
     let named = SESSION_STATES.iter().zip(counts).chain([(&"other", others)]);
     for (label, count) in named {
@@ -78,4 +131,39 @@ pub fn used_ratio(sessions: &Sessions) -> Option<f64> {
 
 fn connections_used_ratio(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     state(emit, sessions(target, now).and_then(used_ratio))
+}
+
+fn connections_superuser_reserved(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    state(emit, sessions(target, now).map(|sessions| sessions.superuser_reserved_connections as f64))
+}
+
+fn connections_exhausted_in(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    if sessions(target, now).is_none() {
+        return Coverage::Unknown;
+    }
+    state(emit, target.connections_exhausted_in);
+    Coverage::Complete
+}
+
+/// The label of sessions under names that are not told. No name reads so: see [`crate::core::sessions`].
+const OTHER: &str = "other";
+
+fn tally(target: &TargetView, now: MonoTime, emit: Emit<'_>, of: fn(&Sessions) -> Option<&Tally>) -> Coverage {
+    let Some(tally) = sessions(target, now).and_then(of) else { return Coverage::Unknown };
+    for (name, count) in &tally.named {
+        emit(&[name], Value::exact(*count as f64));
+    }
+    if tally.others > 0 {
+        emit(&[OTHER], Value::exact(tally.others as f64));
+    }
+    Coverage::Complete
+}
+
+/// States what is known of all sessions together. What nobody does has gone.
+fn activity(target: &TargetView, now: MonoTime, emit: Emit<'_>, of: fn(&Activity) -> Option<f64>) -> Coverage {
+    let Some(activity) = sessions(target, now).and_then(|sessions| sessions.activity.as_deref()) else {
+        return Coverage::Unknown;
+    };
+    state(emit, of(activity));
+    Coverage::Complete
 }

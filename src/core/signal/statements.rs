@@ -7,6 +7,7 @@ use crate::core::statements::{StatementCounters, StatementTotals};
 use crate::core::time::MonoTime;
 
 const STATEMENTS: &str = "`pg_stat_statements` is not readable, or the last slow poll is stale.";
+const TOP: &str = "Not among the top (it then counts in `other`), or as `pgvigil_statements_calls_total`.";
 const PGSS: &str = "pg_stat_statements";
 
 pub(super) const ROWS: &[Signal] = &[
@@ -75,36 +76,41 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Times that entries of pg_stat_statements were seen to start again.")
         .absent(STATEMENTS)
         .from(PGSS),
-    // The statements that take the most time, one by one.
+    // The statements that take the most time, one by one, and all others of their database.
     per_target("statement_calls_total", Unit::Count, |_, target, now, emit| top(target, now, emit, |t| t.calls as f64))
         .counter()
         .labels(&["datname", "queryid"])
-        .help("Executions of one of the statements that take the most time, since it was first among them.")
-        .absent("Not among the top of the last slow beat, or as `pgvigil_statements_calls_total`.")
+        .help("Executions of one of the statements that take the most time, since it came among them; `other`: of all others of the database.")
+        .absent(TOP)
         .from(PGSS),
     per_target("statement_exec_seconds_total", Unit::Seconds, |_, target, now, emit| top(target, now, emit, |t| t.exec_seconds))
         .counter()
         .labels(&["datname", "queryid"])
-        .help("Execution time of one of the statements that take the most time, since it was first among them.")
-        .absent("Not among the top of the last slow beat, or as `pgvigil_statements_calls_total`.")
+        .help("Execution time of one of the statements that take the most time, since it came among them; `other`: of all others of the database.")
+        .absent(TOP)
         .from(PGSS),
     per_target("statement_rows_total", Unit::Count, |_, target, now, emit| top(target, now, emit, |t| t.rows as f64))
         .counter()
         .labels(&["datname", "queryid"])
-        .help("Rows of one of the statements that take the most time, since it was first among them.")
-        .absent("Not among the top of the last slow beat, or as `pgvigil_statements_calls_total`.")
+        .help("Rows of one of the statements that take the most time, since it came among them; `other`: of all others of the database.")
+        .absent(TOP)
         .from(PGSS),
     per_target("statement_shared_blocks_hit_total", Unit::Count, |_, target, now, emit| top(target, now, emit, |t| t.shared_blks_hit as f64))
         .counter()
         .labels(&["datname", "queryid"])
-        .help("Shared blocks that one of the statements that take the most time found in the cache.")
-        .absent("Not among the top of the last slow beat, or as `pgvigil_statements_calls_total`.")
+        .help("Shared blocks that one of the statements that take the most time found in the cache; `other`: all others of the database.")
+        .absent(TOP)
         .from(PGSS),
     per_target("statement_shared_blocks_read_total", Unit::Count, |_, target, now, emit| top(target, now, emit, |t| t.shared_blks_read as f64))
         .counter()
         .labels(&["datname", "queryid"])
-        .help("Shared blocks that one of the statements that take the most time read from outside the cache.")
-        .absent("Not among the top of the last slow beat, or as `pgvigil_statements_calls_total`.")
+        .help("Shared blocks that one of the statements that take the most time read from outside the cache; `other`: all others of the database.")
+        .absent(TOP)
+        .from(PGSS),
+    per_target("statement_mean_seconds", Unit::Seconds, statement_mean)
+        .labels(&["datname", "queryid"])
+        .help("Mean execution time, between the last two slow polls, of one of the statements that take the most time.")
+        .absent("Not executed in between, not among the top, or as `pgvigil_statements_calls_total`.")
         .from(PGSS),
 ];
 
@@ -120,26 +126,39 @@ fn databases(target: &TargetView, now: MonoTime, emit: Emit<'_>, part: fn(&State
         Ok(counters) => counters,
         Err(coverage) => return coverage,
     };
-    for (position, (datname, totals)) in counters.databases.iter().enumerate() {
-        if !counters.databases[..position].iter().any(|(earlier, _)| earlier == datname) {
-            emit(&[datname], Value::exact(part(totals)));
-        }
+    for database in &counters.databases {
+        emit(&[&database.datname], Value::exact(part(&database.totals)));
     }
     Coverage::Complete
 }
+
+/// Label of the statements that are not told one by one.
+const OTHER: &str = "other";
 
 fn top(target: &TargetView, now: MonoTime, emit: Emit<'_>, part: fn(&StatementTotals) -> f64) -> Coverage {
     let counters = match counters(target, now) {
         Ok(counters) => counters,
         Err(coverage) => return coverage,
     };
-    for (position, statement) in counters.top.iter().enumerate() {
-        let repeats = counters.top[..position]
-            .iter()
-            .any(|earlier| earlier.queryid == statement.queryid && earlier.datname == statement.datname);
-        if !repeats {
+    for statement in &counters.top {
+        let queryid = statement.queryid.to_string();
+        emit(&[&statement.datname, &queryid], Value::exact(part(&statement.totals)));
+    }
+    for database in &counters.databases {
+        emit(&[&database.datname, OTHER], Value::exact(part(&database.others)));
+    }
+    Coverage::Complete
+}
+
+fn statement_mean(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    let counters = match counters(target, now) {
+        Ok(counters) => counters,
+        Err(coverage) => return coverage,
+    };
+    for statement in &counters.top {
+        if let Some(mean) = statement.mean_exec_seconds() {
             let queryid = statement.queryid.to_string();
-            emit(&[&statement.datname, &queryid], Value::exact(part(&statement.totals)));
+            emit(&[&statement.datname, &queryid], Value::exact(mean));
         }
     }
     Coverage::Complete

@@ -327,19 +327,75 @@ fn a_server_that_reserves_every_connection_has_no_ratio() {
 #[test]
 fn statements_are_counted_by_database_and_one_by_one() {
     let mut view = primary("orders", "primary-2");
-    let mut counters = statements();
-    counters.top.push(counters.top[0].clone());
-    counters.databases.push(counters.databases[0].clone());
-    view.statements = Some(Arc::new(counters));
+    view.statements = Some(std::sync::Arc::new(statements()));
     check(
         view,
         &[
             ("statements_calls_total", &[(&["app"], 100.0), (&["postgres"], 1.0)], Complete),
             ("statements_exec_seconds_total", &[(&["app"], 25.0), (&["postgres"], 0.25)], Complete),
-            ("statement_calls_total", &[(&["app", "-77"], 60.0), (&["app", "42"], 9.0)], Complete),
-            ("statement_shared_blocks_hit_total", &[(&["app", "-77"], 600.0), (&["app", "42"], 90.0)], Complete),
+            (
+                "statement_calls_total",
+                &[
+                    (&["app", "-77"], 60.0),
+                    (&["app", "42"], 9.0),
+                    (&["app", "other"], 31.0),
+                    (&["postgres", "other"], 1.0),
+                ],
+                Complete,
+            ),
+            // One of them was not executed of late.
+            ("statement_mean_seconds", &[(&["app", "-77"], 0.25)], Complete),
             ("statements_evictions_total", &[(NO, 5.0)], Complete),
             ("statements_resets_total", &[(NO, 1.0)], Complete),
+        ],
+    );
+}
+
+#[test]
+fn sessions_are_told_by_whom_they_belong_to() {
+    let mut view = primary("orders", "primary-2");
+    view.connections_exhausted_in = Some(600.0);
+    check(
+        view.clone(),
+        &[
+            ("connections_by_user", &[(&["app"], 40.0), (&["report"], 5.0), (&["other"], 1.0)], Complete),
+            ("connections_by_application", &[(&["web"], 30.0), (&["nightly"], 16.0)], Complete),
+            ("connections_by_client", &[(&["10.0.0.5"], 40.0), (&["local"], 6.0)], Complete),
+            ("connections_by_database", &[(&["app"], 46.0)], Complete),
+            ("connections_superuser_reserved", &[(NO, 3.0)], Complete),
+            ("connections_exhausted_in_seconds", &[(NO, 600.0)], Complete),
+            ("connections_idle_in_transaction", &[(NO, 2.0)], Complete),
+            ("connections_idle_long", &[(NO, 7.0)], Complete),
+            ("connections_waiting_on_locks", &[(NO, 1.0)], Complete),
+            ("lock_wait_longest_seconds", &[(NO, 1.5)], Complete),
+            ("transaction_oldest_seconds", &[(NO, 90.5)], Complete),
+            ("idle_in_transaction_oldest_seconds", &[(NO, 30.25)], Complete),
+        ],
+    );
+    // Nobody holds anything: that is known, and an alert on it is over.
+    view.connections_exhausted_in = None;
+    change_sessions(&mut view, |sessions| sessions.activity = Some(Box::default()));
+    check(
+        view.clone(),
+        &[
+            ("connections_exhausted_in_seconds", &[], Complete),
+            ("connections_waiting_on_locks", &[(NO, 0.0)], Complete),
+            ("lock_wait_longest_seconds", &[], Complete),
+            ("transaction_oldest_seconds", &[], Complete),
+            ("idle_in_transaction_oldest_seconds", &[], Complete),
+        ],
+    );
+    // Sessions are hidden: nobody knows.
+    change_sessions(&mut view, |sessions| sessions.activity = None);
+    check(
+        view,
+        &[
+            ("connections_by_user", &[(&["app"], 40.0), (&["report"], 5.0), (&["other"], 1.0)], Complete),
+            ("connections_idle_in_transaction", &[], Unknown),
+            ("connections_idle_long", &[], Unknown),
+            ("connections_waiting_on_locks", &[], Unknown),
+            ("transaction_oldest_seconds", &[], Unknown),
+            ("idle_in_transaction_oldest_seconds", &[], Unknown),
         ],
     );
 }

@@ -8,6 +8,8 @@ use crate::core::time::ServerTime;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statements {
     pub rows: Vec<StatementRow>,
+    /// Of the entries that were known, only those are told that have moved; none has gone.
+    pub is_partial: bool,
     /// `pg_stat_statements_info.dealloc`: entries evicted since the last reset (extension 1.9+).
     pub evicted: Option<u64>,
     /// `pg_stat_statements_info.stats_reset` (extension 1.9+).
