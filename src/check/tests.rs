@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::core::observation::{PrimaryState, ReplayPause, ServerState, StandbyState, WalReceiver, WalSender};
+use crate::core::observation::{
+    PrimaryState, ReplayPause, ServerAddress, ServerState, StandbyState, WalReceiver, WalSender,
+};
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::wal::{Lsn, Timeline};
@@ -19,6 +21,7 @@ fn identity() -> Identity {
         statements: StatementsAccess::Readable { schema: "public".to_owned(), version: "1.10".to_owned() },
         tls: true,
         pooled: false,
+        address: ServerAddress::default(),
     }
 }
 
@@ -26,6 +29,7 @@ fn sender() -> WalSender {
     WalSender {
         pid: 1,
         application_name: None,
+        client: None,
         state: None,
         sent_lsn: None,
         write_lsn: None,
@@ -46,6 +50,7 @@ fn primary(identity: Identity) -> Positions {
         clock: ServerTime::from_unix_micros(0),
         state: ServerState::Primary(state),
         senders: vec![sender()],
+        sees_senders: true,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Sessions run with `TimeZone = UTC`, `DateStyle = ISO` and `IntervalStyle = postgres`, see [`super::session::Limits`].
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use tokio_postgres::SimpleQueryMessage;
@@ -104,6 +105,10 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
 }
 
 pub(crate) fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+pub(crate) fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::SimpleQueryMessage;
 use tracing::info;
 
-use super::conninfo::Conninfo;
+use super::conninfo::{Conninfo, Endpoint, Host};
 use super::decode::by_statement;
 use super::postgres;
 use super::queries::identity::{self, Introduction};
@@ -17,7 +17,8 @@ use super::session::{Limits, Session, SettingsBy};
 use super::tls::Trust;
 use crate::clock;
 use crate::core::observation::{
-    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ServerState, StandbyState, WalSender,
+    Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, SenderState, ServerState,
+    StandbyState, WalSender,
 };
 use crate::core::survey::SurveyFacts;
 use crate::core::time::MonoTime;
@@ -82,8 +83,17 @@ struct About {
     receiver_runs: bool,
     has_senders: bool,
     n_polls: u32,
-    /// Names by pid of the senders that are there. `None`: asked for, and not found.
-    names: Vec<(i32, Option<Arc<str>>)>,
+    /// Who is at the other end of the senders that are there.
+    clients: Vec<KnownSender>,
+}
+
+#[derive(Debug)]
+struct KnownSender {
+    pid: i32,
+    /// `None`: asked for, and not found.
+    client: Option<positions::Client>,
+    /// A connection takes its slot after it has appeared, so what was found of one that only started is asked again.
+    is_final: bool,
 }
 
 impl Dialog {
@@ -319,7 +329,7 @@ impl Dialog {
             self.refused_at = None;
         }
         let mut answer = self.ask_reading().await?;
-        self.learn_names(&mut answer.facts.senders).await;
+        self.learn_clients(&mut answer.facts.senders).await;
         Ok(answer)
     }
 
@@ -347,7 +357,7 @@ impl Dialog {
                     if reading.started_at.is_some_and(|started_at| started_at != about.identity.started_at) {
                         // A pooler led us to another server, or to the same one restarted.
                         self.about = None;
-                    } else if let Some(facts) = about.learn(reading)? {
+                    } else if let Some(facts) = about.learn(reading, self.refused)? {
                         return Ok(Answered { facts, asked_at, answered_at });
                     }
                 }
@@ -388,14 +398,16 @@ impl Dialog {
         let introduction = identity::decode(&by_statement(&messages, "identity")?)?;
         let Some(session) = &self.session else { return Ok(()) };
         let (tls, pooled) = (session.tls(), session.settings() == SettingsBy::Transaction);
+        let configured = configured_address(&self.conninfo);
         if let Some(about) = &mut self.about {
             let system_identifier = about.identity.system_identifier;
-            about.identity = identity::complete(introduction.identity.clone(), system_identifier, tls, pooled);
+            about.identity =
+                identity::complete(introduction.identity.clone(), system_identifier, configured, tls, pooled);
             about.introduction = introduction;
             about.asked_at = clock::now();
         } else {
             self.about = Some(Box::new(About {
-                identity: identity::complete(introduction.identity.clone(), None, tls, pooled),
+                identity: identity::complete(introduction.identity.clone(), None, configured, tls, pooled),
                 introduction,
                 asked_at: clock::now(),
                 knows_control: false,
@@ -406,7 +418,7 @@ impl Dialog {
                 receiver_runs: false,
                 has_senders: true,
                 n_polls: 0,
-                names: Vec::new(),
+                clients: Vec::new(),
             }));
         }
         match self.identity() {
@@ -419,27 +431,38 @@ impl Dialog {
     }
 
     /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
-    async fn learn_names(&mut self, senders: &mut [WalSender]) {
+    async fn learn_clients(&mut self, senders: &mut [WalSender]) {
         let Some(about) = &mut self.about else { return };
-        about.names.retain(|(pid, _)| senders.iter().any(|sender| sender.pid == *pid));
-        let is_new = |pid: &i32| about.names.iter().all(|(known, _)| known != pid);
+        about.clients.retain(|known| {
+            senders.iter().any(|sender| sender.pid == known.pid && (known.is_final || has_only_started(sender)))
+        });
+        let is_new = |pid: &i32| about.clients.iter().all(|known| known.pid != *pid);
         let new: Vec<i32> = senders.iter().map(|sender| sender.pid).filter(is_new).collect();
         if !new.is_empty() {
             // Positions without names are worth more than none: a failure here is met again at the next question.
-            let answer = self.ask("asking for its standbys' names", &positions::names_sql(&new)).await;
-            let found = answer.and_then(|messages| positions::decode_names(&by_statement(&messages, "names")?));
+            let answer = self.ask("asking for its standbys' names", &positions::clients_sql(&new)).await;
+            let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages, "clients")?));
+            // But a refusal would be repeated, too: those pids are taken for asked.
+            let found = if found.as_ref().err().is_some_and(is_refusal) { Ok(Vec::new()) } else { found };
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
-            for pid in new {
-                let name = found.iter().find(|(found, _)| *found == pid).map(|(_, name)| Arc::clone(name));
-                about.names.push((pid, name));
+            for sender in senders.iter().filter(|sender| new.contains(&sender.pid)) {
+                let client = found.iter().find(|client| client.pid == sender.pid).cloned();
+                about.clients.push(KnownSender { pid: sender.pid, client, is_final: !has_only_started(sender) });
             }
         }
         let Some(about) = &self.about else { return };
         for sender in senders {
-            sender.application_name =
-                about.names.iter().find(|(pid, _)| *pid == sender.pid).and_then(|(_, name)| name.clone());
+            let known = about.clients.iter().find(|known| known.pid == sender.pid);
+            if let Some(client) = known.and_then(|known| known.client.as_ref()) {
+                sender.application_name.clone_from(&client.application_name);
+                sender.client = Some(Arc::clone(&client.client));
+            }
         }
     }
+}
+
+fn has_only_started(sender: &WalSender) -> bool {
+    sender.state == Some(SenderState::Startup)
 }
 
 impl About {
@@ -464,7 +487,7 @@ impl About {
     }
 
     /// Takes up what is new. `None` when the question was about another role than the server has now.
-    fn learn(&mut self, reading: Reading) -> Result<Option<Positions>, PollFailure> {
+    fn learn(&mut self, reading: Reading, refused: Refused) -> Result<Option<Positions>, PollFailure> {
         if !self.knows_control {
             self.knows_control = true;
             self.checkpoint = reading.checkpoint;
@@ -509,7 +532,18 @@ impl About {
             clock: reading.clock,
             state,
             senders: reading.senders,
+            sees_senders: self.identity.reads_all_stats && !refused.contains(Optional::WalSenders),
         }))
+    }
+}
+
+/// Where a connection string with one host leads; with several, nobody knows which of them it was.
+fn configured_address(conninfo: &Conninfo) -> Option<(String, u16)> {
+    match conninfo.hosts() {
+        [Host { endpoint: Endpoint::Tcp { name, address }, port }] => {
+            Some((address.map_or_else(|| name.clone(), |address| address.to_string()), *port))
+        }
+        _ => None,
     }
 }
 

@@ -87,6 +87,8 @@ struct Judgement<'a> {
     rule: &'a Rule,
     place: &'a ClusterView,
     target: Option<&'a TargetView>,
+    /// Lag is judged leniently: the cluster's primary was promoted so long ago.
+    since_promotion: Option<Duration>,
     poll_interval: Duration,
     round: u64,
     now: MonoTime,
@@ -111,8 +113,10 @@ impl Alerting {
         let (round, poll_interval) = (self.round, self.poll_interval);
         for watch in &mut self.rules {
             for cluster in clusters.iter().filter(|cluster| watch.rule.selects_cluster(cluster)) {
+                let since_promotion = cluster.since_promotion(now);
+                let (rule, target) = (&watch.rule, None);
                 let judgement =
-                    Judgement { rule: &watch.rule, place: cluster, target: None, poll_interval, round, now, wall };
+                    Judgement { rule, place: cluster, target, since_promotion, poll_interval, round, now, wall };
                 match watch.rule.condition.signal.read {
                     Read::Cluster(read) => {
                         judgement
@@ -247,10 +251,7 @@ impl Judgement<'_> {
             Selected::No => Coverage::Complete,
             Selected::Unknown => Coverage::Unknown,
             Selected::Yes => read(&mut |labels, value| {
-                let verdict = match self.rule.judge(value, self.target) {
-                    Verdict::Unknown => self.rule.judge_unknown(),
-                    verdict => verdict,
-                };
+                let verdict = self.judge(value);
                 let of_labels = |alert: &&mut Alert| alert.labels == labels;
                 if let Some(alert) = known.iter_mut().flat_map(|alerts| alerts.iter_mut()).find(of_labels) {
                     self.step(alert, verdict, Some(value.value), ledger);
@@ -276,6 +277,16 @@ impl Judgement<'_> {
         }
         if !begun.is_empty() {
             alerts.entry(self.place()).or_default().append(&mut begun);
+        }
+    }
+
+    fn judge(&self, value: Value) -> Verdict {
+        match self.rule.judge(value, self.target) {
+            Verdict::Unknown => self.rule.judge_unknown(),
+            verdict => match self.since_promotion {
+                Some(since) => self.rule.judge_after_promotion(value, self.target, since),
+                None => verdict,
+            },
         }
     }
 
@@ -393,6 +404,20 @@ fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(Stri
         if let Some(delay) = delay.filter(|delay| *delay > 0.0) {
             add("apply_delay_seconds", format!("{delay:.3}"));
         }
+    }
+    match rule.condition.signal.name {
+        "standby_missing" | "wrong_upstream" | "timelines_behind" | "receiver_running" => {
+            let upstream = target.links.upstream.as_ref().map(ToString::to_string);
+            upstream.into_iter().for_each(|upstream| add("follows", upstream));
+        }
+        "undeclared_standbys" => {
+            let who = target.links.undeclared.as_ref().map(|undeclared| undeclared.who.join(", "));
+            who.into_iter().filter(|who| !who.is_empty()).for_each(|who| add("standbys", who));
+        }
+        "role_change_age_seconds" => {
+            target.timeline().into_iter().for_each(|timeline| add("timeline", timeline.0.to_string()));
+        }
+        _ => {}
     }
     if let Some(failing) = &target.failing {
         add("error", failing.failure.to_string());

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
 use super::observation::{
-    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerState,
-    StandbyState, StatementsAccess, WalReceiver, WalSender,
+    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerAddress,
+    ServerState, StandbyState, StatementsAccess, WalReceiver, WalSender,
 };
 use super::signal::Unit;
 use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
@@ -47,6 +47,7 @@ pub(crate) fn identity() -> Identity {
         statements: StatementsAccess::Readable { schema: "public".to_owned(), version: "1.10".to_owned() },
         tls: true,
         pooled: false,
+        address: ServerAddress::default(),
     }
 }
 
@@ -54,6 +55,7 @@ pub(crate) fn sender(name: &str, state: Option<SenderState>) -> WalSender {
     WalSender {
         pid: 4711,
         application_name: Some(Arc::from(name)),
+        client: None,
         state,
         sent_lsn: Some(Lsn::new(0x0300_0000)),
         write_lsn: Some(Lsn::new(0x0300_0000)),
@@ -71,7 +73,13 @@ fn answer(state: ServerState, senders: Vec<WalSender>) -> Answer {
     Answer {
         asked_at: ago(0.502),
         answered_at: ago(0.5),
-        positions: Arc::new(Positions { identity: Arc::new(identity()), clock: server_time(0), state, senders }),
+        positions: Arc::new(Positions {
+            identity: Arc::new(identity()),
+            clock: server_time(0),
+            state,
+            senders,
+            sees_senders: true,
+        }),
     }
 }
 
@@ -261,6 +269,7 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         index: Arc::new(targets.iter().enumerate().map(|(i, target)| (target.id.target.clone(), i)).collect()),
         targets: targets.into_iter().map(Arc::new).collect(),
         alerts: Arc::from(alerts),
+        events: Arc::from([]),
     }
 }
 

@@ -12,13 +12,15 @@ use super::alert::AlertId;
 use super::alerting::Alerting;
 use super::lag::{LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
-use super::observation::{Observation, PollFailure, Positions, WalSender};
+use super::observation::{Observation, PollFailure, WalSender};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
-use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
+use super::snapshot::{Answer, ClusterView, Failing, OwnLag, RoleChanges, Snapshot, Stages, SurveyView, TargetView};
 use super::statements::StatementTracker;
 use super::survey::Survey;
 use super::time::MonoTime;
+use super::topology::events::{self, Change, TopologyEvent};
+use super::topology::links::{self, SenderId};
 use super::topology::{Name, TargetId};
 use super::wal::{Lsn, WalBytes};
 
@@ -64,11 +66,15 @@ pub struct Fleet {
     alerting: Alerting,
     survey_stale_after: Duration,
     statements_top: usize,
+    /// Each with its cluster, until they are taken.
+    news: Vec<(Name, TopologyEvent)>,
 }
 
 #[derive(Debug)]
 struct Cluster {
     lag: LagTracker,
+    /// Something that decides who follows whom has changed since it was last looked at.
+    relink: bool,
     /// One for each target, in the order of the view.
     statements: Vec<StatementTracker>,
     view: Arc<ClusterView>,
@@ -84,6 +90,7 @@ impl Fleet {
             alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
             survey_stale_after: spec.survey_stale_after,
             statements_top: spec.statements_top,
+            news: Vec::new(),
         }
     }
 
@@ -92,7 +99,9 @@ impl Fleet {
         match event {
             Event::Polled(observation) => {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
-                    cluster.polled(observation, now);
+                    let event = cluster.polled(observation, now);
+                    let name = cluster.view.name.clone();
+                    self.news.extend(event.map(|event| (name, event)));
                 }
                 Vec::new()
             }
@@ -155,6 +164,11 @@ impl Fleet {
         Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
     }
 
+    /// What changed in who is who since this was last asked, each with its cluster.
+    pub fn take_news(&mut self) -> Vec<(Name, TopologyEvent)> {
+        std::mem::take(&mut self.news)
+    }
+
     fn due(&mut self, now: MonoTime, wall: SystemTime) -> Vec<Notice> {
         let views = self.views();
         self.alerting.due(&views, now, wall)
@@ -179,6 +193,7 @@ impl Cluster {
             .collect();
         Self {
             lag: LagTracker::new(poll_interval),
+            relink: false,
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
@@ -186,12 +201,14 @@ impl Cluster {
                 targets,
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
+                events: Arc::from([]),
             }),
         }
     }
 
-    fn polled(&mut self, observation: Observation, now: MonoTime) {
-        let Some(&position) = self.view.index.get(&observation.target.target) else { return };
+    fn polled(&mut self, observation: Observation, now: MonoTime) -> Option<TopologyEvent> {
+        let &position = self.view.index.get(&observation.target.target)?;
+        let event = self.compare(position, &observation);
         self.lag.observe(&observation);
         let lag = self.lag.estimate(&observation.target.target, now);
         if self.lag.primary() != self.view.primary.as_ref() {
@@ -218,6 +235,53 @@ impl Cluster {
         }
         let stages = self.stages(position);
         self.target_mut(position).stages = stages;
+        event
+    }
+
+    /// Notes what an answer changes in who is who, before it takes the place of the last one.
+    fn compare(&mut self, position: usize, observation: &Observation) -> Option<TopologyEvent> {
+        let target = &self.view.targets[position];
+        let before = target.answer.as_ref().map(|answer| &*answer.positions);
+        let after = match &observation.outcome {
+            Ok(after) => after,
+            Err(failure) => {
+                let failed_so = |failing: &Failing| failing.failure.proves_down() == failure.proves_down();
+                self.relink |= !target.failing.as_ref().is_some_and(failed_so);
+                return None;
+            }
+        };
+        let is_same = before.is_some_and(|before| links::is_same(before, after));
+        self.relink |= target.failing.is_some() || !is_same;
+        if !is_same {
+            // Until it is looked at, nobody can say that the connection is still its own.
+            self.lag.set_sender(&target.id.target, None);
+        }
+        let change = Change::between(before?, after)?;
+        let event = TopologyEvent {
+            at: observation.answered_at,
+            target: target.id.target.clone(),
+            change,
+            timeline: after.primary().map(|primary| primary.timeline),
+        };
+        if change != Change::NewTimeline {
+            let target = self.target_mut(position);
+            let count = target.role_changes.map_or(0, |changes| changes.count);
+            target.role_changes = Some(RoleChanges { last_at: event.at, count: count.saturating_add(1) });
+        }
+        let view = Arc::make_mut(&mut self.view);
+        view.events = events::with(&view.events, event.clone());
+        Some(event)
+    }
+
+    /// Finds out anew who follows whom.
+    fn relink(&mut self, now: MonoTime) {
+        for (position, links) in links::find(&self.view.targets).into_iter().enumerate() {
+            self.lag.set_sender(&self.view.targets[position].id.target, links.sender.clone());
+            if links != *self.view.targets[position].links {
+                self.target_mut(position).links = Arc::new(links);
+                self.measure(position, now);
+            }
+        }
     }
 
     fn surveyed(&mut self, survey: Survey, stale_after: Duration, statements_top: usize) {
@@ -246,6 +310,9 @@ impl Cluster {
 
     /// A silent replica's lag goes on growing although nothing is heard of it.
     fn tick(&mut self, now: MonoTime) {
+        if std::mem::take(&mut self.relink) {
+            self.relink(now);
+        }
         for position in 0..self.view.targets.len() {
             let target = &self.view.targets[position];
             if target.failing.is_some() || target.fresh(now).is_none() {
@@ -277,7 +344,7 @@ impl Cluster {
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();
         let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
-        let sender = self.sender_of(positions);
+        let sender = target.links.sender.as_ref().and_then(|id| self.sender(id));
         let receiver_flushed = standby.receiver.running().and_then(|receiver| receiver.flushed_lsn);
         // After a restart the receive position begins at the start of a segment, behind what was replayed.
         let received = [standby.receive_lsn, receiver_flushed, standby.replay_lsn].into_iter().flatten().max();
@@ -291,25 +358,11 @@ impl Cluster {
         })
     }
 
-    /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys
-    /// share the name: then nobody can say whose row it is.
-    fn sender_of(&self, replica: &Positions) -> Option<&WalSender> {
-        let name = known_as(&replica.identity.cluster_name);
-        let answers = || self.view.targets.iter().filter(|target| target.is_up()).filter_map(|up| up.answer.as_ref());
-        let standbys = answers()
-            .filter(|answer| answer.positions.standby().is_some())
-            .filter(|answer| known_as(&answer.positions.identity.cluster_name) == name);
-        let mut rows = answers()
-            .flat_map(|answer| &answer.positions.senders)
-            .filter(|sender| sender.application_name.as_deref() == Some(name));
-        let row = rows.next()?;
-        (rows.next().is_none() && standbys.take(2).count() < 2).then_some(row)
+    /// A row of an upstream that answers.
+    fn sender(&self, id: &SenderId) -> Option<&WalSender> {
+        let upstream = self.view.target(id.upstream.as_str()).filter(|upstream| upstream.is_up())?;
+        upstream.answer.as_ref()?.positions.senders.iter().find(|sender| sender.pid == id.pid)
     }
-}
-
-/// The `application_name` under which a standby presents itself unless told otherwise.
-fn known_as(cluster_name: &str) -> &str {
-    if cluster_name.is_empty() { "walreceiver" } else { cluster_name }
 }
 
 fn own_lag(sender: &WalSender) -> OwnLag {

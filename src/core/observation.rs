@@ -4,6 +4,7 @@
 //! function calls. The slow one ([`super::survey`]) brings what costs the server
 //! more: sessions, slots, statements.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,18 @@ pub struct Identity {
     pub tls: bool,
     /// The session goes through a connection pooler.
     pub pooled: bool,
+    pub address: ServerAddress,
+}
+
+/// Where a server is, as far as is known: by this it is recognised in what its standbys say of their upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// Host and port of the connection string. `None` when it names several hosts.
+    pub configured: Option<(String, u16)>,
+    /// `inet_server_addr()`: often a private address. `None` through a Unix socket.
+    pub own: Option<IpAddr>,
+    /// `port`: where the server listens, whatever stands in between.
+    pub port: Option<u16>,
 }
 
 /// Who runs the server.
@@ -89,6 +102,8 @@ pub struct Positions {
     pub state: ServerState,
     /// The standbys connected here (`pg_stat_get_wal_senders()`), on a primary or a cascading standby.
     pub senders: Vec<WalSender>,
+    /// Whether `senders` is the whole truth: the function is not refused, and the role sees other sessions' columns.
+    pub sees_senders: bool,
 }
 
 impl Positions {
@@ -205,6 +220,8 @@ pub struct WalSender {
     pub pid: i32,
     /// `application_name`; `None` until learned for this pid.
     pub application_name: Option<Arc<str>>,
+    /// Who is at its other end; `None` until learned for this pid.
+    pub client: Option<Arc<SenderClient>>,
     pub state: Option<SenderState>,
     pub sent_lsn: Option<Lsn>,
     pub write_lsn: Option<Lsn>,
@@ -218,6 +235,26 @@ pub struct WalSender {
     pub reply_time: Option<ServerTime>,
     /// `sync_state`: `async`, `potential`, `sync`, `quorum`.
     pub sync_state: Option<Arc<str>>,
+}
+
+/// Who is at the other end of a WAL sender: what stays as long as the connection, looked up once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SenderClient {
+    /// `client_addr`. `None` through a Unix socket, and without `pg_monitor`.
+    pub address: Option<IpAddr>,
+    /// `client_hostname`, where the server has `log_hostname` on.
+    pub hostname: Option<String>,
+    /// `backend_start`. `None` without `pg_monitor`.
+    pub started_at: Option<ServerTime>,
+    /// The slot it streams through: `pg_replication_slots.active_pid` needs no grant. `None`: without one.
+    pub slot: Option<SenderSlot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SenderSlot {
+    pub name: String,
+    /// A subscriber or a decoding client reads, no standby.
+    pub is_logical: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

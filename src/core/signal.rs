@@ -15,6 +15,7 @@ mod sessions;
 mod slots;
 mod statements;
 mod target;
+mod topology;
 
 use std::sync::LazyLock;
 
@@ -27,8 +28,9 @@ use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
-pub static SIGNALS: LazyLock<Vec<Signal>> =
-    LazyLock::new(|| [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, statements::ROWS].concat());
+pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+    [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, topology::ROWS, statements::ROWS].concat()
+});
 
 /// One number that pgvigil can state.
 #[derive(Clone, Copy, Debug)]

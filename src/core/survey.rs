@@ -14,6 +14,7 @@ pub use statements::{StatementKey, StatementRow, Statements};
 use super::observation::PollFailure;
 use super::time::MonoTime;
 use super::topology::TargetId;
+use super::topology::synchronous::SyncStandbys;
 
 /// The answer of one target to one slow poll, or why there is none at all.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Survey {
 pub struct SurveyFacts {
     /// `recovery_min_apply_delay`, in seconds; 0 when none is configured.
     pub apply_delay_seconds: Option<f64>,
+    /// `synchronous_standby_names`. `None` on a standby, where it means nothing.
+    pub sync_standbys: Option<SyncStandbys>,
     pub sessions: Option<Sessions>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::identity::{Introduction, Layout};
 use super::{Optional, Refused};
-use crate::collect::decode::{Fields, Rows, boolean, interval_seconds, lsn, number, record, timestamp};
-use crate::core::observation::{Checkpoint, PollFailure, Receiver, ReplayPause, SenderState, WalReceiver, WalSender};
+use crate::collect::decode::{Fields, Rows, address, boolean, interval_seconds, lsn, number, record, timestamp};
+use crate::core::observation::{
+    Checkpoint, PollFailure, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, WalReceiver, WalSender,
+};
 use crate::core::time::ServerTime;
 use crate::core::topology::Role;
 use crate::core::wal::{Lsn, Timeline};
@@ -222,22 +224,39 @@ impl Question {
     }
 }
 
-/// Two columns, pid and name, of the senders with these pids.
-pub(crate) fn names_sql(pids: &[i32]) -> String {
+/// Who is at the other end of the senders with these pids.
+pub(crate) fn clients_sql(pids: &[i32]) -> String {
     let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
-    format!("SELECT pid, application_name FROM pg_stat_get_activity(NULL) WHERE pid IN ({})", pids.join(", "))
+    format!(
+        "SELECT a.pid, a.application_name, host(a.client_addr), a.client_hostname, a.backend_start, s.slot_name, \
+         s.slot_type FROM pg_stat_get_activity(NULL) a LEFT JOIN pg_get_replication_slots() s ON s.active_pid = a.pid \
+         WHERE a.pid IN ({})",
+        pids.join(", ")
+    )
 }
 
-pub(crate) fn decode_names(statements: &[Rows<'_>]) -> Result<Vec<(i32, Arc<str>)>, PollFailure> {
-    let mut names = Vec::new();
-    for row in statements.first().into_iter().flatten() {
+/// What stays as long as a sender does.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Client {
+    pub(crate) pid: i32,
+    pub(crate) application_name: Option<Arc<str>>,
+    pub(crate) client: Arc<SenderClient>,
+}
+
+pub(crate) fn decode_clients(statements: &[Rows<'_>]) -> Result<Vec<Client>, PollFailure> {
+    let rows = statements.first().into_iter().flatten();
+    rows.map(|row| {
         let mut row = Fields::new("pg_stat_activity", row);
         let pid = row.required("pid", number)?;
-        if let Some(name) = row.text("application_name")? {
-            names.push((pid, Arc::from(name)));
-        }
-    }
-    Ok(names)
+        let application_name = row.text("application_name")?.map(Arc::from);
+        let (address, hostname) = (row.optional("client_addr", address)?, row.text("client_hostname")?);
+        let started_at = row.optional("backend_start", timestamp)?;
+        let (slot, slot_type) = (row.text("slot_name")?, row.text("slot_type")?);
+        let slot = slot.map(|name| SenderSlot { name: name.to_owned(), is_logical: slot_type == Some("logical") });
+        let client = SenderClient { address, hostname: hostname.map(str::to_owned), started_at, slot };
+        Ok(Client { pid, application_name, client: Arc::new(client) })
+    })
+    .collect()
 }
 
 /// `bigint` in the view, though the identifier is unsigned.
@@ -279,6 +298,7 @@ fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
     Ok(WalSender {
         pid: row.required("pid", number)?,
         application_name: None,
+        client: None,
         state: row.optional("state", sender_state)?,
         sent_lsn: row.optional("sent_lsn", lsn)?,
         write_lsn: row.optional("write_lsn", lsn)?,
@@ -328,7 +348,16 @@ mod tests {
 
     fn about() -> Introduction {
         identity::decode(&[
-            vec![vec![Some("150018"), Some("15.18"), Some("2026-11-20 10:00:00+00"), Some(""), Some("mon"), Some("t")]],
+            vec![vec![
+                Some("150018"),
+                Some("15.18"),
+                Some("2026-11-20 10:00:00+00"),
+                Some(""),
+                Some("mon"),
+                Some("t"),
+                None,
+                Some("5432"),
+            ]],
             vec![vec![Some("max_connections"), Some("100")]],
             vec![],
             vec![
@@ -407,6 +436,38 @@ mod tests {
     }
 
     #[test]
+    fn who_is_behind_a_sender_reads_with_and_without_grants() {
+        let sql = clients_sql(&[42, 43]);
+        assert!(sql.ends_with("a.pid IN (42, 43)"), "{sql}");
+        let row = |pid, rest: [Option<&'static str>; 6]| [vec![Some(pid)], rest.to_vec()].concat();
+        let rows = vec![
+            row("42", [Some("r1"), Some("fe80::1"), Some("db"), Some(NOW), Some("r1"), Some("physical")]),
+            row("43", [Some("sub"), None, None, None, Some("sub"), Some("logical")]),
+            row("44", [None; 6]),
+        ];
+        let client = |pid, name: Option<&str>, client| Client {
+            pid,
+            application_name: name.map(Arc::from),
+            client: Arc::new(client),
+        };
+        let slot = |name: &str, is_logical| Some(SenderSlot { name: name.to_owned(), is_logical });
+        let known = SenderClient {
+            address: "fe80::1".parse().ok(),
+            hostname: Some("db".to_owned()),
+            started_at: Some(at(0)),
+            slot: slot("r1", false),
+        };
+        assert_eq!(
+            decode_clients(&[rows]),
+            Ok(vec![
+                client(42, Some("r1"), known),
+                client(43, Some("sub"), SenderClient { slot: slot("sub", true), ..SenderClient::default() }),
+                client(44, None, SenderClient::default()),
+            ])
+        );
+    }
+
+    #[test]
     fn a_primary_with_two_senders_reads() {
         let row = |sender| {
             let mut row = vec![Some("f"), Some(NOW), Some(NOW), Some("0/3000148"), Some("0000000A0000000000000003")];
@@ -423,6 +484,7 @@ mod tests {
         let nothing = WalSender {
             pid: 43,
             application_name: None,
+            client: None,
             state: None,
             sent_lsn: None,
             write_lsn: None,

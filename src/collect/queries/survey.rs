@@ -7,6 +7,7 @@ mod sessions;
 mod settings;
 mod slots;
 mod statements;
+mod synchronous;
 
 use super::Refused;
 use super::identity::Introduction;
@@ -27,14 +28,14 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] = &[settings::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] =
+    &[settings::TOPIC, synchronous::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) about: &'a Introduction,
     /// By the last answer.
-    #[allow(dead_code, reason = "topics about one role alone are to come")]
     pub(crate) role: Option<Role>,
     pub(crate) refused: Refused,
     /// Whether statements are wanted.
@@ -61,7 +62,7 @@ pub(crate) mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::core::observation::{Flavor, Identity, StatementsAccess};
+    use crate::core::observation::{Flavor, Identity, ServerAddress, StatementsAccess};
     use crate::core::time::ServerTime;
 
     pub(crate) fn about(flavor: Flavor, version: &str) -> Introduction {
@@ -78,6 +79,7 @@ pub(crate) mod tests {
                 statements: StatementsAccess::Readable { schema: "my \"own\"".to_owned(), version: version.to_owned() },
                 tls: false,
                 pooled: false,
+                address: ServerAddress::default(),
             },
             max_connections: 100,
             reserved_connections: 3,

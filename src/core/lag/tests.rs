@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::observation::{
-    Checkpoint, Flavor, Identity, PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess, WalReceiver,
-    WalSender,
+    Checkpoint, Flavor, Identity, PollFailure, Receiver, ReplayPause, SenderState, ServerAddress, StatementsAccess,
+    WalReceiver, WalSender,
 };
 use crate::core::time::ServerTime;
 use crate::core::topology::TargetId;
@@ -161,6 +161,7 @@ impl Poll {
             statements: StatementsAccess::NotCreated,
             tls: false,
             pooled: false,
+            address: ServerAddress::default(),
         };
         Observation {
             target: TargetId::new("c", self.target),
@@ -172,6 +173,7 @@ impl Poll {
                 clock: stamp(self.asked + self.took / 2.0 + self.ahead),
                 state: self.state,
                 senders: self.senders,
+                sees_senders: true,
             }),
         }
     }
@@ -182,6 +184,7 @@ fn sender(name: &str, replay_lsn: u64, reply: f64) -> WalSender {
     WalSender {
         pid: 1,
         application_name: Some(Arc::from(name)),
+        client: None,
         state: Some(SenderState::Streaming),
         sent_lsn: None,
         write_lsn: None,
