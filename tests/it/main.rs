@@ -26,4 +26,5 @@ mod series;
 mod sns;
 mod support;
 mod tls;
+mod topology;
 mod truth;
