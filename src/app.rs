@@ -190,7 +190,7 @@ impl App {
 
         let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
         let cancel = app.cancel.clone();
-        let (open_files, n_targets) = (open_files(), config.n_targets());
+        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         if open_files < n_targets as u64 + 64 {
             warn!(
                 open_files,
@@ -266,6 +266,11 @@ impl App {
 
     fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
         let trust = Arc::new(Trust::default());
+        for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
+            let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
+            let task = collect::pooler(place, id, conninfo, &config.poll, &trust);
+            self.spawn_polling(format!("pooler {}", task.id()), task.run(events.clone(), self.cancel.clone()));
+        }
         for (place, cluster) in config.clusters.iter().enumerate() {
             let targets = cluster
                 .targets

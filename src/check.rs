@@ -1,21 +1,30 @@
-//! `pgvigil check`: what each server is, what it does not let us see, and the SQL that would change that.
+//! `pgvigil check`: what each server is, what is wrong or risky with it, what it does not let us see, and the SQL that would
+//! change that.
 //!
 //! The servers are asked by the collector; a [`Report`] is decided from what they said alone. Its JSON form is for programs
 //! and keeps its names.
 
+mod findings;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use serde::Serialize;
 
+use crate::clock;
 use crate::collect::tls::Trust;
-use crate::collect::{Probe, probe};
+use crate::collect::{Probe, probe, probe_pooler};
 use crate::config::Config;
-use crate::core::observation::{Flavor, Identity, PollFailure, Positions, Receiver, StandbyState, StatementsAccess};
+use crate::core::observation::{PollFailure, Positions, StandbyState, StatementsAccess};
+use crate::core::pooler::PoolerFacts;
 use crate::core::topology::{Name, Role};
-use crate::table::{Cell, Table, Tone, painted, short};
+use crate::table::{Cell, Table, Tone, painted, short, wrapped};
+
+pub use self::findings::{Finding, Severity};
+use self::findings::{Patient, of_pooler, of_target};
 
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
 const AT_ONCE: usize = 64;
@@ -29,16 +38,36 @@ pub async fn run(config: &Config) -> Report {
         probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(&trust))
     });
     let mut outcomes = futures_util::stream::iter(probes).buffered(AT_ONCE);
+    let pooler_probes = config
+        .clusters
+        .iter()
+        .flat_map(|cluster| &cluster.poolers)
+        .map(|pooler| probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(&trust)));
+    let mut pooler_outcomes = futures_util::stream::iter(pooler_probes).buffered(AT_ONCE);
     for cluster in &config.clusters {
         let mut targets = Vec::with_capacity(cluster.targets.len());
         for target in &cluster.targets {
             let Some(outcome) = outcomes.next().await else { break };
             let dbname = target.conninfo.dbname().to_owned();
-            targets.push(Examined { target: target.id.target.clone(), dbname, outcome });
+            let is_local = target.conninfo.is_local();
+            targets.push(Examined { target: target.id.target.clone(), dbname, is_local, outcome });
         }
-        clusters.push((cluster.name.clone(), targets));
+        let mut poolers = Vec::with_capacity(cluster.poolers.len());
+        for pooler in &cluster.poolers {
+            let Some(outcome) = pooler_outcomes.next().await else { break };
+            poolers.push((pooler.id.target.clone(), outcome.map(PoolerFacts::bounded)));
+        }
+        clusters.push(ExaminedCluster { name: cluster.name.clone(), targets, poolers });
     }
-    Report::new(&clusters, config.statements.enabled)
+    Report::new(&clusters, config.statements.enabled, clock::wall())
+}
+
+/// One cluster as configured, with what its servers and poolers said.
+#[derive(Debug)]
+pub struct ExaminedCluster {
+    pub name: Name,
+    pub targets: Vec<Examined>,
+    pub poolers: Vec<(Name, Result<PoolerFacts, PollFailure>)>,
 }
 
 /// One target as configured, with what it said.
@@ -47,6 +76,8 @@ pub struct Examined {
     pub target: Name,
     /// The database that we connect to.
     pub dbname: String,
+    /// The way to it does not leave this machine.
+    pub is_local: bool,
     pub outcome: Result<Probe, PollFailure>,
 }
 
@@ -61,6 +92,7 @@ pub struct Report {
 pub struct ClusterReport {
     pub name: Name,
     pub targets: Vec<TargetReport>,
+    pub poolers: Vec<PoolerReport>,
     /// What does not fit together.
     pub warnings: Vec<String>,
 }
@@ -73,7 +105,22 @@ pub struct TargetReport {
     pub failure: Option<String>,
     #[serde(flatten)]
     pub server: Option<ServerReport>,
-    pub to_fix: Vec<Fix>,
+    /// The worst first.
+    pub findings: Vec<Finding>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+pub struct PoolerReport {
+    pub name: Name,
+    pub reachable: bool,
+    /// Why it is not reachable.
+    pub failure: Option<String>,
+    pub version: Option<String>,
+    pub tls: Option<bool>,
+    /// Databases that it leads to, by name.
+    pub databases: Option<Vec<String>>,
+    /// The worst first.
+    pub findings: Vec<Finding>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -93,34 +140,26 @@ pub struct ServerReport {
     pub slots: Option<usize>,
 }
 
-/// Something that keeps us from measuring, and what would change that.
-#[derive(Debug, PartialEq, Serialize)]
-pub struct Fix {
-    pub problem: String,
-    pub not_measured: String,
-    /// What to run, one statement each, and comments for what SQL cannot do.
-    pub sql: Vec<String>,
-    /// The target to run it on. `None` when that is not known (no primary was reached), or nothing is to be run.
-    pub run_on: Option<Name>,
-}
-
 impl Report {
     /// Judges what the targets of each cluster said. `wants_statements` is `statements.enabled`.
-    pub fn new(clusters: &[(Name, Vec<Examined>)], wants_statements: bool) -> Self {
+    pub fn new(clusters: &[ExaminedCluster], wants_statements: bool, wall: SystemTime) -> Self {
         let clusters: Vec<ClusterReport> = clusters
             .iter()
-            .map(|(name, targets)| {
+            .map(|ExaminedCluster { name, targets, poolers }| {
                 let primary = only_primary(targets);
                 ClusterReport {
                     name: name.clone(),
-                    targets: targets.iter().map(|target| report(target, primary, wants_statements)).collect(),
+                    targets: targets.iter().map(|target| report(target, primary, wants_statements, wall)).collect(),
+                    poolers: poolers.iter().map(|(name, outcome)| pooler_report(name, outcome)).collect(),
                     warnings: warnings(targets),
                 }
             })
             .collect();
+        let harmless = |findings: &[Finding]| findings.iter().all(|finding| finding.severity == Severity::Info);
         let is_well = |cluster: &ClusterReport| {
             cluster.warnings.is_empty()
-                && cluster.targets.iter().all(|target| target.reachable && target.to_fix.is_empty())
+                && cluster.targets.iter().all(|target| target.reachable && harmless(&target.findings))
+                && cluster.poolers.iter().all(|pooler| pooler.reachable && harmless(&pooler.findings))
         };
         Self { ok: clusters.iter().all(is_well), clusters }
     }
@@ -138,14 +177,13 @@ fn with_role(targets: &[Examined], role: Role) -> Vec<&Name> {
         .collect()
 }
 
-fn only_primary(targets: &[Examined]) -> Option<&Name> {
-    match with_role(targets, Role::Primary)[..] {
-        [primary] => Some(primary),
-        _ => None,
-    }
+fn only_primary(targets: &[Examined]) -> Option<&Examined> {
+    let is_primary = |target: &&Examined| positions(target).is_some_and(|positions| positions.role() == Role::Primary);
+    let mut primaries = targets.iter().filter(is_primary);
+    primaries.next().filter(|_| primaries.next().is_none())
 }
 
-fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> TargetReport {
+fn report(target: &Examined, primary: Option<&Examined>, wants_statements: bool, wall: SystemTime) -> TargetReport {
     let probe = match &target.outcome {
         Ok(probe) => probe,
         Err(failure) => {
@@ -154,53 +192,13 @@ fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> 
                 reachable: false,
                 failure: Some(failure.to_string()),
                 server: None,
-                to_fix: Vec::new(),
+                findings: Vec::new(),
             };
         }
     };
     let identity = &probe.identity;
     let role = positions(target).map(Positions::role);
-    let mut missing_grants = Vec::new();
-    let mut missing_extensions = Vec::new();
-    let mut to_fix = Vec::new();
-    // What is granted and created comes to a standby from its primary, and cannot be changed on the standby itself.
-    let run_on = if role == Some(Role::Primary) { Some(&target.target) } else { primary };
-    if !identity.reads_all_stats {
-        missing_grants.push("pg_monitor");
-        to_fix.push(Fix {
-            problem: format!("role {:?} does not have pg_monitor", identity.user),
-            not_measured: unseen(positions(target)),
-            sql: vec![format!("GRANT pg_monitor TO {};", quote_identifier(&identity.user))],
-            run_on: run_on.cloned(),
-        });
-    }
-    if wants_statements && identity.statements != StatementsAccess::NotCreated {
-        to_fix.extend(library_fix(target, identity));
-    }
-    if wants_statements && identity.statements == StatementsAccess::NotCreated {
-        to_fix.push(Fix {
-            problem: format!("extension pg_stat_statements is not created in database {:?}", target.dbname),
-            not_measured: "statements: calls, execution time, rows and blocks".to_owned(),
-            sql: vec!["CREATE EXTENSION pg_stat_statements;".to_owned()],
-            run_on: run_on.cloned(),
-        });
-    }
-    if wants_statements && !matches!(identity.statements, StatementsAccess::Readable { .. }) {
-        missing_extensions.push("pg_stat_statements");
-    }
-    for (failure, what, not_measured) in [
-        (probe.positions.as_ref().err(), "positions", "lag, and everything else that depends on where the WAL stands"),
-        (probe.survey.as_ref().err(), "slow facts", "connections, slots, statements"),
-    ] {
-        if let Some(failure) = failure {
-            to_fix.push(Fix {
-                problem: format!("its {what} cannot be read: {failure}"),
-                not_measured: not_measured.to_owned(),
-                sql: Vec::new(),
-                run_on: None,
-            });
-        }
-    }
+    let lacks_statements = wants_statements && !matches!(identity.statements, StatementsAccess::Readable { .. });
     TargetReport {
         name: target.target.clone(),
         reachable: true,
@@ -212,53 +210,25 @@ fn report(target: &Examined, primary: Option<&Name>, wants_statements: bool) -> 
             pooled: identity.pooled,
             tls: identity.tls,
             user: identity.user.clone(),
-            missing_grants,
-            missing_extensions,
+            missing_grants: (!identity.reads_all_stats).then_some("pg_monitor").into_iter().collect(),
+            missing_extensions: lacks_statements.then_some("pg_stat_statements").into_iter().collect(),
             slots: probe.survey.as_ref().ok().and_then(|facts| Some(facts.slots.as_ref()?.len())),
         }),
-        to_fix,
+        findings: of_target(Patient { target, probe, role, primary, wants_statements, wall }),
     }
 }
 
-/// What a role without `pg_monitor` does not see.
-fn unseen(positions: Option<&Positions>) -> String {
-    let mut unseen = vec!["sessions by state", "statements of other roles"];
-    if positions.is_some_and(|positions| positions.role() == Role::Primary || !positions.senders.is_empty()) {
-        unseen.insert(0, "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags");
+fn pooler_report(name: &Name, outcome: &Result<PoolerFacts, PollFailure>) -> PoolerReport {
+    let facts = outcome.as_ref().ok();
+    PoolerReport {
+        name: name.clone(),
+        reachable: facts.is_some(),
+        failure: outcome.as_ref().err().map(ToString::to_string),
+        version: facts.and_then(|facts| facts.version.clone()),
+        tls: facts.map(|facts| facts.tls),
+        databases: facts.map(|facts| facts.databases.iter().map(|database| database.name.clone()).collect()),
+        findings: facts.map_or_else(Vec::new, of_pooler),
     }
-    if positions.and_then(Positions::standby).is_some_and(|standby| standby.receiver == Receiver::Hidden) {
-        unseen.insert(0, "the WAL receiver's state, upstream and last message");
-    }
-    unseen.join("; ")
-}
-
-/// The library is a matter of each server's own settings, standby or not.
-fn library_fix(target: &Examined, identity: &Identity) -> Option<Fix> {
-    if identity.statements != StatementsAccess::NotLoaded {
-        return None;
-    }
-    let sql = match identity.flavor {
-        Flavor::PostgreSql => vec![
-            "SHOW shared_preload_libraries;".to_owned(),
-            "-- what it shows, and pg_stat_statements; then restart the server".to_owned(),
-            "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';".to_owned(),
-        ],
-        Flavor::Rds | Flavor::Aurora => vec![
-            "-- add pg_stat_statements to shared_preload_libraries in the parameter group, then reboot the instance"
-                .to_owned(),
-        ],
-    };
-    Some(Fix {
-        problem: "pg_stat_statements is not in shared_preload_libraries".to_owned(),
-        not_measured: "statements: calls, execution time, rows and blocks".to_owned(),
-        sql,
-        run_on: Some(target.target.clone()),
-    })
-}
-
-/// As SQL wants an identifier of any spelling.
-fn quote_identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// What does not fit together among the targets of one cluster.
@@ -319,8 +289,8 @@ fn list(names: &[&Name]) -> String {
 }
 
 impl Report {
-    /// A row for each target, then what is to be fixed.
-    pub fn table(&self, has_colour: bool) -> String {
+    /// A row for each target, then what was found. Lines of prose are broken to `width`, where there is one.
+    pub fn table(&self, has_colour: bool, width: Option<usize>) -> String {
         let heading =
             ["CLUSTER", "TARGET", "REACHED", "ROLE", "VERSION", "FLAVOUR", "TLS", "GRANTS", "EXTENSIONS", "SLOTS"];
         let mut table = Table::new(&heading, &["SLOTS"]);
@@ -330,21 +300,65 @@ impl Report {
             }
         }
         let mut text = table.render(has_colour);
+        text.push_str(&self.poolers(has_colour));
+        let paper = Paper { has_colour, width };
         for cluster in &self.clusters {
-            // Writing to a String cannot fail.
-            let _ = explain(&mut text, cluster, has_colour);
+            explain(&mut text, cluster, paper);
         }
         let (verdict, tone) = if self.ok { ("all well", Tone::Good) } else { ("something to fix", Tone::Doubtful) };
-        let _ = writeln!(text, "\n{}", painted(verdict, tone, has_colour));
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "\n{}{}", painted(verdict, tone, has_colour), self.counts());
         text
+    }
+
+    /// A row for each pooler. Nothing where there are none.
+    fn poolers(&self, has_colour: bool) -> String {
+        let mut table = Table::new(&["CLUSTER", "POOLER", "REACHED", "VERSION", "TLS", "DATABASES"], &["DATABASES"]);
+        let mut is_empty = true;
+        for cluster in &self.clusters {
+            for pooler in &cluster.poolers {
+                is_empty = false;
+                let reached = if pooler.reachable { Cell::new("yes", Tone::Good) } else { Cell::new("no", Tone::Bad) };
+                let tls = pooler.tls.map_or("", |tls| if tls { "yes" } else { "no" });
+                let databases = pooler.databases.as_ref().map_or_else(String::new, |list| list.len().to_string());
+                table.row(vec![
+                    cluster.name.as_str().into(),
+                    pooler.name.as_str().into(),
+                    reached,
+                    pooler.version.as_deref().unwrap_or_default().into(),
+                    tls.into(),
+                    databases.into(),
+                ]);
+            }
+        }
+        if is_empty { String::new() } else { format!("\n{}", table.render(has_colour)) }
+    }
+
+    /// How many findings there are of each severity.
+    fn counts(&self) -> String {
+        let findings = || {
+            self.clusters.iter().flat_map(|cluster| {
+                let of_targets = cluster.targets.iter().flat_map(|target| &target.findings);
+                of_targets.chain(cluster.poolers.iter().flat_map(|pooler| &pooler.findings))
+            })
+        };
+        let counts: Vec<String> =
+            [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "note")]
+                .into_iter()
+                .map(|(severity, noun)| (findings().filter(|finding| finding.severity == severity).count(), noun))
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
+                .collect();
+        if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) }
     }
 }
 
 impl ClusterReport {
     /// Whether a target lacks what the same statements on the same server would give it.
-    fn lacks(&self, name: &Name, fix: &Fix) -> bool {
+    fn lacks(&self, name: &Name, finding: &Finding) -> bool {
+        let is_same = |own: &Finding| own.sql == finding.sql && own.run_on == finding.run_on;
         let target = self.targets.iter().find(|target| target.name == *name);
-        target.is_some_and(|target| target.to_fix.iter().any(|own| own.sql == fix.sql && own.run_on == fix.run_on))
+        !finding.sql.is_empty() && target.is_some_and(|target| target.findings.iter().any(is_same))
     }
 }
 
@@ -377,43 +391,85 @@ fn row(cluster: &ClusterReport, target: &TargetReport) -> Vec<Cell> {
     row
 }
 
-fn explain(text: &mut String, cluster: &ClusterReport, has_colour: bool) -> std::fmt::Result {
+/// What is written on.
+#[derive(Clone, Copy)]
+struct Paper {
+    has_colour: bool,
+    width: Option<usize>,
+}
+
+fn explain(text: &mut String, cluster: &ClusterReport, paper: Paper) {
+    let mut paragraph = |place: &str, tone: Tone, words: &str, rest: &[String]| {
+        let line = wrapped(&format!("{place}: {words}"), paper.width, 4);
+        let told = line.strip_prefix(place).unwrap_or(&line);
+        text.push_str(&format!("\n{}{told}\n", painted(place, tone, paper.has_colour)));
+        rest.iter().for_each(|line| text.push_str(&format!("{line}\n")));
+    };
     for target in &cluster.targets {
         let place = format!("{}/{}", cluster.name, target.name);
         if let Some(failure) = &target.failure {
-            writeln!(text, "\n{}: not reached: {failure}", painted(&place, Tone::Bad, has_colour))?;
+            paragraph(&place, Tone::Bad, &format!("not reached: {failure}"), &[]);
         }
-        for fix in &target.to_fix {
+        for finding in &target.findings {
             // One statement on the primary helps all who lack the same: it is told there, with their names.
-            if fix.run_on.as_ref().is_some_and(|name| *name != target.name && cluster.lacks(name, fix)) {
+            let is_elsewhere = finding.run_on.as_ref().is_some_and(|name| *name != target.name);
+            if is_elsewhere && finding.run_on.as_ref().is_some_and(|name| cluster.lacks(name, finding)) {
                 continue;
             }
-            writeln!(text, "\n{}: {}", painted(&place, Tone::Doubtful, has_colour), fix.problem)?;
-            writeln!(text, "  not measured: {}", fix.not_measured)?;
-            if fix.sql.is_empty() {
-                continue;
-            }
-            match &fix.run_on {
-                Some(name) if *name == target.name => writeln!(text, "  run on it:")?,
-                Some(name) => writeln!(text, "  run on its primary, {name}:")?,
-                None => writeln!(text, "  run on its primary:")?,
-            }
-            fix.sql.iter().try_for_each(|statement| writeln!(text, "    {statement}"))?;
-            let others: Vec<&Name> = cluster
-                .targets
-                .iter()
-                .map(|other| &other.name)
-                .filter(|other| fix.run_on.is_some() && **other != target.name && cluster.lacks(other, fix))
-                .collect();
-            if !others.is_empty() {
-                writeln!(text, "  which is also for {}", list(&others))?;
-            }
+            let (tone, words) = headline(finding);
+            paragraph(&place, tone, &words, &details(cluster, target, finding, paper));
+        }
+    }
+    for pooler in &cluster.poolers {
+        let place = format!("{}/{}", cluster.name, pooler.name);
+        if let Some(failure) = &pooler.failure {
+            paragraph(&place, Tone::Bad, &format!("not reached: {failure}"), &[]);
+        }
+        for finding in &pooler.findings {
+            let (tone, words) = headline(finding);
+            let mut rest = vec![wrapped(&format!("  {}", finding.why), paper.width, 2)];
+            rest.extend(finding.sql.iter().map(|command| format!("    {command}")));
+            paragraph(&place, tone, &words, &rest);
         }
     }
     for warning in &cluster.warnings {
-        writeln!(text, "\n{}: {warning}", painted(cluster.name.as_str(), Tone::Doubtful, has_colour))?;
+        paragraph(cluster.name.as_str(), Tone::Doubtful, warning, &[]);
     }
-    Ok(())
+}
+
+fn headline(finding: &Finding) -> (Tone, String) {
+    let tone = match finding.severity {
+        Severity::Error => Tone::Bad,
+        Severity::Warning => Tone::Doubtful,
+        Severity::Info => Tone::Faint,
+    };
+    (tone, format!("{}: {}", finding.severity.as_str(), finding.problem))
+}
+
+/// Why a finding matters, and what would change it.
+fn details(cluster: &ClusterReport, target: &TargetReport, finding: &Finding, paper: Paper) -> Vec<String> {
+    let mut lines = vec![wrapped(&format!("  {}", finding.why), paper.width, 2)];
+    if finding.sql.is_empty() {
+        return lines;
+    }
+    let is_note = finding.sql.iter().all(|statement| statement.starts_with("--"));
+    lines.push(match &finding.run_on {
+        _ if is_note => "  to do:".to_owned(),
+        Some(name) if *name == target.name => "  run on it:".to_owned(),
+        Some(name) => format!("  run on its primary, {name}:"),
+        None => "  run on its primary:".to_owned(),
+    });
+    lines.extend(finding.sql.iter().map(|statement| format!("    {statement}")));
+    let others: Vec<&Name> = cluster
+        .targets
+        .iter()
+        .map(|other| &other.name)
+        .filter(|other| finding.run_on.is_some() && **other != target.name && cluster.lacks(other, finding))
+        .collect();
+    if !others.is_empty() {
+        lines.push(format!("  which is also for {}", list(&others)));
+    }
+    lines
 }
 
 #[cfg(test)]

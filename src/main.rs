@@ -103,7 +103,8 @@ fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> Ex
         return print(text.as_bytes(), true);
     }
     let Some(report) = wait_for(pgvigil::check::run(&loaded.config)) else { return ExitCode::FAILURE };
-    let text = if args.json { lines(&report) } else { report.table(has_colour(&std::io::stdout(), environment)) };
+    let text =
+        if args.json { lines(&report) } else { report.table(has_colour(&std::io::stdout(), environment), width()) };
     print(text.as_bytes(), report.ok)
 }
 
@@ -180,6 +181,15 @@ fn start_log(format: LogFormat, default_level: &str, environment: &Environment) 
 fn has_colour(stream: &impl IsTerminal, environment: &Environment) -> bool {
     stream.is_terminal() && environment.get("NO_COLOR").is_none_or(String::is_empty)
 }
+
+/// How wide the terminal is that standard output goes to. `None` for a file or a pipe.
+fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    (size.ws_col >= NARROWEST).then_some(usize::from(size.ws_col))
+}
+
+/// Some terminals say that they have no width at all.
+const NARROWEST: u16 = 40;
 
 /// Says on standard error why nothing is done.
 fn complain(reason: &str, status: u8) -> ExitCode {

@@ -22,7 +22,7 @@ use crate::core::alert::{AlertView, Phase, Severity};
 use crate::core::fleet::{Event, Fleet};
 use crate::core::lag::{Certainty, LagEstimate};
 use crate::core::observation::{Receiver, ReplayPause};
-use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
+use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
 use crate::core::topology::TargetId;
 use crate::table::{Cell, Table, Tone, bytes, painted, seconds, short};
 
@@ -41,7 +41,7 @@ pub async fn look(mut config: Config) -> Arc<Snapshot> {
     let mut progress: HashMap<TargetId, Progress> = config
         .clusters
         .iter()
-        .flat_map(|cluster| &cluster.targets)
+        .flat_map(|cluster| cluster.targets.iter().chain(&cluster.poolers))
         .map(|target| (target.id.clone(), Progress::default()))
         .collect();
     let deadline = tokio::time::sleep(patience(&config.poll));
@@ -61,6 +61,13 @@ pub async fn look(mut config: Config) -> Arc<Snapshot> {
             Event::Surveyed(survey) => {
                 if let Some(target) = progress.get_mut(&survey.target) {
                     target.is_surveyed = true;
+                }
+            }
+            Event::Pooled(observation) => {
+                if let Some(pooler) = progress.get_mut(&observation.pooler) {
+                    pooler.polled(observation.outcome.is_ok());
+                    // Once is enough: nothing of a pooler is told from two answers.
+                    (pooler.n_answers, pooler.is_surveyed) = (ANSWERS, true);
                 }
             }
             Event::Delivered(_) | Event::Tick => {}
@@ -86,6 +93,11 @@ fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> Future
             .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) });
         let (beat, targets) =
             collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements.enabled, &trust);
+        for pooler in &cluster.poolers {
+            let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
+            let task = collect::pooler(0, id, conninfo, &config.poll, &trust);
+            tasks.push(Box::pin(task.run(events.clone(), never.clone())));
+        }
         tasks.push(Box::pin(beat.run(never.clone())));
         for target in targets {
             tasks.push(Box::pin(target.run(events.clone(), never.clone())));
@@ -122,7 +134,8 @@ fn patience(poll: &PollConfig) -> Duration {
 pub fn is_well(snapshot: &Snapshot) -> bool {
     snapshot.clusters.iter().all(|cluster| {
         let is_critical = |alert: &AlertView| alert.severity == Severity::Critical && alert.phase != Phase::Resolved;
-        cluster.targets.iter().all(|target| target.is_up()) && !cluster.alerts.iter().any(is_critical)
+        let all_poolers = cluster.poolers.iter().all(|pooler| pooler.is_up(snapshot.published_at));
+        cluster.targets.iter().all(|target| target.is_up()) && all_poolers && !cluster.alerts.iter().any(is_critical)
     })
 }
 
@@ -136,6 +149,7 @@ pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
         }
     }
     let mut text = table.render(has_colour);
+    text.push_str(&poolers(snapshot, has_colour));
     let active = |alert: &&AlertView| alert.phase != Phase::Resolved;
     let mut alerts: Vec<&AlertView> =
         snapshot.clusters.iter().flat_map(|cluster| cluster.alerts.iter()).filter(active).collect();
@@ -150,6 +164,52 @@ pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
         let _ = writeln!(text, "  {}: {}", alert.id, alert.condition);
     }
     text
+}
+
+/// A table of the poolers, a row for each pool. Nothing where there are none.
+fn poolers(snapshot: &Snapshot, has_colour: bool) -> String {
+    const RIGHT: &[&str] = &["ACTIVE", "WAITING", "LONGEST WAIT", "SERVERS"];
+    let heading =
+        ["CLUSTER", "POOLER", "STATE", "DATABASE", "USER", "ACTIVE", "WAITING", "LONGEST WAIT", "SERVERS", "NOTE"];
+    let mut table = Table::new(&heading, RIGHT);
+    let views = || snapshot.clusters.iter().flat_map(|cluster| &cluster.poolers);
+    for pooler in views() {
+        let place = [pooler.id.cluster.as_str().into(), pooler.id.target.as_str().into()];
+        let row = |rest: Vec<Cell>| place.iter().cloned().chain(rest).collect::<Vec<Cell>>();
+        let answer = match (&pooler.failing, &pooler.answer) {
+            (Some(failing), _) => {
+                let empty = vec!["".into(); 6];
+                let note = failing.failure.to_string().into();
+                table.row(row([vec![Cell::new("down", Tone::Bad)], empty, vec![note]].concat()));
+                continue;
+            }
+            (None, None) => {
+                table.row(row(vec![Cell::new("not asked", Tone::Doubtful)]));
+                continue;
+            }
+            (None, Some(answer)) => answer,
+        };
+        let up = || Cell::new("up", Tone::Good);
+        if answer.facts.pools.is_empty() {
+            table.row(row(vec![up()]));
+        }
+        for pool in &answer.facts.pools {
+            let is_paused = answer.facts.databases.iter().any(|own| own.name == pool.database && own.paused);
+            let waits = pool.clients_waiting > 0;
+            let of = pool.size.map_or_else(String::new, |size| format!("/{size}"));
+            table.row(row(vec![
+                up(),
+                pool.database.as_str().into(),
+                pool.user.as_str().into(),
+                pool.clients_active.to_string().into(),
+                Cell::new(&pool.clients_waiting.to_string(), if waits { Tone::Doubtful } else { Tone::Plain }),
+                seconds(pool.longest_wait).into(),
+                format!("{}{of}", pool.servers_active).into(),
+                if is_paused { Cell::new("paused", Tone::Doubtful) } else { "".into() },
+            ]));
+        }
+    }
+    if views().next().is_some() { format!("\n{}", table.render(has_colour)) } else { String::new() }
 }
 
 fn row(cluster: &ClusterView, target: &TargetView) -> Vec<Cell> {
@@ -229,6 +289,7 @@ fn cluster_json(cluster: &ClusterView, snapshot: &Snapshot) -> Value {
         "name": cluster.name,
         "primary": cluster.primary,
         "targets": cluster.targets.iter().map(|target| target_json(target, snapshot)).collect::<Vec<_>>(),
+        "poolers": cluster.poolers.iter().map(|pooler| pooler_json(pooler)).collect::<Vec<_>>(),
         "alerts": cluster.alerts.iter().map(|alert| json!({
             "rule": alert.id.rule,
             "severity": alert.severity,
@@ -238,6 +299,32 @@ fn cluster_json(cluster: &ClusterView, snapshot: &Snapshot) -> Value {
             "condition": alert.condition,
             "reading": alert.reading,
         })).collect::<Vec<_>>(),
+    })
+}
+
+fn pooler_json(pooler: &PoolerView) -> Value {
+    let facts = pooler.answer.as_ref().filter(|_| pooler.failing.is_none()).map(|answer| &answer.facts);
+    json!({
+        "name": pooler.id.target,
+        "up": facts.is_some(),
+        "failure": pooler.failing.as_ref().map(|failing| json!({
+            "kind": failing.failure.kind(),
+            "reason": failing.failure.to_string(),
+        })),
+        "version": facts.and_then(|facts| facts.version.as_ref()),
+        "pools": facts.map(|facts| facts.pools.iter().map(|pool| json!({
+            "database": pool.database,
+            "user": pool.user,
+            "clients_active": pool.clients_active,
+            "clients_waiting": pool.clients_waiting,
+            "longest_wait_seconds": pool.longest_wait,
+            "servers_active": pool.servers_active,
+            "servers": pool.servers(),
+            "pool_size": pool.size,
+        })).collect::<Vec<_>>()),
+        "paused": facts.map(|facts| {
+            facts.databases.iter().filter(|database| database.paused).map(|database| &database.name).collect::<Vec<_>>()
+        }),
     })
 }
 
@@ -338,6 +425,7 @@ warning  ReplicaLagging orders/replica-1: replay_lag_seconds > 5s
                 "lag_upper_seconds": null, "lag_certainty": "unknown", "lag_method": "no_primary", "lag_bytes": null,
                 "sample_age_ms": 10_480,
             }],
+            "poolers": [],
             "alerts": [{
                 "rule": "ReplicaLagging", "severity": "warning", "state": "firing", "target": "replica-1",
                 "labels": { "slot": "a" }, "condition": "replay_lag_seconds > 5s", "reading": 6.5,

@@ -107,6 +107,26 @@ pub fn painted(text: &str, tone: Tone, has_colour: bool) -> String {
     if has_colour && tone != Tone::Plain { format!("\x1b[{}m{text}\x1b[0m", tone.sgr()) } else { text.to_owned() }
 }
 
+/// Prose in lines of at most `width` characters, as far as its words allow; all lines but the first are indented.
+/// Without a width it stays one line.
+pub fn wrapped(text: &str, width: Option<usize>, indent: usize) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let mut lines = String::new();
+    let mut column = 0;
+    for word in text.split_inclusive(' ') {
+        let length = word.trim_end().chars().count();
+        if column + length > width && column > indent {
+            lines.truncate(lines.trim_end().len());
+            lines.push('\n');
+            lines.extend(std::iter::repeat_n(' ', indent));
+            column = indent;
+        }
+        lines.push_str(word);
+        column += word.chars().count();
+    }
+    lines
+}
+
 /// A version without what its packager added: `15.18 (Debian 15.18-1)` is `15.18`.
 pub fn short(version: &str) -> &str {
     version.split_once(' ').map_or(version, |(number, _)| number)
@@ -164,6 +184,15 @@ mod tests {
         let mut table = Table::new(&["A", "B"], &[]);
         table.row(vec![Cell::new("down", Tone::Bad), "x".into()]);
         assert_eq!(table.render(true), "\x1b[2mA\x1b[0m     \x1b[2mB\x1b[0m\n\x1b[31;1mdown\x1b[0m  x\n");
+    }
+
+    #[test]
+    fn prose_is_broken_between_words_and_not_within_them() {
+        let check = |width, expect: &str| assert_eq!(wrapped("  one two threefour five", width, 2), expect);
+        check(None, "  one two threefour five");
+        check(Some(80), "  one two threefour five");
+        check(Some(11), "  one two\n  threefour\n  five");
+        check(Some(4), "  one\n  two\n  threefour\n  five");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::core::checkup::Checkup;
 use crate::core::observation::{
-    PrimaryState, ReplayPause, ServerAddress, ServerState, StandbyState, WalReceiver, WalSender,
+    Flavor, Identity, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState, StandbyState, WalReceiver,
+    WalSender,
 };
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::wal::{Lsn, Timeline};
 
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     Identity {
         version_num: 150_018,
         version: "15.18".to_owned(),
@@ -25,7 +27,7 @@ fn identity() -> Identity {
     }
 }
 
-fn sender() -> WalSender {
+pub(super) fn sender() -> WalSender {
     WalSender {
         pid: 1,
         application_name: None,
@@ -43,7 +45,7 @@ fn sender() -> WalSender {
     }
 }
 
-fn primary(identity: Identity) -> Positions {
+pub(super) fn primary(identity: Identity) -> Positions {
     let state = PrimaryState { flush_lsn: Lsn::new(1), timeline: Timeline(1), checkpoint: None };
     Positions {
         identity: Arc::new(identity),
@@ -54,7 +56,7 @@ fn primary(identity: Identity) -> Positions {
     }
 }
 
-fn standby(identity: Identity) -> Positions {
+pub(super) fn standby(identity: Identity) -> Positions {
     let receiver = WalReceiver {
         status: "streaming".to_owned(),
         timeline: None,
@@ -77,7 +79,7 @@ fn standby(identity: Identity) -> Positions {
     Positions { state: ServerState::Standby(state), senders: Vec::new(), ..primary(identity) }
 }
 
-fn survey(n_slots: usize) -> SurveyFacts {
+pub(super) fn survey(n_slots: usize) -> SurveyFacts {
     let slot = Slot {
         name: "s".to_owned(),
         slot_type: "physical".to_owned(),
@@ -96,21 +98,30 @@ fn survey(n_slots: usize) -> SurveyFacts {
     }
 }
 
-fn answered(name: &str, positions: Positions) -> Examined {
-    let probe = Probe { identity: Arc::clone(&positions.identity), positions: Ok(positions), survey: Ok(survey(1)) };
-    Examined { target: Name::new(name), dbname: "app".to_owned(), outcome: Ok(probe) }
+pub(super) fn answered(name: &str, positions: Positions) -> Examined {
+    let probe = Probe {
+        identity: Arc::clone(&positions.identity),
+        positions: Ok(positions),
+        survey: Ok(survey(1)),
+        checkup: Checkup::default(),
+    };
+    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, outcome: Ok(probe) }
 }
 
 fn failed(name: &str) -> Examined {
-    Examined { target: Name::new(name), dbname: "app".to_owned(), outcome: Err(PollFailure::Refused) }
+    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, outcome: Err(PollFailure::Refused) }
+}
+
+fn cluster(targets: Vec<Examined>) -> ExaminedCluster {
+    ExaminedCluster { name: Name::new("orders"), targets, poolers: Vec::new() }
 }
 
 fn report(targets: Vec<Examined>) -> Report {
-    Report::new(&[(Name::new("orders"), targets)], true)
+    Report::new(&[cluster(targets)], true, SystemTime::UNIX_EPOCH)
 }
 
 #[test]
-fn a_cluster_with_nothing_to_fix_is_well() {
+fn a_cluster_with_nothing_findings_is_well() {
     let report = report(vec![answered("db-1", primary(identity())), answered("db-2", standby(identity()))]);
     let expected = "\
 CLUSTER  TARGET  REACHED  ROLE     VERSION  FLAVOUR     TLS  GRANTS  EXTENSIONS  SLOTS
@@ -119,7 +130,7 @@ orders   db-2    yes      replica  15.18    PostgreSQL  yes  ok      ok         
 
 all well
 ";
-    assert_eq!(report.table(false), expected);
+    assert_eq!(report.table(false, None), expected);
     assert!(report.ok);
 }
 
@@ -132,21 +143,21 @@ CLUSTER  TARGET  REACHED  ROLE     VERSION  FLAVOUR     TLS  GRANTS         EXTE
 orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok             ok                         1
 orders   db-2    yes      replica  15.18    PostgreSQL  yes  no pg_monitor  no pg_stat_statements      1
 
-orders/db-2: role \"watch er\" does not have pg_monitor
+orders/db-2: warning: role \"watch er\" does not have pg_monitor
   not measured: sessions by state; statements of other roles
   run on its primary, db-1:
     GRANT pg_monitor TO \"watch er\";
 
-orders/db-2: pg_stat_statements is not in shared_preload_libraries
+orders/db-2: warning: pg_stat_statements is not in shared_preload_libraries
   not measured: statements: calls, execution time, rows and blocks
   run on it:
     SHOW shared_preload_libraries;
     -- what it shows, and pg_stat_statements; then restart the server
     ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';
 
-something to fix
+something to fix: 2 warnings
 ";
-    assert_eq!(report.table(false), expected);
+    assert_eq!(report.table(false, None), expected);
 }
 
 #[test]
@@ -157,7 +168,7 @@ fn a_grant_that_helps_several_is_told_once() {
         answered("db-2", standby(poor())),
         answered("db-3", standby(poor())),
     ]);
-    let told = report.table(false);
+    let told = report.table(false, None);
     assert_eq!(told.matches("GRANT pg_monitor").count(), 1, "{told}");
     assert!(told.contains("    GRANT pg_monitor TO \"watch er\";\n  which is also for db-2, db-3\n"), "{told}");
 }
@@ -166,8 +177,8 @@ fn a_grant_that_helps_several_is_told_once() {
 fn an_extension_that_is_not_wanted_is_not_missed() {
     let without = Identity { statements: StatementsAccess::NotCreated, ..identity() };
     let targets = || vec![answered("db-1", primary(without.clone()))];
-    assert!(Report::new(&[(Name::new("orders"), targets())], false).ok);
-    let fix = &report(targets()).clusters[0].targets[0].to_fix[0];
+    assert!(Report::new(&[cluster(targets())], false, SystemTime::UNIX_EPOCH).ok);
+    let fix = &report(targets()).clusters[0].targets[0].findings[0];
     assert_eq!(fix.sql, ["CREATE EXTENSION pg_stat_statements;"]);
     assert_eq!(fix.problem, "extension pg_stat_statements is not created in database \"app\"");
 }
@@ -177,9 +188,9 @@ fn a_target_that_is_not_reached_is_told_with_its_reason() {
     let report = report(vec![answered("db-1", primary(identity())), failed("db-2")]);
     assert!(!report.ok);
     assert!(
-        report.table(false).contains("\norders/db-2: not reached: connection refused\n"),
+        report.table(false, None).contains("\norders/db-2: not reached: connection refused\n"),
         "{}",
-        report.table(false)
+        report.table(false, None)
     );
 }
 
@@ -229,17 +240,55 @@ fn the_json_form_keeps_its_names() {
                     "name": "db-1", "reachable": true, "failure": null, "role": "primary", "version": "15.18",
                     "flavor": "postgresql", "pooled": false, "tls": true, "user": "watch er",
                     "missing_grants": ["pg_monitor"], "missing_extensions": [], "slots": 1,
-                    "to_fix": [{
+                    "findings": [{
+                        "severity": "warning",
                         "problem": "role \"watch er\" does not have pg_monitor",
-                        "not_measured": "each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; sessions by state; statements of other roles",
+                        "why": "not measured: each standby's sent, written, flushed and replayed positions and PostgreSQL's own lags; sessions by state; statements of other roles",
                         "sql": ["GRANT pg_monitor TO \"watch er\";"],
                         "run_on": "db-1",
                     }],
                 },
-                { "name": "db-2", "reachable": false, "failure": "connection refused", "to_fix": [] },
+                { "name": "db-2", "reachable": false, "failure": "connection refused", "findings": [] },
             ],
+            "poolers": [],
             "warnings": [],
         }],
     });
     assert_eq!(serde_json::to_value(&report).unwrap(), expected);
+}
+
+#[test]
+fn a_pooler_has_a_row_and_is_not_well_when_it_is_down_or_its_clients_wait() {
+    let healthy = || vec![answered("db-1", primary(identity())), answered("db-2", standby(identity()))];
+    let facts = |longest_wait, clients_waiting| PoolerFacts {
+        version: Some("1.18.0".to_owned()),
+        pools: vec![crate::core::pooler::Pool {
+            database: "app".to_owned(),
+            user: "web".to_owned(),
+            longest_wait,
+            clients_waiting,
+            servers_active: 20,
+            ..Default::default()
+        }],
+        ..PoolerFacts::default()
+    };
+    let with =
+        |poolers| Report::new(&[ExaminedCluster { poolers, ..cluster(healthy()) }], true, SystemTime::UNIX_EPOCH);
+    assert!(with(vec![(Name::new("pgb"), Ok(facts(0.2, 1)))]).ok);
+    let report = with(vec![(Name::new("pgb"), Ok(facts(9.0, 1))), (Name::new("pgb-2"), Err(PollFailure::Refused))]);
+    assert!(!report.ok);
+    let expected = "
+CLUSTER  POOLER  REACHED  VERSION  TLS  DATABASES
+orders   pgb     yes      1.18.0   no           0
+orders   pgb-2   no
+
+orders/pgb: warning: 1 client waits in app/web for a server connection, the first for 9 s
+  20 server connections are in use: end what holds them (long transactions, sessions idle in one), or raise default_pool_size, as far as max_connections of the server allows
+
+orders/pgb-2: not reached: connection refused
+
+something to fix: 1 warning
+";
+    let told = report.table(false, None);
+    assert!(told.ends_with(expected), "{told}");
 }

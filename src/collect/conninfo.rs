@@ -182,6 +182,17 @@ impl Conninfo {
         &self.hosts
     }
 
+    /// Whether no way to any of its hosts leaves this machine.
+    pub fn is_local(&self) -> bool {
+        self.hosts.iter().all(|host| match &host.endpoint {
+            Endpoint::Unix(_) => true,
+            Endpoint::Tcp { address: Some(address), .. } => address.is_loopback(),
+            Endpoint::Tcp { name, address: None } => {
+                name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+            }
+        })
+    }
+
     pub fn user(&self) -> &str {
         &self.user
     }

@@ -9,6 +9,7 @@ use tracing::info;
 use super::conninfo::{Conninfo, Endpoint, Host};
 use super::decode::by_statement;
 use super::postgres;
+use super::queries::doctor;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
 use super::queries::survey::{self, Topic};
@@ -16,6 +17,7 @@ use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
 use super::session::{Limits, Session, SettingsBy};
 use super::tls::Trust;
 use crate::clock;
+use crate::core::checkup::Checkup;
 use crate::core::observation::{
     Checkpoint, Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, SenderState, ServerState,
     StandbyState, WalSender,
@@ -192,6 +194,41 @@ impl Dialog {
             return Err(failure.clone());
         }
         Ok(Answered { facts, asked_at, answered_at: clock::now() })
+    }
+
+    /// How the server is set up. To be asked when [`Dialog::positions`] was.
+    pub(crate) async fn checkup(&mut self) -> Checkup {
+        let mut checkup = Checkup::default();
+        let (Some(about), Some(session)) = (&self.about, &mut self.session) else { return checkup };
+        checkup.certificate = session.certificate();
+        checkup.by_rds_proxy = session.settings() == SettingsBy::Role;
+        let topics = doctor::topics(about.identity.version_num);
+        let questions: Vec<String> = topics.iter().map(|topic| topic.sql.to_owned()).collect();
+        let mut answers = Vec::with_capacity(questions.len());
+        let asking = session.simple_queries(&questions, |_, answer| answers.push(answer));
+        let outcome = tokio::time::timeout(self.timeout, asking).await;
+        let mut answers = answers.into_iter();
+        for topic in &topics {
+            let answer = match (answers.next(), &outcome) {
+                (Some(answer), _) => answer,
+                (None, Ok(())) => Err(no_session()),
+                (None, Err(_)) => Err(PollFailure::Timeout {
+                    doing: format!("asking about its {}", topic.name),
+                    limit_ms: u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX),
+                }),
+            };
+            let read = answer.and_then(|messages| {
+                let statements = by_statement(&messages, topic.name)?;
+                (topic.decode)(&statements, &mut checkup)
+            });
+            if let Err(failure) = read {
+                checkup.failures.push((topic.name, session.without_password(failure)));
+            }
+        }
+        if outcome.is_err() {
+            self.close();
+        }
+        checkup
     }
 
     /// The answers to `topics`, in their order; those that have nothing to ask are taken out. Each that is not in hand
@@ -397,7 +434,7 @@ impl Dialog {
         let messages = self.ask("asking who it is", identity::SQL).await?;
         let introduction = identity::decode(&by_statement(&messages, "identity")?)?;
         let Some(session) = &self.session else { return Ok(()) };
-        let (tls, pooled) = (session.tls(), session.settings() == SettingsBy::Transaction);
+        let (tls, pooled) = (session.tls(), session.settings().is_pooled());
         let configured = configured_address(&self.conninfo);
         if let Some(about) = &mut self.about {
             let system_identifier = about.identity.system_identifier;

@@ -7,6 +7,7 @@ use std::io;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::passfile::Password;
+use super::session::SettingsBy;
 use super::tls::{TlsSettings, explain, why};
 use super::wire::TooMuch;
 use crate::core::observation::PollFailure;
@@ -69,6 +70,10 @@ pub(super) fn of_server(error: &DbError) -> PollFailure {
         PollFailure::NotAccepting { reason }
     } else if *code == SqlState::TOO_MANY_CONNECTIONS || reason.starts_with("no more connections allowed") {
         PollFailure::TooManyConnections { reason }
+    } else if reason == "not allowed" {
+        // PgBouncer's console to whoever may not look at it.
+        let hint = "name the user in PgBouncer's stats_users";
+        PollFailure::Authentication { reason: format!("{reason}; {hint}") }
     } else if code.code().starts_with("28") || POOLER_REFUSALS.iter().any(|refusal| reason.contains(refusal)) {
         let demands_tls = reason.contains("no encryption") || reason.contains("SSL off");
         let hint = if demands_tls { "; the server may demand TLS: write sslmode=require" } else { "" };
@@ -97,12 +102,17 @@ pub(super) fn is_barred(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
-/// Whether a pooler does not take settings at start-up: PgBouncer names the parameter, RDS Proxy speaks of
-/// "command-line options".
-pub(super) fn refuses_options(error: &tokio_postgres::Error) -> bool {
-    error.as_db_error().map(DbError::message).is_some_and(|message| {
-        message.contains("unsupported startup parameter") || message.contains("command-line options")
-    })
+/// How settings are made instead where a pooler does not take them at start-up: PgBouncer names the parameter, RDS Proxy
+/// speaks of "command-line options".
+pub(super) fn settings_instead(error: &tokio_postgres::Error) -> Option<SettingsBy> {
+    let message = error.as_db_error().map(DbError::message)?;
+    if message.contains("unsupported startup parameter") {
+        Some(SettingsBy::Transaction)
+    } else if message.contains("command-line options") {
+        Some(SettingsBy::Role)
+    } else {
+        None
+    }
 }
 
 /// A failure between the TCP connection and the first query.

@@ -9,24 +9,29 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
+use crate::core::checkup::Checkup;
 use crate::core::observation::{Identity, PollFailure, Positions};
+use crate::core::pooler::PoolerFacts;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
 
 use self::beat::BeatTask;
 use self::conninfo::Conninfo;
 use self::dialog::Dialog;
+use self::pooler::{Console, PoolerTask};
 use self::target::{Failures, TargetTask};
 use self::tls::Trust;
 
 mod backoff;
 pub mod beat;
+mod certificate;
 pub mod conninfo;
 mod decode;
 mod dialog;
 mod dsn;
 mod failure;
 pub mod passfile;
+pub mod pooler;
 pub mod postgres;
 mod queries;
 pub mod session;
@@ -51,6 +56,9 @@ pub struct PollConfig {
     /// `3 x interval`.
     #[serde(deserialize_with = "optional_duration")]
     pub stale_after: Option<Duration>,
+    /// How often the admin console of each connection pooler is asked.
+    #[serde(deserialize_with = "duration")]
+    pub pooler_interval: Duration,
 }
 
 impl Default for PollConfig {
@@ -60,6 +68,7 @@ impl Default for PollConfig {
             timeout: Duration::from_secs(3),
             slow_interval: Duration::from_secs(15),
             stale_after: None,
+            pooler_interval: Duration::from_secs(5),
         }
     }
 }
@@ -67,7 +76,17 @@ impl Default for PollConfig {
 impl PollConfig {
     /// `stale_after`, or its default.
     pub fn stale_after(&self) -> Duration {
-        self.stale_after.unwrap_or_else(|| (3 * self.interval).max(2 * self.interval + self.timeout))
+        self.stale_after.unwrap_or_else(|| self.outliving_one(self.interval))
+    }
+
+    /// What a pooler said is unknown when older than this.
+    pub fn pooler_stale_after(&self) -> Duration {
+        self.outliving_one(self.pooler_interval)
+    }
+
+    /// What one lost poll takes, at this interval.
+    fn outliving_one(&self, interval: Duration) -> Duration {
+        (3 * interval).max(2 * interval + self.timeout)
     }
 
     /// Slow facts older than this are unknown: three slow beats.
@@ -132,15 +151,48 @@ pub fn cluster(
     (beat, tasks.collect())
 }
 
+/// The task that watches one connection pooler by its admin console. `index` is its place among all.
+pub fn pooler(
+    index: usize,
+    id: TargetId,
+    conninfo: Arc<Conninfo>,
+    poll: &PollConfig,
+    trust: &Arc<Trust>,
+) -> PoolerTask {
+    PoolerTask {
+        id,
+        console: Console::new(conninfo, Arc::clone(trust), poll.timeout),
+        interval: poll.pooler_interval,
+        offset: poll.pooler_interval.mul_f64(beat::spread(index)),
+        n_failures: 0,
+        last_failure: None,
+        has_answered: false,
+    }
+}
+
+/// Connects to a pooler's console once and asks everything once.
+///
+/// # Errors
+/// It cannot be reached, or its answer cannot be read.
+pub async fn probe_pooler(
+    conninfo: Arc<Conninfo>,
+    timeout: Duration,
+    trust: Arc<Trust>,
+) -> Result<PoolerFacts, PollFailure> {
+    Console::new(conninfo, trust, timeout).ask().await
+}
+
 /// What one look at a server shows.
 #[derive(Clone, Debug)]
 pub struct Probe {
     pub identity: Arc<Identity>,
     pub positions: Result<Positions, PollFailure>,
     pub survey: Result<SurveyFacts, PollFailure>,
+    /// How it is set up: what the daemon never asks.
+    pub checkup: Checkup,
 }
 
-/// Connects once and asks everything once. Positions and survey may each take `timeout`.
+/// Connects once and asks everything once. Positions, survey and checkup may each take `timeout`.
 ///
 /// # Errors
 /// The server cannot be reached, or does not say who it is.
@@ -160,7 +212,8 @@ pub async fn probe(
         });
     };
     let survey = dialog.survey(statements).await.map(|answer| answer.facts);
-    Ok(Probe { identity, positions, survey })
+    let checkup = dialog.checkup().await;
+    Ok(Probe { identity, positions, survey, checkup })
 }
 
 #[cfg(test)]

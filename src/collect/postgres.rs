@@ -19,9 +19,10 @@ use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::either::Either;
 
+use super::certificate::Seen;
 use super::conninfo::{ChannelBinding, Conninfo, Endpoint, Host, TargetSessionAttrs, TcpSettings};
 use super::failure;
-use super::session::{Encrypted, Limits, Session, SettingsBy};
+use super::session::{Encrypted, Limits, Session, SettingsBy, Tls};
 use super::tls::{SslMode, Trust};
 use super::wire::Wire;
 use crate::clock;
@@ -105,12 +106,13 @@ struct Refusal {
     is_barred: bool,
     /// The server does not speak TLS, or not as it should; a file of ours that is wrong is not this.
     failed_handshake: bool,
-    refuses_options: bool,
+    /// Settings at start-up are refused, and may be made in this way.
+    settings: Option<SettingsBy>,
 }
 
 impl From<PollFailure> for Refusal {
     fn from(failure: PollFailure) -> Self {
-        Self { failure, is_barred: false, failed_handshake: false, refuses_options: false }
+        Self { failure, is_barred: false, failed_handshake: false, settings: None }
     }
 }
 
@@ -119,6 +121,8 @@ impl Dialer<'_> {
         let began = clock::now();
         let conninfo = self.conninfo;
         let passes: &[Option<Role>] = match conninfo.target_session_attrs() {
+            // A pooler is neither.
+            _ if self.settings == SettingsBy::Console => &[None],
             TargetSessionAttrs::Any => &[None],
             TargetSessionAttrs::Primary => &[Some(Role::Primary)],
             TargetSessionAttrs::Standby => &[Some(Role::Replica)],
@@ -213,8 +217,10 @@ impl Dialer<'_> {
     /// One way of encryption, with settings as the server, or the pooler before it, takes them.
     async fn log_in(&mut self, address: &Address, host: &Host, ask: config::SslMode) -> Result<Session, Refusal> {
         let mut outcome = self.start(address, host, ask).await;
-        if self.settings == SettingsBy::Startup && outcome.as_ref().is_err_and(|refusal| refusal.refuses_options) {
-            self.settings = SettingsBy::Transaction;
+        if self.settings == SettingsBy::Startup
+            && let Err(Refusal { settings: Some(instead), .. }) = &outcome
+        {
+            self.settings = *instead;
             self.progress.reach(Phase::Connecting);
             outcome = self.start(address, host, ask).await;
         }
@@ -246,7 +252,8 @@ impl Dialer<'_> {
         if conninfo.tls().direct && ask == config::SslMode::Require {
             config.ssl_negotiation(SslNegotiation::Direct);
         }
-        let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host)?) };
+        let seen = Seen::default();
+        let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host, &seen)?) };
         let wire = socket(address, conninfo.tcp()).await?;
         let allowance = wire.allowance();
         self.progress.reach(if tls.is_none() { Phase::Starting } else { Phase::Greeting });
@@ -254,7 +261,9 @@ impl Dialer<'_> {
         match config.connect_raw(wire, handshake).await {
             Ok(opened) => {
                 let tls = self.progress.is(Phase::StartingEncrypted);
-                Ok(Session::new(opened, allowance, tls, self.settings, *self.limits, password))
+                let certificate = seen.certificate().filter(|_| tls);
+                let limits = *self.limits;
+                Ok(Session::new(opened, allowance, Tls { is_on: tls, certificate }, self.settings, limits, password))
             }
             Err(error) => {
                 let failure = failure::of_start(&error, conninfo.tls());
@@ -273,16 +282,16 @@ impl Dialer<'_> {
                     failed_handshake: matches!(failure, PollFailure::Tls { .. }),
                     failure,
                     is_barred: failure::is_barred(&error),
-                    refuses_options: failure::refuses_options(&error),
+                    settings: failure::settings_instead(&error),
                 })
             }
         }
     }
 
-    fn make_tls(&self, host: &Host) -> Result<Connector, PollFailure> {
+    fn make_tls(&self, host: &Host, seen: &Seen) -> Result<Connector, PollFailure> {
         let config = self
             .trust
-            .client_config(self.conninfo.tls())
+            .client_config(self.conninfo.tls(), seen)
             .map_err(|problem| PollFailure::Tls { reason: problem.to_string() })?;
         let name = match &host.endpoint {
             Endpoint::Tcp { name, .. } => name.as_str(),

@@ -16,6 +16,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::failure;
 use super::passfile::Password;
 use super::wire::{Allowance, Wire};
+use crate::core::checkup::PeerCertificate;
 use crate::core::observation::PollFailure;
 
 /// How long things may take.
@@ -63,10 +64,10 @@ impl Limits {
         options.trim_start().to_owned()
     }
 
-    /// The same for one transaction, with the number of statements it takes.
+    /// What opens a transaction with the same settings, with the number of statements it takes.
     fn prologue(&self) -> (String, usize) {
         let settings = self.settings();
-        let mut sql = "BEGIN READ ONLY;".to_owned();
+        let mut sql = BEGIN.to_owned();
         for (name, value) in &settings {
             sql.push_str(&format!("SET LOCAL {name}='{value}';"));
         }
@@ -74,13 +75,46 @@ impl Limits {
     }
 }
 
-/// How a session's settings are made. A pooler that hands its connections from client to client takes none at start-up,
-/// or drops them silently; then each question is a transaction that makes them for itself, in the same round trip.
+const BEGIN: &str = "BEGIN READ ONLY;";
+
+/// How a session's settings are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SettingsBy {
     #[default]
     Startup,
+    /// A pooler that hands its connections from client to client takes none at start-up, or drops them silently; then
+    /// each question is a transaction that makes them for itself, in the same round trip.
     Transaction,
+    /// RDS Proxy takes none at start-up either, and after a `SET` of whatever kind it may keep a database connection for
+    /// us alone ("pinning"): none is sent, and the role's own hold (`ALTER ROLE ... SET`). Each question is a read-only
+    /// transaction all the same.
+    Role,
+    /// PgBouncer's admin console has neither settings nor transactions.
+    Console,
+}
+
+impl SettingsBy {
+    /// What comes before a question, and the number of statements in it. `None`: it is asked as it is.
+    fn prologue(self, limits: &Limits) -> Option<(String, usize)> {
+        match self {
+            Self::Startup | Self::Console => None,
+            Self::Transaction => Some(limits.prologue()),
+            Self::Role => Some((BEGIN.to_owned(), 1)),
+        }
+    }
+
+    /// Whether a pooler is in between.
+    pub const fn is_pooled(self) -> bool {
+        matches!(self, Self::Transaction | Self::Role)
+    }
+}
+
+/// A session's encryption, by the client's own knowledge.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tls {
+    pub(super) is_on: bool,
+    /// `None` without TLS, and for a certificate that cannot be read.
+    pub(super) certificate: Option<PeerCertificate>,
 }
 
 /// A TLS session is big; boxed, a target without TLS does not pay for it.
@@ -96,7 +130,7 @@ const MAX_PARTS: usize = 200_000;
 pub struct Session {
     client: Client,
     connection: Wired,
-    tls: bool,
+    tls: Tls,
     settings: SettingsBy,
     limits: Limits,
     allowance: Allowance,
@@ -119,7 +153,7 @@ impl Session {
     pub(super) fn new(
         (client, connection): (Client, Wired),
         allowance: Allowance,
-        tls: bool,
+        tls: Tls,
         settings: SettingsBy,
         limits: Limits,
         password: Option<Password>,
@@ -129,11 +163,15 @@ impl Session {
 
     /// Whether it is encrypted.
     pub const fn tls(&self) -> bool {
-        self.tls
+        self.tls.is_on
+    }
+
+    /// The server's certificate. `None` without TLS, and for one that cannot be read.
+    pub const fn certificate(&self) -> Option<PeerCertificate> {
+        self.tls.certificate
     }
 
     /// How its settings are made: to be kept for the next connection to the same target.
-    /// [`SettingsBy::Transaction`] also says that a pooler is in between.
     pub const fn settings(&self) -> SettingsBy {
         self.settings
     }
@@ -163,10 +201,9 @@ impl Session {
     /// # Errors
     /// The server refused the query, or the connection is lost.
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
-        if self.settings == SettingsBy::Startup {
+        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits) else {
             return self.ask(sql).await;
-        }
-        let (prologue, n_statements) = self.limits.prologue();
+        };
         match self.ask(&format!("{prologue}{sql}\n;COMMIT")).await {
             Ok(mut messages) => {
                 messages.pop();
@@ -190,7 +227,7 @@ impl Session {
         questions: &[String],
         mut take: impl FnMut(usize, Result<Vec<SimpleQueryMessage>, PollFailure>),
     ) {
-        if self.settings == SettingsBy::Transaction {
+        if self.settings.is_pooled() {
             // Each in a transaction of its own, which a failure leaves open: one after the other.
             for (position, sql) in questions.iter().enumerate() {
                 let answer = self.simple_query(sql).await;

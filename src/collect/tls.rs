@@ -33,6 +33,9 @@ use rustls::{
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::certificate::{Noting, Seen};
+use crate::core::checkup;
+
 /// `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SslMode {
@@ -161,12 +164,18 @@ impl Default for Trust {
 }
 
 impl Trust {
-    /// The client's side of TLS for these settings.
+    /// The client's side of TLS for these settings. The handshake leaves the server's certificate in `seen`.
     ///
     /// # Errors
     /// A file is needed and missing, unreadable, or not what it should be.
-    pub(super) fn client_config(&self, settings: &TlsSettings) -> Result<ClientConfig, TlsProblem> {
-        let verifier: Arc<dyn ServerCertVerifier> = match self.roots(settings)? {
+    pub(super) fn client_config(&self, settings: &TlsSettings, seen: &Seen) -> Result<ClientConfig, TlsProblem> {
+        let roots = self.roots(settings)?;
+        let verified = match (&roots, settings.mode) {
+            (None, _) => checkup::Verified::Nothing,
+            (Some(_), SslMode::VerifyFull) => checkup::Verified::ChainAndName,
+            (Some(_), _) => checkup::Verified::Chain,
+        };
+        let verifier: Arc<dyn ServerCertVerifier> = match roots {
             None => Arc::new(AnyChain(Arc::clone(&self.provider))),
             Some(roots) => {
                 let chain =
@@ -176,6 +185,7 @@ impl Trust {
                 Arc::new(Verified { chain, roots, checks_name: settings.mode == SslMode::VerifyFull })
             }
         };
+        let verifier = Arc::new(Noting { verifier, verified, seen: seen.clone() });
         let versions: Vec<&'static SupportedProtocolVersion> = [(settings.tls12, &TLS12), (settings.tls13, &TLS13)]
             .into_iter()
             .filter_map(|(is_wanted, version)| is_wanted.then_some(version))

@@ -53,6 +53,8 @@ pub struct Config {
 pub struct Cluster {
     pub name: Name,
     pub targets: Vec<Target>,
+    /// Connection poolers before them: their names are in the ids' place of a target's.
+    pub poolers: Vec<Target>,
 }
 
 /// One server.
@@ -84,12 +86,14 @@ impl Config {
         let cluster = |cluster: &Cluster| ClusterSpec {
             name: cluster.name.clone(),
             targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
+            poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
         };
         FleetSpec {
             clusters: self.clusters.iter().map(cluster).collect(),
             poll_interval: self.poll.interval,
             stale_after: self.poll.stale_after(),
             survey_stale_after: self.poll.survey_stale_after(),
+            pooler_stale_after: self.poll.pooler_stale_after(),
             statements_top: self.statements.top,
             rules: self.rules.clone(),
             notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
@@ -99,6 +103,11 @@ impl Config {
     /// How many servers are watched.
     pub fn n_targets(&self) -> usize {
         self.clusters.iter().map(|cluster| cluster.targets.len()).sum()
+    }
+
+    /// How many connection poolers are watched.
+    pub fn n_poolers(&self) -> usize {
+        self.clusters.iter().map(|cluster| cluster.poolers.len()).sum()
     }
 }
 
@@ -112,6 +121,7 @@ struct Written {
     health: HealthConfig,
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,
+    pooler: Vec<WrittenPooler>,
     rule: Vec<RuleConfig>,
     notify: Vec<NotifierConfig>,
 }
@@ -132,6 +142,18 @@ struct WrittenTarget {
     name: String,
     #[serde(deserialize_with = "conninfo")]
     dsn: Conninfo,
+}
+
+/// One `[[pooler]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenPooler {
+    name: String,
+    #[serde(deserialize_with = "conninfo")]
+    dsn: Conninfo,
+    /// May be left out where there is but one.
+    #[serde(default)]
+    cluster: Option<String>,
 }
 
 fn conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conninfo, D::Error> {
@@ -170,8 +192,12 @@ impl Loaded {
         let config = &self.config;
         let notifiers: Vec<String> =
             config.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place).to_string()).collect();
+        let poolers = match config.n_poolers() {
+            0 => String::new(),
+            n_poolers => format!("{}, ", counted(n_poolers, "pooler")),
+        };
         format!(
-            "configuration ok ({}): {}, {}, {}, notifiers: {}",
+            "configuration ok ({}): {}, {}, {poolers}{}, notifiers: {}",
             self.sources.join(", "),
             counted(config.clusters.len(), "cluster"),
             counted(config.n_targets(), "target"),
@@ -183,8 +209,9 @@ impl Loaded {
     /// The same for programs.
     pub fn summary_json(&self) -> serde_json::Value {
         let clusters = self.config.clusters.iter().map(|cluster| {
-            let targets: Vec<_> = cluster.targets.iter().map(|target| target.id.target.as_str()).collect();
-            serde_json::json!({ "name": cluster.name, "targets": targets })
+            let names = |list: &[Target]| list.iter().map(|target| target.id.target.clone()).collect::<Vec<_>>();
+            let (targets, poolers) = (names(&cluster.targets), names(&cluster.poolers));
+            serde_json::json!({ "name": cluster.name, "targets": targets, "poolers": poolers })
         });
         serde_json::json!({
             "ok": true,

@@ -55,7 +55,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, rule, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, rule, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -191,6 +191,31 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         (
             "[poll]\ninterval = \"1s\"\ninterval = \"1s\"",
             "pgvigil.toml:3:1: not TOML: duplicate key `interval` in table `poll`",
+        ),
+        // Poolers.
+        (
+            "[[pooler]]\nname = \"pgb\"\ndsn = \"postgresql://u:hunter2@h/app\"",
+            "pgvigil.toml: pooler \"pgb\": dsn: its database is \"app\"; PgBouncer's admin console is the database \"pgbouncer\": write for example postgresql://pgbouncer.example.internal:6432/pgbouncer",
+        ),
+        (
+            "[[pooler]]\nname = \"pgb\"\ndsn = \"host=h dbname=pgbouncer\"\ncluster = \"order\"",
+            "pgvigil.toml: pooler \"pgb\": cluster: there is no cluster \"order\"; did you mean \"orders\"?",
+        ),
+        (
+            "[[pooler]]\nname = \"orders-primary\"\ndsn = \"host=h dbname=pgbouncer\"",
+            "pgvigil.toml: pooler \"orders-primary\": name: \"orders-primary\" is taken by a target of the same cluster; give each its own",
+        ),
+        (
+            "[[cluster]]\nname = \"b\"\ntarget = [{ name = \"x\", dsn = \"host=h\" }]\n[[pooler]]\nname = \"pgb\"\ndsn = \"host=h dbname=pgbouncer\"",
+            "pgvigil.toml: pooler \"pgb\": which of the clusters does it belong to? write cluster = \"...\"",
+        ),
+        (
+            "[[pooler]]\nname = \"pgb\"\ndsn = \"host=h dbname=pgbouncer\"\nclustre = \"orders\"",
+            "pgvigil.toml: pooler \"pgb\": unknown key \"clustre\"; did you mean \"cluster\"?",
+        ),
+        (
+            "[poll]\npooler_interval = \"5\"",
+            "pgvigil.toml: poll.pooler_interval: \"5\" is not a duration; write for example \"5s\" or \"1m 30s\"",
         ),
         // Targets.
         (
@@ -519,6 +544,7 @@ fn the_example_shows_every_key() {
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
     let cluster = example["cluster"].as_array().unwrap()[0].as_dict().unwrap();
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
+    assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
     let notifiers = [known_keys::<log::Config>(""), known_keys::<sns::Config>(""), &["type"]];
     assert_eq!(shown_in_list(&example["notify"]), known(&notifiers));
@@ -573,4 +599,20 @@ fn a_rule_about_a_target_of_another_cluster_would_match_nothing() {
     assert_eq!(outcome("cluster = [\"a\", \"b\"]"), Ok(()));
     let error = outcome("cluster = \"a\"").unwrap_err();
     assert!(error.starts_with(reason), "{error}");
+}
+
+#[test]
+fn a_pooler_belongs_to_its_cluster() {
+    let pooler = |name: &str, cluster: &str| {
+        format!("[[pooler]]\nname = \"{name}\"\ndsn = \"host=h dbname=pgbouncer\"\n{cluster}\n")
+    };
+    let cluster =
+        |name: &str| format!("[[cluster]]\nname = \"{name}\"\ntarget = [{{ name = \"x\", dsn = \"host=h\" }}]\n");
+    let poolers = |text: String| -> Vec<String> {
+        let config = super::validate::checked(written(&text), &Environment::new()).unwrap();
+        config.clusters.iter().flat_map(|cluster| &cluster.poolers).map(|pooler| pooler.id.to_string()).collect()
+    };
+    assert_eq!(poolers(cluster("a") + &pooler("p", "") + &pooler("q", "cluster = \"a\"")), ["a/p", "a/q"]);
+    let two = cluster("a") + &cluster("b") + &pooler("p", "cluster = \"b\"") + &pooler("q", "cluster = \"a\"");
+    assert_eq!(poolers(two), ["a/q", "b/p"]);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::error::did_you_mean;
 use super::layers::KeyPath;
-use super::{Cluster, Config, Target, Written, WrittenCluster};
+use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::collect::PollConfig;
 use crate::core::rule::{Rule, preset};
 use crate::core::signal::{SIGNALS, Unit};
@@ -50,6 +50,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
     };
     check_clusters(&written, &mut finding);
+    check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
     let rules = rules(&written, &mut finding);
     check_notifiers(&written.notify, &mut finding);
@@ -57,8 +58,15 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         return Err(findings);
     }
 
+    let mut poolers = written.pooler;
+    // Where none is named there is but one.
+    let belongs = |pooler: &WrittenPooler, cluster: &str| pooler.cluster.as_deref().is_none_or(|own| own == cluster);
     let cluster = |cluster: WrittenCluster| Cluster {
         name: Name::new(&cluster.name),
+        poolers: poolers
+            .extract_if(.., |pooler| belongs(pooler, &cluster.name))
+            .map(|pooler| Target { id: TargetId::new(&cluster.name, &pooler.name), conninfo: Arc::new(pooler.dsn) })
+            .collect(),
         targets: cluster
             .target
             .into_iter()
@@ -95,12 +103,57 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
     }
 }
 
+fn check_poolers(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    names("pooler", &["pooler"], written.pooler.iter().map(|pooler| pooler.name.as_str()), finding);
+    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
+    for (position, pooler) in written.pooler.iter().enumerate() {
+        let position = position.to_string();
+        let own = match &pooler.cluster {
+            Some(name) => written.cluster.iter().find(|cluster| cluster.name == *name),
+            None => written.cluster.first().filter(|_| clusters.len() == 1),
+        };
+        match (own, &pooler.cluster) {
+            (Some(cluster), _) if cluster.target.iter().any(|target| target.name == pooler.name) => {
+                finding(
+                    &["pooler", &position, "name"],
+                    format!("{:?} is taken by a target of the same cluster; give each its own", pooler.name),
+                );
+            }
+            (None, Some(name)) => {
+                let hint = did_you_mean(name, &clusters);
+                finding(&["pooler", &position, "cluster"], format!("there is no cluster {name:?}{hint}"));
+            }
+            (None, None) if clusters.len() > 1 => {
+                finding(
+                    &["pooler", &position],
+                    "which of the clusters does it belong to? write cluster = \"...\"".to_owned(),
+                );
+            }
+            _ => {}
+        }
+        if pooler.dsn.dbname() != CONSOLE {
+            finding(
+                &["pooler", &position, "dsn"],
+                format!(
+                    "its database is {:?}; PgBouncer's admin console is the database {CONSOLE:?}: write for example \
+                     postgresql://pgbouncer.example.internal:6432/{CONSOLE}",
+                    pooler.dsn.dbname()
+                ),
+            );
+        }
+    }
+}
+
+/// The database that is PgBouncer's admin console. Any other would lead to a server.
+const CONSOLE: &str = "pgbouncer";
+
 fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
     let given = [
         ("interval", Some(poll.interval), SHORTEST_INTERVAL),
         ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
         ("slow_interval", Some(poll.slow_interval), poll.interval),
         ("stale_after", poll.stale_after, poll.interval),
+        ("pooler_interval", Some(poll.pooler_interval), SHORTEST_INTERVAL),
     ];
     for (key, duration, shortest) in given.into_iter().filter_map(|(key, given, least)| Some((key, given?, least))) {
         if duration < shortest {
@@ -136,6 +189,7 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
             .filter(|cluster| config.cluster.0.is_empty() || config.cluster.0.contains(&cluster.name))
             .flat_map(|cluster| &cluster.target)
             .map(|target| target.name.as_str())
+            .chain(written.pooler.iter().map(|pooler| pooler.name.as_str()))
             .collect();
         let place = match config.cluster.0.as_slice() {
             [] => String::new(),

@@ -16,7 +16,7 @@ use super::ledger::{Delivery, Due, Episode, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
 use super::signal::{Coverage, Read, Value};
-use super::snapshot::{ClusterView, TargetView};
+use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
 use super::topology::Name;
 
@@ -86,6 +86,8 @@ impl Resolved {
 struct Judgement<'a> {
     rule: &'a Rule,
     place: &'a ClusterView,
+    /// The target's name, or the pooler's.
+    name: Option<&'a Name>,
     target: Option<&'a TargetView>,
     /// Lag is judged leniently: the cluster's primary was promoted so long ago.
     since_promotion: Option<Duration>,
@@ -113,10 +115,17 @@ impl Alerting {
         let (round, poll_interval) = (self.round, self.poll_interval);
         for watch in &mut self.rules {
             for cluster in clusters.iter().filter(|cluster| watch.rule.selects_cluster(cluster)) {
-                let since_promotion = cluster.since_promotion(now);
-                let (rule, target) = (&watch.rule, None);
-                let judgement =
-                    Judgement { rule, place: cluster, target, since_promotion, poll_interval, round, now, wall };
+                let judgement = Judgement {
+                    rule: &watch.rule,
+                    place: cluster,
+                    name: None,
+                    target: None,
+                    since_promotion: cluster.since_promotion(now),
+                    poll_interval,
+                    round,
+                    now,
+                    wall,
+                };
                 match watch.rule.condition.signal.read {
                     Read::Cluster(read) => {
                         judgement
@@ -125,10 +134,19 @@ impl Alerting {
                     Read::Target(read) => {
                         for target in &cluster.targets {
                             let selected = watch.rule.selects(target);
-                            let judgement = Judgement { target: Some(target), ..judgement };
+                            let name = Some(&target.id.target);
+                            let judgement = Judgement { name, target: Some(target), ..judgement };
                             judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
                                 read(cluster, target, now, emit)
                             });
+                        }
+                    }
+                    Read::Pooler(read) => {
+                        for pooler in &cluster.poolers {
+                            let selected = watch.rule.selects_name(&pooler.id.target);
+                            let judgement = Judgement { name: Some(&pooler.id.target), ..judgement };
+                            judgement
+                                .run(&mut watch.alerts, &mut self.ledger, selected, |emit| read(pooler, now, emit));
                         }
                     }
                 }
@@ -193,10 +211,10 @@ impl Alerting {
         {
             alert = current;
         }
-        let target = clusters
-            .iter()
-            .find(|cluster| cluster.name == alert.id.cluster)
-            .and_then(|cluster| cluster.target(alert.id.target.as_ref()?.as_str()));
+        let cluster = clusters.iter().find(|cluster| cluster.name == alert.id.cluster);
+        let name = alert.id.target.as_ref().map(Name::as_str);
+        let target = cluster.and_then(|cluster| cluster.target(name?));
+        let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
         Notice {
             notifier: due.notifier,
@@ -205,7 +223,10 @@ impl Alerting {
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
             role: target.and_then(|target| target.last_role()),
-            details: watch.map_or_else(Vec::new, |watch| details(&watch.rule, target.map(|target| &**target), now)),
+            details: watch.map_or_else(Vec::new, |watch| match pooler {
+                Some(pooler) => pooler_details(&watch.rule, pooler, now),
+                None => details(&watch.rule, target.map(|target| &**target), now),
+            }),
             alert,
             attempt: due.attempt,
         }
@@ -291,7 +312,7 @@ impl Judgement<'_> {
     }
 
     fn place(&self) -> Place {
-        Place { cluster: self.place.name.clone(), target: self.target.map(|target| target.id.target.clone()) }
+        Place { cluster: self.place.name.clone(), target: self.name.cloned() }
     }
 
     fn begin(&self, labels: &[&str], verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) -> Alert {
@@ -425,6 +446,23 @@ fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(Stri
     }
     if let Some(answer) = &target.answer {
         add("server", answer.positions.identity.version.clone());
+    }
+    details
+}
+
+/// The same of a pooler's.
+fn pooler_details(rule: &Rule, pooler: &PoolerView, now: MonoTime) -> Vec<(String, String)> {
+    let mut details = details(rule, None, now);
+    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
+    if let Some(failing) = &pooler.failing {
+        add("error", failing.failure.to_string());
+        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
+    }
+    if let Some(answer) = pooler.fresh(now) {
+        add("clients_waiting", answer.facts.waiting().0.to_string());
+        if let Some(version) = &answer.facts.version {
+            add("pooler", version.clone());
+        }
     }
     details
 }

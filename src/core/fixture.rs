@@ -10,8 +10,11 @@ use super::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerAddress,
     ServerState, StandbyState, StatementsAccess, WalReceiver, WalSender,
 };
+use super::pooler::{Pool, PoolDatabase, PoolTotals, PoolerFacts};
 use super::signal::Unit;
-use super::snapshot::{Answer, ClusterView, Failing, OwnLag, Snapshot, Stages, SurveyView, TargetView};
+use super::snapshot::{
+    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
+};
 use super::statements::{StatementCounters, StatementTotals, TopStatement};
 use super::survey::{Sessions, Slot, SurveyFacts};
 use super::time::{MonoTime, ServerTime};
@@ -268,6 +271,7 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         primary,
         index: Arc::new(targets.iter().enumerate().map(|(i, target)| (target.id.target.clone(), i)).collect()),
         targets: targets.into_iter().map(Arc::new).collect(),
+        poolers: Vec::new(),
         alerts: Arc::from(alerts),
         events: Arc::from([]),
     }
@@ -312,6 +316,48 @@ pub(crate) fn moved_to(mut snapshot: Snapshot, now: MonoTime) -> Snapshot {
             }
             target.survey.iter_mut().for_each(|survey| shift(&mut survey.answered_at));
         }
+        for pooler in &mut cluster.poolers {
+            let pooler = Arc::make_mut(pooler);
+            pooler.answer.iter_mut().for_each(|answer| shift(&mut answer.answered_at));
+        }
     }
     snapshot
+}
+
+/// A pooler that answered half a second ago: a pool of two, of which one is used, and another whose clients wait.
+pub(crate) fn pooler(cluster: &str, name: &str) -> PoolerView {
+    let pool = |database: &str, waiting: u64, wait: f64| Pool {
+        database: database.to_owned(),
+        user: "app".to_owned(),
+        clients_active: 3,
+        clients_waiting: waiting,
+        servers_active: 1,
+        servers_idle: 1,
+        longest_wait: wait,
+        ..Pool::default()
+    };
+    let database = |name: &str, pool_size, paused| PoolDatabase {
+        name: name.to_owned(),
+        pool_size: Some(pool_size),
+        current_connections: Some(2),
+        max_connections: None,
+        paused,
+        disabled: false,
+    };
+    let totals =
+        PoolTotals { transactions: Some(10), queries: Some(20), wait_us: Some(1_500_000), ..PoolTotals::default() };
+    let facts = PoolerFacts {
+        version: Some("1.18.0".to_owned()),
+        tls: true,
+        pools: vec![pool("app", 0, 0.0), pool("reports", 4, 7.25)],
+        databases: vec![database("app", 2, false), database("reports", 1, true)],
+        totals: Vec::new(),
+    };
+    let mut view = PoolerView::new(TargetId::new(cluster, name), Duration::from_secs(15));
+    view.answer = Some(PoolerAnswer {
+        answered_at: ago(0.5),
+        facts: Arc::new(facts.bounded()),
+        counters: Arc::from([("app".to_owned(), totals)]),
+    });
+    view
 }

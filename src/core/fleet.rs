@@ -13,9 +13,13 @@ use super::alerting::Alerting;
 use super::lag::{LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, WalSender};
+use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
-use super::snapshot::{Answer, ClusterView, Failing, OwnLag, RoleChanges, Snapshot, Stages, SurveyView, TargetView};
+use super::snapshot::{
+    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, RoleChanges, Snapshot, Stages, SurveyView,
+    TargetView,
+};
 use super::statements::StatementTracker;
 use super::survey::Survey;
 use super::time::MonoTime;
@@ -31,6 +35,8 @@ pub enum Event {
     Polled(Observation),
     /// A slow poll ended.
     Surveyed(Survey),
+    /// A poll of a connection pooler ended.
+    Pooled(PoolerObservation),
     /// An attempt to tell a notifier ended.
     Delivered(Delivery),
     /// Time has passed: what depends on it alone is brought up to date.
@@ -46,6 +52,8 @@ pub struct FleetSpec {
     pub stale_after: Duration,
     /// Slow facts older than this are unknown.
     pub survey_stale_after: Duration,
+    /// What a pooler said is unknown when older than this.
+    pub pooler_stale_after: Duration,
     /// How many statements of a target are told one by one.
     pub statements_top: usize,
     pub rules: Vec<Rule>,
@@ -56,6 +64,7 @@ pub struct FleetSpec {
 pub struct ClusterSpec {
     pub name: Name,
     pub targets: Vec<Name>,
+    pub poolers: Vec<Name>,
 }
 
 /// Everything watched: owned by one task, changed by [`Fleet::apply`] alone.
@@ -77,13 +86,14 @@ struct Cluster {
     relink: bool,
     /// One for each target, in the order of the view.
     statements: Vec<StatementTracker>,
+    /// One for each pooler, in the order of the view.
+    poolers: Vec<PoolerTracker>,
     view: Arc<ClusterView>,
 }
 
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
-        let clusters: Vec<Cluster> =
-            spec.clusters.iter().map(|cluster| Cluster::new(cluster, spec.poll_interval, spec.stale_after)).collect();
+        let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
@@ -109,6 +119,12 @@ impl Fleet {
                 let (stale_after, top) = (self.survey_stale_after, self.statements_top);
                 if let Some(cluster) = self.cluster_mut(&survey.target) {
                     cluster.surveyed(survey, stale_after, top);
+                }
+                Vec::new()
+            }
+            Event::Pooled(observation) => {
+                if let Some(cluster) = self.cluster_mut(&observation.pooler) {
+                    cluster.pooled(observation);
                 }
                 Vec::new()
             }
@@ -184,21 +200,20 @@ impl Fleet {
 }
 
 impl Cluster {
-    fn new(spec: &ClusterSpec, poll_interval: Duration, stale_after: Duration) -> Self {
-        let targets = spec
-            .targets
-            .iter()
-            .map(|target| TargetId { cluster: spec.name.clone(), target: target.clone() })
-            .map(|id| Arc::new(TargetView::new(id, stale_after)))
-            .collect();
+    fn new(spec: &ClusterSpec, fleet: &FleetSpec) -> Self {
+        let id = |name: &Name| TargetId { cluster: spec.name.clone(), target: name.clone() };
+        let target = |name| Arc::new(TargetView::new(id(name), fleet.stale_after));
+        let pooler = |name| Arc::new(PoolerView::new(id(name), fleet.pooler_stale_after));
         Self {
-            lag: LagTracker::new(poll_interval),
+            lag: LagTracker::new(fleet.poll_interval),
             relink: false,
+            poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
-                targets,
+                targets: spec.targets.iter().map(target).collect(),
+                poolers: spec.poolers.iter().map(pooler).collect(),
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
                 events: Arc::from([]),
@@ -305,6 +320,21 @@ impl Cluster {
                 target.statements = counters.map(Arc::new);
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
+        }
+    }
+
+    fn pooled(&mut self, observation: PoolerObservation) {
+        let name = &observation.pooler.target;
+        let Some(position) = self.view.poolers.iter().position(|pooler| pooler.id.target == *name) else { return };
+        let pooler = Arc::make_mut(&mut Arc::make_mut(&mut self.view).poolers[position]);
+        match observation.outcome {
+            Ok(facts) => {
+                let counters = self.poolers[position].observe(&facts.totals).into();
+                let facts = Arc::new(facts.bounded());
+                pooler.failing = None;
+                pooler.answer = Some(PoolerAnswer { answered_at: observation.answered_at, facts, counters });
+            }
+            Err(failure) => fail(&mut pooler.failing, failure, observation.answered_at),
         }
     }
 

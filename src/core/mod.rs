@@ -2,12 +2,14 @@
 
 pub mod alert;
 pub mod alerting;
+pub mod checkup;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;
 pub mod observation;
+pub mod pooler;
 pub mod rule;
 pub mod saved;
 pub mod signal;

@@ -103,8 +103,8 @@ pub enum RuleFault {
     Signal { name: String, nearest: &'static str },
     #[error("threshold {text:?} is {given}, but {signal} is {wanted}; write for example {example:?}")]
     Unit { text: String, given: &'static str, signal: &'static str, wanted: &'static str, example: &'static str },
-    #[error("it selects by {selector}, but {signal} is one number for a whole cluster")]
-    Selector { selector: &'static str, signal: &'static str },
+    #[error("it selects by {selector}, but {signal} is {about}")]
+    Selector { selector: &'static str, signal: &'static str, about: &'static str },
     #[error("there is no certainty {0:?}; write one of exact, at_least, at_most, unknown")]
     Certainty(String),
 }
@@ -200,15 +200,16 @@ impl Rule {
             return Err(RuleFault::Name);
         }
         let condition = Condition::parse(&config.when, signals)?;
-        if matches!(condition.signal.read, Read::Cluster(_)) {
-            let selector = [
-                (!config.target.0.is_empty(), "target"),
-                (config.role.is_some(), "role"),
-                (!config.certainty.0.is_empty(), "certainty"),
-            ];
-            if let Some((_, selector)) = selector.into_iter().find(|(is_set, _)| *is_set) {
-                return Err(RuleFault::Selector { selector, signal: condition.signal.name });
-            }
+        let about = match condition.signal.read {
+            Read::Cluster(_) => "one number for a whole cluster",
+            Read::Pooler(_) => "of a connection pooler",
+            Read::Target(_) => "",
+        };
+        let by_name = !config.target.0.is_empty() && matches!(condition.signal.read, Read::Cluster(_));
+        let selectors =
+            [(by_name, "target"), (config.role.is_some(), "role"), (!config.certainty.0.is_empty(), "certainty")];
+        if let Some((_, selector)) = selectors.into_iter().find(|(is_set, _)| *is_set && !about.is_empty()) {
+            return Err(RuleFault::Selector { selector, signal: condition.signal.name, about });
         }
         let certainty = |word: &String| {
             [Certainty::Exact, Certainty::AtLeast, Certainty::AtMost, Certainty::Unknown]
@@ -234,9 +235,15 @@ impl Rule {
         self.clusters.is_empty() || self.clusters.iter().any(|name| name == cluster.name.as_str())
     }
 
+    /// Whether the rule is about a target, or a pooler, of this name.
+    pub fn selects_name(&self, name: &Name) -> Selected {
+        let is_named = self.targets.is_empty() || self.targets.iter().any(|own| own == name.as_str());
+        if is_named { Selected::Yes } else { Selected::No }
+    }
+
     /// Whether the rule is about this target of a selected cluster.
     pub fn selects(&self, target: &TargetView) -> Selected {
-        if !self.targets.is_empty() && !self.targets.iter().any(|name| name == target.id.target.as_str()) {
+        if self.selects_name(&target.id.target) == Selected::No {
             return Selected::No;
         }
         if let Some(role) = self.role {
@@ -510,6 +517,9 @@ pub fn preset() -> Vec<RuleConfig> {
         rule("UndeclaredStandby", "undeclared_standbys > 0", 5 * MINUTE, Severity::Warning),
         // Commits wait. Longer than a slow beat, after which a changed setting is known.
         rule("SyncStandbysMissing", "sync_standbys_missing > 0", 30, Severity::Critical),
+        rule("PoolerDown", "pooler_up == 0", 15, Severity::Warning),
+        // Clients wait now and then for less; a client that has waited for so long is about to give up.
+        rule("ConnectionPoolExhausted", "pooler_longest_wait_seconds > 5s", 10, Severity::Critical),
     ]
 }
 
@@ -564,6 +574,19 @@ pub(crate) mod tests {
             Unit::Seconds,
             &[],
             Read::Target(|_, target, _, emit| lag(target, emit, |lag| Value::exact(lag.upper))),
+        ),
+        signal("pooler_up", Unit::Bool, &[], Read::Pooler(|_, _, _| Coverage::Unknown)),
+        signal(
+            "pooler_longest_wait_seconds",
+            Unit::Seconds,
+            &["database", "user"],
+            Read::Pooler(|pooler, now, emit| {
+                let Some(answer) = pooler.fresh(now) else { return Coverage::Unknown };
+                for pool in &answer.facts.pools {
+                    emit(&[&pool.database, &pool.user], Value::exact(pool.longest_wait));
+                }
+                Coverage::Complete
+            }),
         ),
         signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal("role_change_age_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
@@ -682,9 +705,22 @@ pub(crate) mod tests {
         for (config, selector) in [(role, "role"), (target, "target")] {
             assert_eq!(
                 Rule::parse(&config, SIGNALS).map(drop).map_err(|error| error.fault),
-                Err(RuleFault::Selector { selector, signal: "primaries" })
+                Err(RuleFault::Selector { selector, signal: "primaries", about: "one number for a whole cluster" })
             );
         }
+    }
+
+    #[test]
+    fn a_rule_over_poolers_selects_by_name_alone() {
+        let about = "of a connection pooler";
+        let role = RuleConfig { role: Some(Role::Replica), ..config("R", "pooler_up == 0") };
+        assert_eq!(
+            Rule::parse(&role, SIGNALS).map(drop).map_err(|error| error.fault),
+            Err(RuleFault::Selector { selector: "role", signal: "pooler_up", about })
+        );
+        let target = RuleConfig { target: OneOrMany(vec!["pgb".into()]), ..config("R", "pooler_up == 0") };
+        let rule = Rule::parse(&target, SIGNALS).unwrap();
+        assert_eq!(["pgb", "other"].map(|name| rule.selects_name(&Name::new(name))), [Selected::Yes, Selected::No]);
     }
 
     #[test]
@@ -749,6 +785,8 @@ pub(crate) mod tests {
                 "ReplicaOnOldTimeline: timelines_behind > 0, 300s, warning",
                 "UndeclaredStandby: undeclared_standbys > 0, 300s, warning",
                 "SyncStandbysMissing: sync_standbys_missing > 0, 30s, critical",
+                "PoolerDown: pooler_up == 0, 15s, warning",
+                "ConnectionPoolExhausted: pooler_longest_wait_seconds > 5s, 10s, critical",
             ]
         );
     }

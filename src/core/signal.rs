@@ -10,6 +10,7 @@
 
 mod cluster;
 mod lag;
+mod pooler;
 mod row;
 mod sessions;
 mod slots;
@@ -24,12 +25,22 @@ pub use target::lacking;
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{ClusterView, TargetView};
+use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
 
 /// Every number there is, in the order of `/metrics`.
 pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [cluster::ROWS, target::ROWS, lag::ROWS, sessions::ROWS, slots::ROWS, topology::ROWS, statements::ROWS].concat()
+    [
+        cluster::ROWS,
+        target::ROWS,
+        lag::ROWS,
+        sessions::ROWS,
+        slots::ROWS,
+        topology::ROWS,
+        statements::ROWS,
+        pooler::ROWS,
+    ]
+    .concat()
 });
 
 /// One number that pgvigil can state.
@@ -57,6 +68,8 @@ pub enum Read {
     Cluster(fn(&ClusterView, MonoTime, Emit<'_>) -> Coverage),
     /// Stated per target.
     Target(fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage),
+    /// Stated per connection pooler, whose name stands in the label `target`.
+    Pooler(fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage),
 }
 
 /// Takes the values of the labels, in the order of [`Signal::labels`], and the value. Never called twice with the same

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::alert::AlertView;
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
+use super::pooler::{PoolTotals, PoolerFacts};
 use super::statements::StatementCounters;
 use super::survey::SurveyFacts;
 use super::time::MonoTime;
@@ -53,6 +54,8 @@ pub struct ClusterView {
     pub targets: Vec<Arc<TargetView>>,
     /// Where a target's name stands in `targets`.
     pub index: Arc<HashMap<Name, usize>>,
+    /// Connection poolers before its servers.
+    pub poolers: Vec<Arc<PoolerView>>,
     /// Pending and firing alerts, and those resolved of late.
     pub alerts: Arc<[AlertView]>,
     /// The last changes of who is who, the oldest first.
@@ -62,6 +65,10 @@ pub struct ClusterView {
 impl ClusterView {
     pub fn target(&self, name: &str) -> Option<&Arc<TargetView>> {
         self.targets.get(*self.index.get(name)?)
+    }
+
+    pub fn pooler(&self, name: &str) -> Option<&Arc<PoolerView>> {
+        self.poolers.iter().find(|pooler| pooler.id.target.as_str() == name)
     }
 
     /// The primary's view, whether or not it still answers.
@@ -234,5 +241,48 @@ impl TargetView {
             (_, Some(standby)) => standby.replay_lsn,
             _ => None,
         }
+    }
+}
+
+/// One connection pooler.
+#[derive(Clone, Debug)]
+pub struct PoolerView {
+    /// Its own name in its cluster's place of a target's.
+    pub id: TargetId,
+    /// The last answer, kept when later polls fail. `None` before the first.
+    pub answer: Option<PoolerAnswer>,
+    /// Why the last poll failed. `None` while polls succeed, and before the first.
+    pub failing: Option<Failing>,
+    /// An answer older than this is unknown.
+    pub stale_after: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct PoolerAnswer {
+    pub answered_at: MonoTime,
+    pub facts: Arc<PoolerFacts>,
+    /// By database, since this daemon began to watch.
+    pub counters: Arc<[(String, PoolTotals)]>,
+}
+
+impl PoolerView {
+    /// A pooler that nothing is known of yet.
+    pub fn new(id: TargetId, stale_after: Duration) -> Self {
+        Self { id, answer: None, failing: None, stale_after }
+    }
+
+    /// Whether it has been tried at all: an answer or a failure is in hand.
+    pub fn tried(&self) -> bool {
+        self.answer.is_some() || self.failing.is_some()
+    }
+
+    /// The last poll succeeded, and not too long ago.
+    pub fn is_up(&self, now: MonoTime) -> bool {
+        self.failing.is_none() && self.fresh(now).is_some()
+    }
+
+    /// The last answer, if it is young enough to be told as true at `now`.
+    pub fn fresh(&self, now: MonoTime) -> Option<&PoolerAnswer> {
+        self.answer.as_ref().filter(|answer| now.duration_since(answer.answered_at) <= self.stale_after)
     }
 }

@@ -12,8 +12,9 @@ use super::overall::{self, Overall};
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
 use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, WalSender};
+use crate::core::pooler;
 use crate::core::signal::{lacking, used_ratio};
-use crate::core::snapshot::{ClusterView, Snapshot, Stages, TargetView};
+use crate::core::snapshot::{ClusterView, Failing, PoolerView, Snapshot, Stages, TargetView};
 use crate::core::statements::{StatementCounters, StatementTotals};
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
@@ -39,6 +40,7 @@ pub(super) struct Cluster<'a> {
     /// The server that lag is measured against.
     primary: Option<&'a str>,
     targets: Vec<Target<'a>>,
+    poolers: Vec<Pooler<'a>>,
     alerts: Vec<Alert<'a>>,
     /// Promotions and the like, the latest first.
     events: Vec<Event<'a>>,
@@ -78,6 +80,46 @@ struct Target<'a> {
     lag: Option<Lag>,
     #[serde(flatten)]
     details: Option<Details<'a>>,
+}
+
+/// A connection pooler.
+#[derive(Serialize)]
+struct Pooler<'a> {
+    name: &'a str,
+    /// The last poll succeeded. `null` before the first ended.
+    up: Option<bool>,
+    failure: Option<Failure>,
+    sampled_at: Option<String>,
+    sample_age_ms: Option<u64>,
+    /// The answer is too old to be told as true; all below it is then `null`.
+    stale: bool,
+    version: Option<&'a str>,
+    pools: Option<Vec<Pool<'a>>>,
+    databases: Option<Vec<PoolDatabase<'a>>>,
+}
+
+#[derive(Serialize)]
+struct Pool<'a> {
+    database: &'a str,
+    user: &'a str,
+    clients_active: u64,
+    clients_waiting: u64,
+    /// Of the first client in the queue.
+    longest_wait_seconds: f64,
+    /// Linked to a client.
+    servers_active: u64,
+    /// Of any state.
+    servers: u64,
+    size: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct PoolDatabase<'a> {
+    name: &'a str,
+    connections: Option<u64>,
+    max_connections: Option<u64>,
+    paused: bool,
+    disabled: bool,
 }
 
 #[derive(Serialize)]
@@ -306,6 +348,7 @@ impl<'a> Cluster<'a> {
             reasons: verdict.reasons,
             primary: view.primary.as_ref().map(super::super::core::topology::Name::as_str),
             targets: view.targets.iter().map(|target| Target::new(snapshot, target, now, details(target))).collect(),
+            poolers: view.poolers.iter().map(|pooler| Pooler::new(snapshot, pooler, now)).collect(),
             alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
             events: view.events.iter().rev().map(|event| Event::new(snapshot, event)).collect(),
         }
@@ -323,6 +366,56 @@ impl<'a> Event<'a> {
     }
 }
 
+impl<'a> Pooler<'a> {
+    fn new(snapshot: &Snapshot, view: &'a PoolerView, now: MonoTime) -> Self {
+        let answer = view.answer.as_ref();
+        let facts = view.fresh(now).map(|answer| &*answer.facts);
+        let pool = |pool: &'a pooler::Pool| Pool {
+            database: &pool.database,
+            user: &pool.user,
+            clients_active: pool.clients_active,
+            clients_waiting: pool.clients_waiting,
+            longest_wait_seconds: pool.longest_wait,
+            servers_active: pool.servers_active,
+            servers: pool.servers(),
+            size: pool.size,
+        };
+        let database = |database: &'a pooler::PoolDatabase| PoolDatabase {
+            name: &database.name,
+            connections: database.current_connections,
+            max_connections: database.max_connections,
+            paused: database.paused,
+            disabled: database.disabled,
+        };
+        Self {
+            name: view.id.target.as_str(),
+            up: view.tried().then(|| view.is_up(now)),
+            failure: view.failing.as_ref().map(|failing| Failure::new(snapshot, failing)),
+            sampled_at: answer.and_then(|answer| time_of_day(snapshot.wall_time(answer.answered_at))),
+            sample_age_ms: answer.map(|answer| millis(now.duration_since(answer.answered_at))),
+            stale: facts.is_none(),
+            version: facts.and_then(|facts| facts.version.as_deref()),
+            pools: facts.map(|facts| facts.pools.iter().map(pool).collect()),
+            databases: facts.map(|facts| facts.databases.iter().map(database).collect()),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Failure {
+    fn new(snapshot: &Snapshot, failing: &Failing) -> Self {
+        Self {
+            kind: failing.failure.kind(),
+            message: failing.failure.to_string(),
+            since: time_of_day(snapshot.wall_time(failing.since)),
+            in_a_row: failing.count,
+        }
+    }
+}
+
 impl<'a> Target<'a> {
     fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime, details: Option<Details<'a>>) -> Self {
         let age = view.answer.as_ref().map(|answer| now.duration_since(answer.answered_at));
@@ -330,14 +423,9 @@ impl<'a> Target<'a> {
             name: view.id.target.as_str(),
             role: view.last_role(),
             up: view.tried().then(|| view.is_up() && view.fresh(now).is_some()),
-            failure: view.failing.as_ref().map(|failing| Failure {
-                kind: failing.failure.kind(),
-                message: failing.failure.to_string(),
-                since: time_of_day(snapshot.wall_time(failing.since)),
-                in_a_row: failing.count,
-            }),
+            failure: view.failing.as_ref().map(|failing| Failure::new(snapshot, failing)),
             sampled_at: view.answer.as_ref().and_then(|answer| time_of_day(snapshot.wall_time(answer.answered_at))),
-            sample_age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+            sample_age_ms: age.map(millis),
             stale: view.fresh(now).is_none(),
             lag: Lag::new(view, now),
             details,

@@ -10,6 +10,7 @@ use crate::core::alert::{AlertView, Phase};
 use crate::core::signal::{Read, SIGNALS, Signal, Value};
 use crate::core::snapshot::{ClusterView, Snapshot};
 use crate::core::time::MonoTime;
+use crate::core::topology::TargetId;
 use crate::self_metrics::{FAMILIES, SelfMetrics};
 
 /// The format that every scraper reads.
@@ -43,22 +44,21 @@ fn render_views(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
 struct Prefixes {
     cluster: String,
     targets: Vec<String>,
+    poolers: Vec<String>,
 }
 
 impl Prefixes {
     fn new(view: &ClusterView) -> Self {
         let mut cluster = "{".to_owned();
         write_label(&mut cluster, "cluster", view.name.as_str());
-        let targets = view
-            .targets
-            .iter()
-            .map(|target| {
-                let mut prefix = cluster.clone();
-                write_label(&mut prefix, "target", target.id.target.as_str());
-                prefix
-            })
-            .collect();
-        Self { cluster, targets }
+        let prefix = |id: &TargetId| {
+            let mut prefix = cluster.clone();
+            write_label(&mut prefix, "target", id.target.as_str());
+            prefix
+        };
+        let targets = view.targets.iter().map(|target| prefix(&target.id)).collect();
+        let poolers = view.poolers.iter().map(|pooler| prefix(&pooler.id)).collect();
+        Self { cluster, targets, poolers }
     }
 }
 
@@ -75,6 +75,11 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
             Read::Target(read) => {
                 for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
                     read(cluster, target, now, &mut |labels, value| family.write(out, prefix, labels, value));
+                }
+            }
+            Read::Pooler(read) => {
+                for (pooler, prefix) in cluster.poolers.iter().zip(&prefixes.poolers) {
+                    read(pooler, now, &mut |labels, value| family.write(out, prefix, labels, value));
                 }
             }
         }
@@ -242,7 +247,7 @@ pub fn metrics_table() -> String {
     for signal in SIGNALS.iter() {
         let scope: &[&str] = match signal.read {
             Read::Cluster(_) => &["cluster"],
-            Read::Target(_) => &["cluster", "target"],
+            Read::Target(_) | Read::Pooler(_) => &["cluster", "target"],
         };
         let labels = quoted(scope.iter().chain(signal.labels));
         let (unit, kind) = (signal.unit.as_str(), signal.kind.as_str());
@@ -355,6 +360,21 @@ mod tests {
         let slot = format!("pgvigil_slot_active{{cluster=\"orders\",target=\"{escaped}\",slot=\"{escaped}\"}} 1\n");
         assert!(text.contains(&slot), "{slot}\nin\n{text}");
         assert_well_formed(&eventful());
+    }
+
+    #[test]
+    fn a_pooler_stands_in_the_place_of_a_target() {
+        let mut cluster = fixture::cluster("orders", Vec::new(), Vec::new());
+        cluster.poolers = vec![std::sync::Arc::new(fixture::pooler("orders", "pgb"))];
+        let mut text = String::new();
+        render_views(&mut text, &fixture::snapshot(vec![cluster]), fixture::NOW);
+        assert_well_formed(&text);
+        for series in [
+            "pgvigil_pooler_up{cluster=\"orders\",target=\"pgb\"} 1",
+            "pgvigil_pooler_longest_wait_seconds{cluster=\"orders\",target=\"pgb\",database=\"reports\",user=\"app\"} 7.25",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} in\n{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | status | answer | when |
 //! | --- | --- | --- |
 //! | `ok` | 200 | nothing below |
-//! | `degraded` | 200 | an alert of severity `warning` fires; a target does not answer; no primary is known; the store cannot be written |
+//! | `degraded` | 200 | an alert of severity `warning` fires; a target or a pooler does not answer; no primary is known; the store cannot be written |
 //! | `critical` | 503 | an alert of severity `critical` fires; the primary, or every target, has not answered for longer than `poll.stale_after`; two primaries |
 //! | `stale` | 503 | the engine has not published for 15 s, nothing was polled yet, or nothing is watched: there is no verdict |
 //!
@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::core::alert::{Phase, Severity};
-use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
+use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
 
@@ -117,6 +117,11 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
             verdict.add(Overall::Degraded, format!("{}: {reason}", target.id.target));
         }
     }
+    for pooler in &cluster.poolers {
+        if let Some(reason) = pooler_trouble(pooler, now) {
+            verdict.add(Overall::Degraded, format!("pooler {}: {reason}", pooler.id.target));
+        }
+    }
     for alert in cluster.alerts.iter().filter(|alert| alert.phase == Phase::Firing) {
         match alert.severity {
             Severity::Info => {}
@@ -152,6 +157,14 @@ fn trouble(target: &TargetView, now: MonoTime) -> Option<String> {
     target.fresh(now).is_none().then(|| "its sample is stale".to_owned())
 }
 
+fn pooler_trouble(pooler: &PoolerView, now: MonoTime) -> Option<String> {
+    match (&pooler.failing, &pooler.answer) {
+        (Some(failing), _) => Some(format!("{}, {} in a row", failing.failure, failing.count)),
+        (None, None) => Some("not polled yet".to_owned()),
+        (None, Some(_)) => pooler.fresh(now).is_none().then(|| "its sample is stale".to_owned()),
+    }
+}
+
 fn engine_stuck(snapshot: &Snapshot, now: MonoTime) -> Option<String> {
     let silent = now.duration_since(snapshot.published_at);
     (silent > ENGINE_SILENT).then(|| format!("the engine has not published for {:.1} s", silent.as_secs_f64()))
@@ -167,9 +180,11 @@ pub fn starting(snapshot: &Snapshot) -> Option<String> {
     let untried: Vec<String> = snapshot
         .clusters
         .iter()
-        .flat_map(|cluster| &cluster.targets)
-        .filter(|target| !target.tried())
-        .map(|target| target.id.to_string())
+        .flat_map(|cluster| {
+            let targets = cluster.targets.iter().filter(|target| !target.tried()).map(|target| &target.id);
+            targets.chain(cluster.poolers.iter().filter(|pooler| !pooler.tried()).map(|pooler| &pooler.id))
+        })
+        .map(ToString::to_string)
         .collect();
     match untried.len() {
         0 => None,

@@ -12,7 +12,7 @@ use super::*;
 use crate::core::alert::{Phase, Severity};
 use crate::core::fixture;
 use crate::core::observation::PollFailure;
-use crate::core::snapshot::TargetView;
+use crate::core::snapshot::{Failing, PoolerView, TargetView};
 
 fn state_of(snapshot: Snapshot) -> AppState {
     let snapshot = fixture::moved_to(snapshot, clock::now());
@@ -218,6 +218,13 @@ async fn the_verdict_over_everything_is_the_worst_of_all() {
             views[position] = TargetView::new(views[position].id.clone(), Duration::from_secs(10));
         }
     };
+    let with_pooler = |change: fn(&mut PoolerView)| {
+        let mut pooler = fixture::pooler("orders", "pgb");
+        change(&mut pooler);
+        let mut cluster = fixture::cluster("orders", fixture::orders(), Vec::new());
+        cluster.poolers = vec![Arc::new(pooler)];
+        fixture::snapshot(vec![cluster])
+    };
     let mut stuck = orders(|_| ());
     stuck.published_at = fixture::ago(20.0);
     for (what, snapshot, status, code) in [
@@ -238,6 +245,24 @@ async fn the_verdict_over_everything_is_the_worst_of_all() {
             "degraded",
             200,
         ),
+        ("a pooler is up", with_pooler(|_| ()), "ok", 200),
+        (
+            "a pooler is down",
+            with_pooler(|pooler| {
+                let now = fixture::NOW;
+                let failure = PollFailure::Refused;
+                pooler.failing = Some(Failing { since: now, last_at: now, failure, count: 1 });
+            }),
+            "degraded",
+            200,
+        ),
+        (
+            "a pooler is silent",
+            with_pooler(|pooler| pooler.answer.as_mut().expect("an answer").answered_at = fixture::ago(20.0)),
+            "degraded",
+            200,
+        ),
+        ("a pooler was not asked yet", with_pooler(|pooler| pooler.answer = None), "degraded", 200),
         ("no primary", orders(|v| drop(v.remove(0))), "degraded", 200),
         ("two primaries", orders(|v| v[1] = fixture::primary("orders", "replica-1")), "critical", 503),
         (

@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use pgvigil::demo::Servers;
+
 use crate::support::daemon::{SOON, cluster_toml, pgvigil};
 use crate::support::pg;
 
@@ -77,7 +79,7 @@ fn a_configuration_is_checked_without_connecting() {
     assert!(text.stdout.contains("1 cluster, 1 target, "), "{}", text.stdout);
     let json = pgvigil_on(&config, &["check", "--offline", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
-    assert_eq!(json["clusters"], serde_json::json!([{ "name": "orders", "targets": ["db-1"] }]));
+    assert_eq!(json["clusters"], serde_json::json!([{ "name": "orders", "targets": ["db-1"], "poolers": [] }]));
 }
 
 #[test]
@@ -115,7 +117,7 @@ fn a_start_that_fails_ends_with_1() {
 
 #[tokio::test]
 async fn check_says_what_real_servers_keep_from_us_and_poll_how_far_they_lag() {
-    let servers = pg::cluster(1).await;
+    let servers = Servers::start(&pg::plan(1).set("max_slot_wal_keep_size = '10GB'")).await.unwrap();
     let (primary, r1) = (servers.primary(), servers.node("r1"));
     let written = pg::write(primary).await;
     r1.until(&format!("SELECT pg_last_wal_replay_lsn() >= '{written}'"), "t", SOON).await.unwrap();
@@ -136,8 +138,8 @@ async fn check_says_what_real_servers_keep_from_us_and_poll_how_far_they_lag() {
     let report: serde_json::Value = serde_json::from_str(&check.stdout).unwrap();
     for target in report["clusters"][0]["targets"].as_array().unwrap() {
         assert_eq!(target["missing_grants"], serde_json::json!(["pg_monitor"]));
-        assert_eq!(target["to_fix"][0]["sql"], serde_json::json!(["GRANT pg_monitor TO \"plain\";"]));
-        assert_eq!(target["to_fix"][0]["run_on"], "db-1");
+        assert_eq!(target["findings"][0]["sql"], serde_json::json!(["GRANT pg_monitor TO \"plain\";"]));
+        assert_eq!(target["findings"][0]["run_on"], "db-1");
     }
     assert_eq!(check.status, Some(1));
 

@@ -221,35 +221,43 @@ async fn the_next_host_is_tried_after_one_that_is_silent_or_starting_up_but_not_
 
 #[tokio::test]
 async fn settings_that_a_pooler_does_not_take_at_start_up_go_with_each_question() {
-    for (greeting, starts) in [
+    for (greeting, starts, settings) in [
         (
             Greeting::WelcomeWithoutOptions { refusal: "unsupported startup parameter: options" },
             &["with options", "without options"][..],
+            SettingsBy::Transaction,
         ),
         (
             Greeting::WelcomeWithoutOptions { refusal: "unsupported startup parameter in options: jit" },
             &["with options", "without options"],
+            SettingsBy::Transaction,
         ),
         (
             Greeting::WelcomeWithoutOptions {
                 refusal: "Feature not supported: RDS Proxy currently doesn't support command-line options.",
             },
             &["with options", "without options"],
+            SettingsBy::Role,
         ),
         // Dropped without a word.
-        (Greeting::WelcomeUnmoved, &["with options"]),
+        (Greeting::WelcomeUnmoved, &["with options"], SettingsBy::Transaction),
     ] {
         let (port, heard) = server(greeting).await;
         let dsn = format!("host=127.0.0.1 port={port} user=u sslmode=disable");
         let mut session = open(&dsn, LIMIT).await.unwrap();
-        assert_eq!(session.settings(), SettingsBy::Transaction);
+        assert_eq!(session.settings(), settings);
         assert_eq!(heard.lock().unwrap().drain(..).collect::<Vec<_>>(), starts);
 
         let answer = session.simple_query("a;b").await.unwrap();
         assert_eq!(answer.len(), 2, "the transaction's own answers are taken out: {answer:?}");
         let sql = heard.lock().unwrap().pop().unwrap();
-        assert!(sql.starts_with("BEGIN READ ONLY;SET LOCAL statement_timeout='5000';"), "{sql}");
-        assert!(sql.ends_with(";a;b\n;COMMIT"), "{sql}");
+        if settings == SettingsBy::Role {
+            // RDS Proxy keeps a database connection for whoever sends a SET.
+            assert_eq!(sql, "BEGIN READ ONLY;a;b\n;COMMIT");
+        } else {
+            assert!(sql.starts_with("BEGIN READ ONLY;SET LOCAL statement_timeout='5000';"), "{sql}");
+            assert!(sql.ends_with(";a;b\n;COMMIT"), "{sql}");
+        }
 
         assert!(session.simple_query("boom").await.is_err());
         assert_eq!(heard.lock().unwrap().last().map(String::as_str), Some("ROLLBACK"));
@@ -258,7 +266,7 @@ async fn settings_that_a_pooler_does_not_take_at_start_up_go_with_each_question(
         heard.lock().unwrap().clear();
         let conninfo = Conninfo::parse_with(&dsn, &|_| None).unwrap();
         let again = connect(&conninfo, &Limits::within(LIMIT), session.settings(), &Trust::default()).await.unwrap();
-        assert_eq!(again.settings(), SettingsBy::Transaction);
+        assert_eq!(again.settings(), settings);
         assert_eq!(*heard.lock().unwrap(), ["without options"]);
     }
 }

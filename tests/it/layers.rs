@@ -51,6 +51,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["collect/", "demo/"]),
     ("tokio_postgres_rustls", &["collect/"]),
     ("rustls", &["collect/"]),
+    ("x509_cert", &["collect/"]),
     ("aws_config", &["notify/sns.rs", "aws/"]),
     ("aws_sdk_sns", &["notify/sns.rs", "aws/"]),
     ("axum", &["http/"]),

@@ -9,12 +9,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
 mod abuse;
+mod check;
 mod config;
 mod connect;
 mod demo;
 mod hostile;
 mod layers;
 mod life;
+mod pooler;
 mod postgres;
 mod prometheus;
 mod promises;

@@ -116,7 +116,19 @@ async fn every_major_answers_with_and_without_a_grant_and_logs_no_error() {
         for (user, is_granted) in [("mon", true), ("plain", false)] {
             for (node, below) in [("primary", Some("r1")), ("r1", Some("c1")), ("c1", None)] {
                 let what = format!("PostgreSQL {major}, {node}, {user}");
-                let Probe { identity, positions, survey } = probe(servers.node(node), user).await;
+                let Probe { identity, positions, survey, checkup } = probe(servers.node(node), user).await;
+                assert_eq!(checkup.failures, [], "{what}");
+                let settings = checkup.settings.unwrap();
+                assert_eq!(settings.len(), if has_statements { 11 } else { 10 }, "{what}: {settings:?}");
+                let role = checkup.role.unwrap();
+                assert_eq!((role.is_superuser, role.valid_until, role.connection_limit), (false, None, None), "{what}");
+                assert!(checkup.slots.is_some() && checkup.archiver.is_some(), "{what}");
+                assert_eq!(checkup.cancelled_queries, Some(0), "{what}");
+                assert_eq!((checkup.certificate, checkup.by_rds_proxy), (None, false), "{what}");
+                if has_statements {
+                    let extension = checkup.extension.unwrap();
+                    assert_eq!(Some(extension.default_version), extension.installed_version, "{what}");
+                }
                 assert_eq!(identity.version_num / 10_000, major, "{what}");
                 assert_eq!(identity.system_identifier, Some(system_identifier), "{what}");
                 assert_eq!((identity.user.as_str(), identity.reads_all_stats), (user, is_granted), "{what}");
@@ -378,7 +390,9 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
         return;
     };
     for pooler in [&pooler, &ignoring] {
-        let Probe { identity, positions, survey } = probe_at(pooler.port, "mon").await;
+        let Probe { identity, positions, survey, checkup } = probe_at(pooler.port, "mon").await;
+        assert_eq!(checkup.failures, []);
+        assert!(checkup.settings.is_some() && !checkup.by_rds_proxy);
         assert!(identity.pooled && identity.system_identifier.is_some(), "{identity:?}");
         assert!(positions.unwrap().primary().is_some());
         let survey = survey.unwrap();

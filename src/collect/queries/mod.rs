@@ -7,6 +7,8 @@
 
 use crate::core::observation::PollFailure;
 
+pub(crate) mod console;
+pub(crate) mod doctor;
 pub(crate) mod identity;
 pub(crate) mod positions;
 pub(crate) mod survey;

@@ -8,6 +8,7 @@ use crate::core::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState,
     StandbyState, StatementsAccess,
 };
+use crate::core::pooler::PoolerFacts;
 use crate::core::rule::tests::{SIGNALS, config};
 use crate::core::rule::{OneOrMany, RuleConfig, WhenUnknown};
 use crate::core::snapshot::{Answer, Failing, SurveyView};
@@ -108,6 +109,7 @@ pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     let index = targets.iter().enumerate().map(|(place, target)| (target.id.target.clone(), place)).collect();
     vec![Arc::new(ClusterView {
         events: Arc::from([]),
+        poolers: Vec::new(),
         name: Name::new("orders"),
         primary: None,
         targets: targets.into_iter().map(Arc::new).collect(),
@@ -472,4 +474,55 @@ fn an_alert_about_who_follows_whom_says_whom() {
     assert_eq!(detail("ReplicaMissing", "follows").as_deref(), Some(follows));
     assert_eq!(detail("UndeclaredStandby", "standbys").as_deref(), Some("app at 10.0.0.8"));
     assert_eq!(detail("TargetDown", "follows"), None);
+}
+
+#[test]
+fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
+    let mut watched = cluster(Vec::new());
+    let view = Arc::make_mut(&mut watched[0]);
+    view.poolers = vec![Arc::new(crate::core::fixture::pooler("orders", "pgb"))];
+    let change = |watched: &mut Vec<Arc<ClusterView>>, change: &dyn Fn(&mut PoolerView)| {
+        change(Arc::make_mut(&mut Arc::make_mut(&mut watched[0]).poolers[0]));
+    };
+    let rule = RuleConfig { hold_for: Some(Duration::ZERO), ..config("Exhausted", "pooler_longest_wait_seconds > 5s") };
+    let mut alerting = alerting(&[rule]);
+    let now = crate::core::fixture::NOW;
+    let mut told = |watched: &[Arc<ClusterView>], seconds: f64| {
+        let now = now.plus_seconds(seconds);
+        alerting.judge(watched, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+        let due = alerting.due(watched, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
+        for notice in &due {
+            let delivery = Delivery {
+                notifier: notice.notifier.clone(),
+                alert: notice.alert.id.clone(),
+                dedup_key: notice.dedup_key.clone(),
+                outcome: Ok(()),
+            };
+            alerting.record(&delivery, now);
+        }
+        due
+    };
+    let fired = told(&watched, 0.0);
+    let id = &fired[0].alert.id;
+    assert_eq!(
+        (
+            fired.len(),
+            id.target.as_ref().map(Name::as_str),
+            id.labels.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+        ),
+        (1, Some("pgb"), vec!["reports", "app"])
+    );
+    assert!(fired[0].details.contains(&("clients_waiting".to_owned(), "4".to_owned())), "{:?}", fired[0].details);
+    assert!(fired[0].details.contains(&("pooler".to_owned(), "1.18.0".to_owned())), "{:?}", fired[0].details);
+
+    // Silence is not recovery; a pool that is there no more is.
+    assert!(told(&watched, 100.0).is_empty());
+    change(&mut watched, &|pooler| {
+        let answer = pooler.answer.as_mut().unwrap();
+        answer.answered_at = now.plus_seconds(101.0);
+        answer.facts = Arc::new(PoolerFacts::default());
+    });
+    let resolved = told(&watched, 101.5);
+    assert_eq!(resolved.len(), 1);
+    assert!(resolved[0].resolved_at.is_some());
 }

@@ -45,12 +45,17 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
-        let cluster = ClusterSpec { name: Name::new("orders"), targets: ["db-1", "db-2"].map(Name::new).to_vec() };
+        let cluster = ClusterSpec {
+            name: Name::new("orders"),
+            targets: ["db-1", "db-2"].map(Name::new).to_vec(),
+            poolers: vec![Name::new("pgb")],
+        };
         let fleet = Fleet::new(FleetSpec {
             clusters: vec![cluster],
             poll_interval: Duration::from_secs(1),
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),
+            pooler_stale_after: Duration::from_secs(15),
             statements_top: 10,
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
             notifiers: vec![Name::new("sns"), Name::new("log")],

@@ -2,7 +2,7 @@
 
 use super::{Coverage, Emit, Kind, Read, Signal, Unit, Value};
 use crate::core::observation::{Positions, StandbyState};
-use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 
 pub(super) const fn per_target(name: &'static str, unit: Unit, read: ReadTarget) -> Signal {
@@ -31,9 +31,24 @@ pub(super) const fn per_cluster(name: &'static str, unit: Unit, read: ReadCluste
     }
 }
 
+pub(super) const fn per_pooler(name: &'static str, unit: Unit, read: ReadPooler) -> Signal {
+    Signal {
+        name,
+        unit,
+        kind: Kind::Gauge,
+        help: "",
+        absent: "Never.",
+        source: "",
+        labels: &[],
+        read: Read::Pooler(read),
+    }
+}
+
 type ReadTarget = fn(&ClusterView, &TargetView, MonoTime, Emit<'_>) -> Coverage;
 
 type ReadCluster = fn(&ClusterView, MonoTime, Emit<'_>) -> Coverage;
+
+type ReadPooler = fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage;
 
 impl Signal {
     pub(super) const fn help(mut self, help: &'static str) -> Self {

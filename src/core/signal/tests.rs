@@ -17,6 +17,7 @@ fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>
     };
     let coverage = match signal.read {
         Read::Cluster(read) => read(cluster, NOW, &mut emit),
+        Read::Pooler(read) => read(&cluster.poolers[position], NOW, &mut emit),
         Read::Target(read) => read(cluster, &cluster.targets[position], NOW, &mut emit),
     };
     (stated, coverage)
@@ -443,4 +444,54 @@ fn a_primary_of_another_cluster_splits_no_brain() {
     change_identity(&mut foreign, |identity| identity.system_identifier = Some(1));
     check(foreign, &[("primaries", &[(NO, 1.0)], Complete), ("wrong_upstream", &[(NO, 1.0)], Complete)]);
     check(primary("orders", "other"), &[("primaries", &[(NO, 2.0)], Complete)]);
+}
+
+#[test]
+fn a_pooler_states_its_pools_while_its_answer_is_fresh() {
+    let mut cluster = cluster("orders", orders(), Vec::new());
+    cluster.poolers = vec![std::sync::Arc::new(pooler("orders", "pgb"))];
+    let check = |cluster: &ClusterView, name: &str, expect: &[(&[&str], f64)], coverage: Coverage| {
+        let (found, found_coverage) = read(name, cluster, 0);
+        let found: Vec<(Vec<&str>, f64)> =
+            found.iter().map(|(labels, value)| (labels.iter().map(String::as_str).collect(), value.value)).collect();
+        let expect: Vec<(Vec<&str>, f64)> = expect.iter().map(|(labels, value)| (labels.to_vec(), *value)).collect();
+        assert_eq!((found, found_coverage), (expect, coverage), "{name}");
+    };
+    let both = |a: f64, b: f64| [(vec!["app", "app"], a), (vec!["reports", "app"], b)];
+    for (name, [(a, first), (b, second)]) in
+        [("pooler_longest_wait_seconds", both(0.0, 7.25)), ("pooler_pool_used_ratio", both(0.5, 1.0))]
+    {
+        check(&cluster, name, &[(&a, first), (&b, second)], Complete);
+    }
+    check(
+        &cluster,
+        "pooler_clients",
+        &[
+            (&["app", "app", "active"], 3.0),
+            (&["app", "app", "waiting"], 0.0),
+            (&["reports", "app", "active"], 3.0),
+            (&["reports", "app", "waiting"], 4.0),
+        ],
+        Complete,
+    );
+    check(&cluster, "pooler_database_paused", &[(&["app"], 0.0), (&["reports"], 1.0)], Complete);
+    check(&cluster, "pooler_database_connections_max", &[], Complete);
+    check(&cluster, "pooler_queries_total", &[(&["app"], 20.0)], Complete);
+    check(&cluster, "pooler_client_wait_seconds_total", &[(&["app"], 1.5)], Complete);
+    // Its version does not count it.
+    check(&cluster, "pooler_sent_bytes_total", &[], Complete);
+    check(&cluster, "pooler_up", &[(&[], 1.0)], Complete);
+    check(&cluster, "pooler_info", &[(&["1.18.0", "true"], 1.0)], Complete);
+
+    let silent = |pooler: &mut crate::core::snapshot::PoolerView| {
+        pooler.answer.as_mut().unwrap().answered_at = ago(16.0);
+    };
+    silent(std::sync::Arc::make_mut(&mut cluster.poolers[0]));
+    check(&cluster, "pooler_up", &[(&[], 0.0)], Complete);
+    check(&cluster, "pooler_observation_age_seconds", &[(&[], 16.0)], Complete);
+    for signal in SIGNALS.iter().filter(|signal| matches!(signal.read, Read::Pooler(_))) {
+        if !["pooler_up", "pooler_observation_age_seconds", "pooler_failure"].contains(&signal.name) {
+            check(&cluster, signal.name, &[], Unknown);
+        }
+    }
 }

@@ -13,6 +13,12 @@ pub(crate) struct Certificates {
 impl Certificates {
     /// A CA, a certificate for `localhost` and 127.0.0.1, and one for the client `tlscert`.
     pub(crate) fn make() -> Self {
+        Self::valid_for(3650)
+    }
+
+    /// The same, with a server's and a client's certificate that are valid for so many days.
+    pub(crate) fn valid_for(days: u32) -> Self {
+        let days = days.to_string();
         let certificates = Self { dir: tempfile::tempdir().unwrap() };
         let dir = certificates.dir.path();
         let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
@@ -59,7 +65,7 @@ impl Certificates {
                     "ca.key",
                     "-CAcreateserial",
                     "-days",
-                    "3650",
+                    &days,
                     "-extfile",
                     "extensions",
                     "-out",

@@ -1,0 +1,136 @@
+//! The poll loop of one connection pooler: its admin console, on a beat of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::backoff;
+use super::conninfo::Conninfo;
+use super::postgres;
+use super::queries::console;
+use super::session::{Limits, Session, SettingsBy};
+use super::tls::Trust;
+use crate::clock;
+use crate::core::fleet::Event;
+use crate::core::observation::PollFailure;
+use crate::core::pooler::{PoolerFacts, PoolerObservation};
+use crate::core::topology::TargetId;
+
+/// The conversation with one console.
+#[derive(Debug)]
+pub(super) struct Console {
+    conninfo: Arc<Conninfo>,
+    trust: Arc<Trust>,
+    timeout: Duration,
+    session: Option<Session>,
+    /// Learned once a session.
+    version: Option<String>,
+}
+
+impl Console {
+    pub(super) fn new(conninfo: Arc<Conninfo>, trust: Arc<Trust>, timeout: Duration) -> Self {
+        Self { conninfo, trust, timeout, session: None, version: None }
+    }
+
+    /// What it says. A session that turns out to be closed is opened again; one that failed is not used again.
+    ///
+    /// # Errors
+    /// No session, no answer, or one that cannot be read.
+    pub(super) async fn ask(&mut self) -> Result<PoolerFacts, PollFailure> {
+        let answer = tokio::time::timeout(self.timeout, self.converse()).await.unwrap_or_else(|_| {
+            let limit_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+            Err(PollFailure::Timeout { doing: "asking the pooler's console".to_owned(), limit_ms })
+        });
+        if answer.is_err() {
+            self.session = None;
+        }
+        answer
+    }
+
+    async fn converse(&mut self) -> Result<PoolerFacts, PollFailure> {
+        if self.session.as_mut().is_none_or(Session::is_closed) {
+            let limits = Limits::within(self.timeout);
+            let connecting = Box::pin(postgres::connect(&self.conninfo, &limits, SettingsBy::Console, &self.trust));
+            let mut session = connecting.await?;
+            self.version = console::version(&session.simple_query(console::VERSION).await?)?;
+            self.session = Some(session);
+        }
+        let Some(session) = &mut self.session else {
+            return Err(PollFailure::Lost { reason: "no session".to_owned() });
+        };
+        let pools = console::pools(&session.simple_query(console::POOLS).await?)?;
+        let databases = console::databases(&session.simple_query(console::DATABASES).await?)?;
+        let totals = console::stats(&session.simple_query(console::STATS).await?)?;
+        Ok(PoolerFacts { version: self.version.clone(), tls: session.tls(), pools, databases, totals })
+    }
+}
+
+/// Asks one pooler at its beat, and says what it answered.
+#[derive(Debug)]
+pub struct PoolerTask {
+    pub(super) id: TargetId,
+    pub(super) console: Console,
+    pub(super) interval: Duration,
+    /// So that poolers that are watched from one start are not asked all at once for ever.
+    pub(super) offset: Duration,
+    pub(super) n_failures: u32,
+    /// Its kind.
+    pub(super) last_failure: Option<&'static str>,
+    pub(super) has_answered: bool,
+}
+
+impl PoolerTask {
+    pub fn id(&self) -> &TargetId {
+        &self.id
+    }
+
+    /// Runs until cancelled, or until nobody takes events any more.
+    pub async fn run(mut self, events: mpsc::Sender<Event>, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.polls(&events)).await;
+    }
+
+    async fn polls(&mut self, events: &mpsc::Sender<Event>) {
+        let mut due = Instant::now();
+        // The first poll at once: whether it can be reached is wanted soon.
+        let mut offset = self.offset;
+        loop {
+            let asked_at = clock::now();
+            let outcome = Box::pin(self.console.ask()).await;
+            let answered_at = clock::now();
+            let wait = self.note(outcome.as_ref().err());
+            let observation = PoolerObservation { pooler: self.id.clone(), asked_at, answered_at, outcome };
+            if events.send(Event::Pooled(observation)).await.is_err() {
+                return;
+            }
+            due = due.max(Instant::now().checked_sub(self.interval).unwrap_or(due)) + self.interval + offset;
+            offset = Duration::ZERO;
+            sleep_until(due.max(Instant::now() + wait)).await;
+        }
+    }
+
+    /// Logs what is new. Answers with how long the pooler is left alone for failing, beside its interval.
+    fn note(&mut self, failure: Option<&PollFailure>) -> Duration {
+        let (cluster, pooler) = (&self.id.cluster, &self.id.target);
+        let Some(failure) = failure else {
+            match (self.has_answered, self.n_failures) {
+                (false, _) => info!(%cluster, %pooler, "pooler {} answers for the first time", self.id),
+                (true, 0) => debug!(%cluster, %pooler, "polled"),
+                (true, failures) => info!(%cluster, %pooler, failures, "pooler {} answers again", self.id),
+            }
+            (self.has_answered, self.n_failures, self.last_failure) = (true, 0, None);
+            return Duration::ZERO;
+        };
+        if self.last_failure == Some(failure.kind()) {
+            debug!(%cluster, %pooler, error = %failure, "pooler {} still cannot be polled: {failure}", self.id);
+        } else {
+            warn!(%cluster, %pooler, error = %failure, "pooler {} cannot be polled: {failure}", self.id);
+        }
+        self.last_failure = Some(failure.kind());
+        self.n_failures = self.n_failures.saturating_add(1);
+        backoff::wait(failure, self.n_failures, 0.0)
+    }
+}

@@ -1,0 +1,173 @@
+//! How a server is set up: asked by `pgvigil check` alone, never by the daemon. Each matter is a message of its own, and
+//! none can leave an error in the log of a server that has the view at all.
+
+use std::collections::BTreeMap;
+
+use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
+use crate::core::checkup::{Archiver, Checkup, ExtensionState, RoleState, SlotState};
+use crate::core::observation::PollFailure;
+
+/// One matter.
+pub(crate) struct Topic {
+    pub(crate) name: &'static str,
+    pub(crate) sql: &'static str,
+    pub(crate) decode: fn(&[Rows<'_>], &mut Checkup) -> Result<(), PollFailure>,
+}
+
+/// The view shows only what the role may see, and leaves out what the server does not have.
+const SETTINGS: &str = "\
+SELECT name, setting FROM pg_settings WHERE name IN ('hot_standby_feedback', 'max_slot_wal_keep_size', \
+'max_standby_streaming_delay', 'pg_stat_statements.track', 'synchronous_standby_names', 'track_activities', \
+'track_counts', 'track_io_timing', 'wal_keep_size', 'wal_level', 'wal_receiver_status_interval')";
+
+const ROLE: &str = "\
+SELECT rolsuper, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END, clock_timestamp(), \
+CASE WHEN rolconnlimit >= 0 THEN rolconnlimit END FROM pg_roles WHERE rolname = current_user";
+
+const EXTENSION: &str = "\
+SELECT default_version, installed_version FROM pg_available_extensions WHERE name = 'pg_stat_statements'";
+
+const ARCHIVER: &str = "SELECT failed_count, last_archived_time, last_failed_time FROM pg_stat_archiver";
+
+const SLOTS: &str = "\
+SELECT slot_name, slot_type = 'logical', active, false, wal_status = 'lost', \
+greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots";
+
+/// `synced` came with 17.
+const SLOTS_17: &str = "\
+SELECT slot_name, slot_type = 'logical', active, synced, wal_status = 'lost', \
+greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots";
+
+const CONFLICTS: &str = "\
+SELECT sum(confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock) \
+FROM pg_stat_database_conflicts";
+
+const FEEDBACK: &str = "SELECT max(age(backend_xmin)) FROM pg_stat_replication";
+
+/// What to ask of a server of this version.
+pub(crate) fn topics(version_num: u32) -> [Topic; 7] {
+    let slots_sql = if version_num >= 170_000 { SLOTS_17 } else { SLOTS };
+    [
+        Topic { name: "settings", sql: SETTINGS, decode: settings },
+        Topic { name: "role", sql: ROLE, decode: role },
+        Topic { name: "extension", sql: EXTENSION, decode: extension },
+        Topic { name: "archiver", sql: ARCHIVER, decode: archiver },
+        Topic { name: "slots", sql: slots_sql, decode: slots },
+        Topic { name: "conflicts", sql: CONFLICTS, decode: conflicts },
+        Topic { name: "feedback", sql: FEEDBACK, decode: feedback },
+    ]
+}
+
+fn rows<'a, 'b>(view: &'static str, statements: &'b [Rows<'a>]) -> Result<&'b Rows<'a>, PollFailure> {
+    statements.first().ok_or_else(|| Fields::new(view, &[]).failure("*", "no result"))
+}
+
+/// The one row that there must be.
+fn row<'a, 'b>(view: &'static str, statements: &'b [Rows<'a>]) -> Result<Fields<'a, 'b>, PollFailure> {
+    let first = rows(view, statements)?.first();
+    first.map(|row| Fields::new(view, row)).ok_or_else(|| Fields::new(view, &[]).failure("*", "no row"))
+}
+
+fn owned(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn settings(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    let mut settings = BTreeMap::new();
+    for row in rows("pg_settings", statements)? {
+        let mut row = Fields::new("pg_settings", row);
+        let name = row.required("name", owned)?;
+        if let Some(value) = row.text("setting")? {
+            settings.insert(name, value.to_owned());
+        }
+    }
+    checkup.settings = Some(settings);
+    Ok(())
+}
+
+fn role(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    let mut row = row("pg_roles", statements)?;
+    checkup.role = Some(RoleState {
+        is_superuser: row.required("rolsuper", boolean)?,
+        valid_until: row.optional("rolvaliduntil", timestamp)?,
+        clock: row.required("clock_timestamp", timestamp)?,
+        connection_limit: row.optional("rolconnlimit", number)?,
+    });
+    Ok(())
+}
+
+fn extension(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    // No row: its files are not installed, which the introduction tells in its own way.
+    let Some(row) = rows("pg_available_extensions", statements)?.first() else { return Ok(()) };
+    let mut row = Fields::new("pg_available_extensions", row);
+    checkup.extension = Some(ExtensionState {
+        default_version: row.required("default_version", owned)?,
+        installed_version: row.optional("installed_version", owned)?,
+    });
+    Ok(())
+}
+
+fn archiver(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    let mut row = row("pg_stat_archiver", statements)?;
+    checkup.archiver = Some(Archiver {
+        failed_count: row.required("failed_count", number)?,
+        last_archived_at: row.optional("last_archived_time", timestamp)?,
+        last_failed_at: row.optional("last_failed_time", timestamp)?,
+    });
+    Ok(())
+}
+
+fn slots(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    let slot = |row: &Vec<Option<&str>>| {
+        let mut row = Fields::new("pg_replication_slots", row);
+        Ok(SlotState {
+            name: row.required("slot_name", owned)?,
+            is_logical: row.required("slot_type", boolean)?,
+            active: row.required("active", boolean)?,
+            synced: row.required("synced", boolean)?,
+            // NULL while the slot keeps no WAL.
+            is_lost: row.optional("wal_status", boolean)? == Some(true),
+            xmin_age: row.optional("xmin", number)?,
+        })
+    };
+    checkup.slots = Some(rows("pg_replication_slots", statements)?.iter().map(slot).collect::<Result<_, _>>()?);
+    Ok(())
+}
+
+fn conflicts(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    checkup.cancelled_queries = row("pg_stat_database_conflicts", statements)?.optional("sum", number)?;
+    Ok(())
+}
+
+fn feedback(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    checkup.oldest_feedback = row("pg_stat_replication", statements)?.optional("backend_xmin", number)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::ServerTime;
+
+    fn read(name: &str, answer: &Rows<'_>) -> Result<Checkup, PollFailure> {
+        let topic = topics(180_000).into_iter().find(|topic| topic.name == name).expect("a topic");
+        let mut checkup = Checkup::default();
+        (topic.decode)(std::slice::from_ref(answer), &mut checkup).map(|()| checkup)
+    }
+
+    #[test]
+    fn what_is_null_is_none_and_what_is_not_there_is_absent() {
+        let role = read("role", &vec![vec![Some("f"), None, Some("2026-11-20 10:00:00+00"), None]]).unwrap().role;
+        let clock = ServerTime::from_unix_micros(1_795_168_800_000_000);
+        let expect = RoleState { is_superuser: false, valid_until: None, clock, connection_limit: None };
+        assert_eq!(role, Some(expect));
+        let slot = vec![Some("s"), Some("t"), Some("f"), Some("f"), None, Some("12")];
+        let slots = read("slots", &vec![slot]).unwrap().slots.unwrap();
+        assert_eq!((slots[0].is_logical, slots[0].is_lost, slots[0].xmin_age), (true, false, Some(12)));
+        assert_eq!(read("extension", &vec![]).unwrap().extension, None);
+        assert_eq!(read("feedback", &vec![vec![None]]).unwrap().oldest_feedback, None);
+        assert_eq!(read("slots", &vec![]).unwrap().slots, Some(vec![]));
+        assert!(read("role", &vec![]).is_err());
+        assert!(read("archiver", &vec![vec![None, None, None]]).is_err());
+    }
+}
