@@ -91,8 +91,9 @@ pub struct Store {
 /// The other end: writes, for as long as there is something to write.
 pub struct Writer {
     mailbox: Arc<Mailbox>,
-    tell: mpsc::UnboundedSender<Written>,
+    /// Before `tell`: who waits for the end waits for the file to be closed.
     file: File,
+    tell: mpsc::UnboundedSender<Written>,
 }
 
 impl Writer {

@@ -84,6 +84,7 @@ pub(super) fn survey(n_slots: usize) -> SurveyFacts {
         name: "s".to_owned(),
         slot_type: "physical".to_owned(),
         active: true,
+        active_pid: None,
         restart_lsn: None,
         confirmed_flush_lsn: None,
         wal_status: None,

@@ -7,8 +7,9 @@ use tokio_postgres::SimpleQueryMessage;
 use tracing::info;
 
 use super::conninfo::{Conninfo, Endpoint, Host};
-use super::decode::by_statement;
+use super::decode::{Rows, by_statement};
 use super::postgres;
+use super::queries::aurora;
 use super::queries::doctor;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
@@ -23,7 +24,7 @@ use crate::core::observation::{
     StandbyState, WalSender,
 };
 use crate::core::survey::SurveyFacts;
-use crate::core::time::MonoTime;
+use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::{Role, TargetId};
 use crate::core::wal::Timeline;
 
@@ -153,7 +154,6 @@ impl Dialog {
         if self.about.as_deref().is_none_or(is_old) {
             let introduced = tokio::time::timeout(self.timeout, self.introduce()).await;
             let introduced = self.within_limit(introduced);
-            // Aurora introduces itself with an error about its positions; a survey it can answer.
             if self.about.is_none() {
                 introduced?;
             }
@@ -384,18 +384,16 @@ impl Dialog {
             let Some(about) = &self.about else { break };
             let question = about.question(self.refused);
             let asked_at = clock::now();
-            let answer = self.ask("asking for its WAL positions", &question.sql()).await;
+            let sql = question.sql(&about.introduction);
+            let answer = self.ask("asking for its WAL positions", &sql).await;
             let answered_at = clock::now();
             match answer {
                 Ok(messages) => {
                     let Some(about) = &mut self.about else { break };
-                    let statements = by_statement(&messages, "positions")?;
-                    let reading = question.decode(&about.introduction, &statements)?;
-                    if reading.started_at.is_some_and(|started_at| started_at != about.identity.started_at) {
-                        // A pooler led us to another server, or to the same one restarted.
-                        self.about = None;
-                    } else if let Some(facts) = about.learn(reading, self.refused)? {
-                        return Ok(Answered { facts, asked_at, answered_at });
+                    match about.hear(question, self.refused, &by_statement(&messages, "positions")?)? {
+                        Heard::Facts(facts) => return Ok(Answered { facts: *facts, asked_at, answered_at }),
+                        Heard::AnotherServer => self.about = None,
+                        Heard::AnotherRole => {}
                     }
                 }
                 Err(refusal) => {
@@ -458,13 +456,7 @@ impl Dialog {
                 clients: Vec::new(),
             }));
         }
-        match self.identity() {
-            Some(identity) if identity.flavor == Flavor::Aurora => Err(PollFailure::Sql {
-                sqlstate: "0A000".to_owned(),
-                reason: "this is Aurora, which has no WAL positions to read".to_owned(),
-            }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
@@ -502,9 +494,37 @@ fn has_only_started(sender: &WalSender) -> bool {
     sender.state == Some(SenderState::Startup)
 }
 
+/// What a server is asked at the fast beat.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    Wal(positions::Question),
+    Aurora(aurora::Question),
+}
+
+impl Question {
+    fn sql(self, about: &Introduction) -> String {
+        match self {
+            Self::Wal(question) => question.sql(),
+            Self::Aurora(question) => question.sql(about),
+        }
+    }
+}
+
+/// What came of it.
+enum Heard {
+    Facts(Box<Positions>),
+    /// A pooler led us to another server, or to the same one restarted.
+    AnotherServer,
+    /// The question was about another role than the server has now.
+    AnotherRole,
+}
+
 impl About {
-    fn question(&self, refused: Refused) -> positions::Question {
-        positions::Question {
+    fn question(&self, refused: Refused) -> Question {
+        if self.identity.flavor == Flavor::Aurora {
+            return Question::Aurora(aurora::Question { refused, started_at: self.identity.pooled });
+        }
+        Question::Wal(positions::Question {
             role: self.role,
             version_num: self.identity.version_num,
             refused,
@@ -513,6 +533,36 @@ impl About {
             control_timeline: !self.receiver_runs || self.n_polls.is_multiple_of(CONTROL_EVERY),
             senders: self.has_senders || self.n_polls.is_multiple_of(SENDERS_EVERY),
             started_at: self.identity.pooled,
+        })
+    }
+
+    /// Takes an answer to `question`.
+    fn hear(&mut self, question: Question, refused: Refused, statements: &[Rows<'_>]) -> Result<Heard, PollFailure> {
+        let is_another = |started_at: Option<ServerTime>, identity: &Identity| {
+            started_at.is_some_and(|started_at| started_at != identity.started_at)
+        };
+        match question {
+            Question::Wal(question) => {
+                let reading = question.decode(&self.introduction, statements)?;
+                if is_another(reading.started_at, &self.identity) {
+                    return Ok(Heard::AnotherServer);
+                }
+                Ok(self.learn(reading, refused)?.map_or(Heard::AnotherRole, |facts| Heard::Facts(Box::new(facts))))
+            }
+            Question::Aurora(question) => {
+                let reading = question.decode(&self.introduction, statements)?;
+                if is_another(reading.started_at, &self.identity) {
+                    return Ok(Heard::AnotherServer);
+                }
+                self.role = Some(reading.state.role);
+                Ok(Heard::Facts(Box::new(Positions {
+                    identity: Arc::clone(&self.identity),
+                    clock: reading.clock,
+                    state: ServerState::Aurora(reading.state),
+                    senders: Vec::new(),
+                    sees_senders: false,
+                })))
+            }
         }
     }
 

@@ -160,6 +160,7 @@ pub(crate) fn age(view: &mut TargetView, seconds: f64) {
         answer.asked_at = ago(seconds + 0.002);
     }
     if let Some(survey) = &mut view.survey {
+        survey.asked_at = ago(seconds + 0.01);
         survey.answered_at = ago(seconds);
     }
 }
@@ -169,6 +170,7 @@ pub(crate) fn slot(name: &str, active: bool) -> Slot {
         name: name.to_owned(),
         slot_type: "physical".to_owned(),
         active,
+        active_pid: active.then_some(4711),
         restart_lsn: Some(Lsn::new(0x0200_0000)),
         confirmed_flush_lsn: None,
         wal_status: Some("reserved".to_owned()),
@@ -180,6 +182,7 @@ pub(crate) fn slot(name: &str, active: bool) -> Slot {
 pub(crate) fn survey() -> SurveyView {
     let by_state = [("active", 3), ("idle", 40), ("idle in transaction", 2), ("unknown", 1)];
     SurveyView {
+        asked_at: ago(4.01),
         answered_at: ago(4.0),
         facts: Arc::new(SurveyFacts {
             sessions: Some(Sessions {
@@ -215,7 +218,7 @@ pub(crate) fn change_identity(view: &mut TargetView, change: impl FnOnce(&mut Id
 pub(crate) fn change_standby(view: &mut TargetView, change: impl FnOnce(&mut StandbyState)) {
     change_positions(view, |positions| match &mut positions.state {
         ServerState::Standby(standby) => change(standby),
-        ServerState::Primary(_) => panic!("not a standby"),
+        ServerState::Primary(_) | ServerState::Aurora(_) => panic!("not a standby"),
     });
 }
 

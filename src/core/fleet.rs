@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use super::alert::AlertId;
 use super::alerting::Alerting;
-use super::lag::{LagTracker, SavedLag};
+use super::lag::{AuroraBytes, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
@@ -21,6 +21,7 @@ use super::snapshot::{
     TargetView,
 };
 use super::statements::StatementTracker;
+use super::subscription;
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::events::{self, Change, TopologyEvent};
@@ -136,6 +137,7 @@ impl Fleet {
                 for cluster in &mut self.clusters {
                     cluster.tick(now);
                 }
+                self.measure_subscriptions(now);
                 let views: Vec<Arc<ClusterView>> = self.views();
                 self.alerting.judge(&views, now, wall);
                 drop(views);
@@ -183,6 +185,23 @@ impl Fleet {
     /// What changed in who is who since this was last asked, each with its cluster.
     pub fn take_news(&mut self) -> Vec<(Name, TopologyEvent)> {
         std::mem::take(&mut self.news)
+    }
+
+    /// A subscription and its publisher may be in two clusters, so this is for the fleet as a whole.
+    fn measure_subscriptions(&mut self, now: MonoTime) {
+        let places: Vec<subscription::Place<'_>> =
+            self.clusters.iter().map(|Cluster { lag, view, .. }| subscription::Place { view, lag }).collect();
+        let mut found = subscription::lags(&places, now).into_iter().peekable();
+        for (place, cluster) in self.clusters.iter_mut().enumerate() {
+            for position in 0..cluster.view.targets.len() {
+                let is_found =
+                    |(of_cluster, of_target, _): &(usize, usize, _)| (*of_cluster, *of_target) == (place, position);
+                let lags = found.next_if(is_found).map_or_else(Vec::new, |(_, _, lags)| lags);
+                if *lags != *cluster.view.targets[position].subscription_lags {
+                    cluster.target_mut(position).subscription_lags = Arc::from(lags);
+                }
+            }
+        }
     }
 
     fn due(&mut self, now: MonoTime, wall: SystemTime) -> Vec<Notice> {
@@ -315,8 +334,12 @@ impl Cluster {
                 // The entries have become counters: thousands of them are not kept twice.
                 facts.statements = None;
                 target.survey_failing = None;
-                target.survey =
-                    Some(SurveyView { answered_at: survey.answered_at, facts: Arc::new(facts), stale_after });
+                target.survey = Some(SurveyView {
+                    asked_at: survey.asked_at,
+                    answered_at: survey.answered_at,
+                    facts: Arc::new(facts),
+                    stale_after,
+                });
                 target.statements = counters.map(Arc::new);
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
@@ -370,6 +393,9 @@ impl Cluster {
     /// How much WAL lies between the primary and a replica, stage by stage. `None` on a primary.
     fn stages(&self, position: usize) -> Option<Stages> {
         let target = &self.view.targets[position];
+        if let Some(AuroraBytes { unreceived, unread }) = self.lag.aurora_bytes(&target.id.target) {
+            return Some(Stages { unreceived, unreplayed: unread, ..Stages::default() });
+        }
         let positions = &target.answer.as_ref()?.positions;
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();

@@ -33,6 +33,7 @@
 //! | ... in the history's first second | `warming` | none: one poll cannot tell WAL in flight | since B | as `timestamp` |
 //! | ... | `timestamp` | the upper bound | since B | since the last replayed commit or message |
 //! | ... | `lower_bound` | the lower bound | since B | infinite |
+//! | Aurora | `aurora` | the reader's own measurement, of the freshest row about it | 0, or the value while the row is fresh | the value plus the row's age |
 //! | no primary yet, stream alive | `receiver_only` | 0 | 0 | age of the last message |
 //! | no primary yet | `timestamp_only` | since the last replayed commit | 0 | the value |
 //! | nothing | `no_primary`, `no_position`, `other_primary`, `foreign_cluster` | none | 0 | infinite |
@@ -51,6 +52,8 @@
 //! - Force a replay position to go forward: a replica killed hard does come back older than it was.
 //! - Go back to a primary on a lower timeline because the newest one died.
 
+mod aurora;
+mod confirmed;
 mod estimate;
 mod primary;
 mod server;
@@ -62,6 +65,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::aurora::AuroraBytes;
 use self::primary::{Primary, PrimaryAnswer};
 use self::server::{LastAnswer, Polled, Server, Standing, Stream};
 use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
@@ -83,6 +87,8 @@ pub struct LagTracker {
     /// `None` until a primary has answered.
     primary: Option<Primary>,
     servers: HashMap<Name, Server>,
+    /// Those that are Aurora's are here and not among the others.
+    aurora: aurora::Aurora,
     /// Application names that several standbys have been seen to share: a row under such a name is anybody's.
     shared_names: BTreeSet<Arc<str>>,
     first_beat: Option<u64>,
@@ -96,6 +102,7 @@ impl LagTracker {
             history: WalClock::new(poll_interval),
             primary: None,
             servers: HashMap::new(),
+            aurora: aurora::Aurora::default(),
             shared_names: BTreeSet::new(),
             first_beat: None,
             beat: 0,
@@ -105,6 +112,9 @@ impl LagTracker {
     /// Takes the end of a poll, answered or failed, of any server of the cluster.
     pub fn observe(&mut self, observation: &Observation) {
         let name = &observation.target.target;
+        if self.observe_aurora(observation) {
+            return;
+        }
         self.first_beat.get_or_insert(observation.beat);
         self.beat = self.beat.max(observation.beat);
         if !self.servers.contains_key(name) {
@@ -116,6 +126,7 @@ impl LagTracker {
                 match &positions.state {
                     ServerState::Primary(state) => self.observe_primary(observation, positions, state),
                     ServerState::Standby(state) => self.observe_standby(observation, positions, state),
+                    ServerState::Aurora(_) => {}
                 }
             }
             Err(failure) => {
@@ -129,10 +140,32 @@ impl LagTracker {
         }
     }
 
+    /// Whether that was all there is to do: an Aurora instance has no positions to hold against the others'.
+    fn observe_aurora(&mut self, observation: &Observation) -> bool {
+        let name = &observation.target.target;
+        match &observation.outcome {
+            Ok(Positions { state: ServerState::Aurora(state), .. }) => {
+                self.servers.remove(name);
+                if self.primary.as_ref().is_some_and(|primary| primary.name == *name) {
+                    self.primary = None;
+                    self.history.clear();
+                }
+                self.aurora.observe(observation, state);
+            }
+            Err(_) if self.aurora.has(name) => self.aurora.failed(name),
+            Ok(_) => {
+                self.aurora.forget(name);
+                return false;
+            }
+            Err(_) => return false,
+        }
+        true
+    }
+
     /// The server that the lag is measured against, whether or not it still answers.
     /// `None` while no primary has answered.
     pub fn primary(&self) -> Option<&Name> {
-        self.primary.as_ref().map(|primary| &primary.name)
+        self.primary.as_ref().map(|primary| &primary.name).or_else(|| self.aurora.writer())
     }
 
     /// The primary was known and its last poll failed, or it went into recovery and none has taken over yet.
@@ -175,6 +208,7 @@ impl LagTracker {
     /// The target is no longer watched. What it told as a primary stays true.
     pub fn forget(&mut self, target: &Name) {
         self.servers.remove(target);
+        self.aurora.forget(target);
         if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *target) {
             primary.is_lost = true;
         }
@@ -373,6 +407,8 @@ pub enum Evidence {
     ReceiverOnly,
     /// No primary was ever seen; the age of the last replayed commit, trusting that two servers' clocks agree.
     TimestampOnly,
+    /// An Aurora reader's own measurement, as it told itself or any other instance.
+    Aurora,
     /// No value: one poll cannot tell WAL in flight from a stuck replay.
     Warming,
     /// No value: the server is a primary.
@@ -400,6 +436,7 @@ impl Evidence {
             Self::LowerBound => "lower_bound",
             Self::ReceiverOnly => "receiver_only",
             Self::TimestampOnly => "timestamp_only",
+            Self::Aurora => "aurora",
             Self::Warming => "warming",
             Self::OtherPrimary => "other_primary",
             Self::ForeignCluster => "foreign_cluster",

@@ -15,6 +15,7 @@ pub mod saved;
 pub mod signal;
 pub mod snapshot;
 pub mod statements;
+pub mod subscription;
 pub mod survey;
 pub mod time;
 pub mod topology;

@@ -108,22 +108,23 @@ pub struct Positions {
 
 impl Positions {
     pub fn role(&self) -> Role {
-        match self.state {
+        match &self.state {
             ServerState::Primary(_) => Role::Primary,
             ServerState::Standby(_) => Role::Replica,
+            ServerState::Aurora(state) => state.role,
         }
     }
 
     pub fn primary(&self) -> Option<&PrimaryState> {
         match &self.state {
             ServerState::Primary(state) => Some(state),
-            ServerState::Standby(_) => None,
+            ServerState::Standby(_) | ServerState::Aurora(_) => None,
         }
     }
 
     pub fn standby(&self) -> Option<&StandbyState> {
         match &self.state {
-            ServerState::Primary(_) => None,
+            ServerState::Primary(_) | ServerState::Aurora(_) => None,
             ServerState::Standby(state) => Some(state),
         }
     }
@@ -133,6 +134,39 @@ impl Positions {
 pub enum ServerState {
     Primary(PrimaryState),
     Standby(StandbyState),
+    /// Aurora's instances share one volume, and have no WAL positions of their own.
+    Aurora(AuroraState),
+}
+
+/// An instance of an Aurora cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuroraState {
+    /// By `pg_is_in_recovery()`, which is true on readers.
+    pub role: Role,
+    /// `aurora_db_instance_identifier()`. `None` where it cannot be asked.
+    pub instance: Option<Arc<str>>,
+    /// `aurora_replica_status()`: what this instance knows of each instance of the cluster, itself included.
+    pub instances: Vec<AuroraInstance>,
+}
+
+/// One row of `aurora_replica_status()`. Positions are Aurora's log sequence numbers, of the volume's log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuroraInstance {
+    /// `server_id`.
+    pub id: Arc<str>,
+    /// `session_id` is `MASTER_SESSION_ID`.
+    pub is_writer: bool,
+    /// `durable_lsn`: on the writer's row, how far the volume is.
+    pub durable_lsn: Option<u64>,
+    /// `highest_lsn_rcvd`.
+    pub highest_lsn_received: Option<u64>,
+    /// `current_read_lsn`.
+    pub current_read_lsn: Option<u64>,
+    /// `replica_lag_in_msec`, in seconds. `None` for the writer.
+    pub replica_lag: Option<f64>,
+    /// Seconds since `last_update_timestamp`, by the clock of the instance that was asked. `None` when it does not say,
+    /// as for its own row from 13.9 on.
+    pub age: Option<f64>,
 }
 
 /// `pg_is_in_recovery()` is false.

@@ -520,6 +520,10 @@ pub fn preset() -> Vec<RuleConfig> {
         rule("PoolerDown", "pooler_up == 0", 15, Severity::Warning),
         // Clients wait now and then for less; a client that has waited for so long is about to give up.
         rule("ConnectionPoolExhausted", "pooler_longest_wait_seconds > 5s", 10, Severity::Critical),
+        // A worker that ends with an error is started again within seconds: one look may come in between.
+        rule("SubscriptionNotRunning", "subscription_running == 0", MINUTE, Severity::Warning),
+        // One large transaction, or a first copy, may well take minutes to apply.
+        rule("SubscriptionLagging", "subscription_lag_seconds > 5m", MINUTE, Severity::Warning),
     ]
 }
 
@@ -595,6 +599,18 @@ pub(crate) mod tests {
         signal("timelines_behind", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal("undeclared_standbys", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal("sync_standbys_missing", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal(
+            "subscription_running",
+            Unit::Bool,
+            &["datname", "subscription"],
+            Read::Target(|_, _, _, _| Coverage::Unknown),
+        ),
+        signal(
+            "subscription_lag_seconds",
+            Unit::Seconds,
+            &["datname", "subscription"],
+            Read::Target(|_, _, _, _| Coverage::Unknown),
+        ),
         signal("connections_used_ratio", Unit::Ratio, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "slot_inactive_retained_bytes",
@@ -787,6 +803,8 @@ pub(crate) mod tests {
                 "SyncStandbysMissing: sync_standbys_missing > 0, 30s, critical",
                 "PoolerDown: pooler_up == 0, 15s, warning",
                 "ConnectionPoolExhausted: pooler_longest_wait_seconds > 5s, 10s, critical",
+                "SubscriptionNotRunning: subscription_running == 0, 60s, warning",
+                "SubscriptionLagging: subscription_lag_seconds > 5m, 60s, warning",
             ]
         );
     }
@@ -877,6 +895,7 @@ pub(crate) mod tests {
         // Nobody knows yet whether there is a delay.
         assert_eq!(rule.judge(value(3604.0, 3603.0, 3604.0), Some(&target)), Verdict::Breach);
         target.survey = Some(SurveyView {
+            asked_at: crate::core::time::MonoTime::from_nanos(0),
             answered_at: crate::core::time::MonoTime::from_nanos(0),
             facts: Arc::new(SurveyFacts {
                 sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),

@@ -8,6 +8,7 @@
 //! nobody asks any more would look like a server that stopped working. Only the lag outlives its sample, because the lag
 //! of a silent replica is estimated anew while it is silent.
 
+mod aurora;
 mod cluster;
 mod lag;
 mod pooler;
@@ -15,6 +16,7 @@ mod row;
 mod sessions;
 mod slots;
 mod statements;
+mod subscriptions;
 mod target;
 mod topology;
 
@@ -37,6 +39,8 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         sessions::ROWS,
         slots::ROWS,
         topology::ROWS,
+        subscriptions::ROWS,
+        aurora::ROWS,
         statements::ROWS,
         pooler::ROWS,
     ]

@@ -11,7 +11,8 @@ use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
 use super::statements::StatementCounters;
-use super::survey::SurveyFacts;
+use super::subscription::SubscriptionLag;
+use super::survey::{Subscription, SurveyFacts};
 use super::time::MonoTime;
 use super::topology::events::{TopologyEvent, since_promotion};
 use super::topology::links::Links;
@@ -117,6 +118,8 @@ pub struct TargetView {
     pub links: Arc<Links>,
     /// Changes of its role. `None` while it is what it was when it first answered.
     pub role_changes: Option<RoleChanges>,
+    /// How far its subscriptions are behind publishers that are watched too. Empty on most servers.
+    pub subscription_lags: Arc<[SubscriptionLag]>,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
 }
@@ -147,6 +150,7 @@ pub struct Failing {
 
 #[derive(Clone, Debug)]
 pub struct SurveyView {
+    pub asked_at: MonoTime,
     pub answered_at: MonoTime,
     pub facts: Arc<SurveyFacts>,
     /// A survey older than this is unknown (three slow beats).
@@ -192,6 +196,7 @@ impl TargetView {
             statements: None,
             links: Arc::default(),
             role_changes: None,
+            subscription_lags: Arc::default(),
             stale_after,
         }
     }
@@ -220,6 +225,11 @@ impl TargetView {
     pub fn fresh_survey(&self, now: MonoTime) -> Option<&SurveyFacts> {
         let survey = self.survey.as_ref()?;
         (now.duration_since(survey.answered_at) <= survey.stale_after).then_some(&*survey.facts)
+    }
+
+    /// How far one of its subscriptions is behind its publisher. `None` when that is not known.
+    pub fn subscription_lag(&self, subscription: &Subscription) -> Option<&SubscriptionLag> {
+        self.subscription_lags.iter().find(|lag| lag.name == subscription.name && lag.datname == subscription.datname)
     }
 
     pub fn timeline(&self) -> Option<Timeline> {

@@ -3,13 +3,17 @@
 //! Each matter is asked in a message of its own, so that what is refused, locked or cut off costs that matter alone:
 //! it is then `None`, and [`SurveyFacts::failures`] says why.
 
+mod aurora;
 mod sessions;
 mod slots;
 mod statements;
+mod subscriptions;
 
+pub use aurora::{AuroraGlobal, AuroraReaderLag, AuroraRegion};
 pub use sessions::Sessions;
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
+pub use subscriptions::{ApplyWorker, Subscription, SubscriptionWorkers, TABLE_STATES};
 
 use super::observation::PollFailure;
 use super::time::MonoTime;
@@ -34,6 +38,10 @@ pub struct SurveyFacts {
     pub sessions: Option<Sessions>,
     /// `pg_replication_slots`; empty when there are none.
     pub slots: Option<Vec<Slot>>,
+    /// `pg_subscription`, of all databases; empty when there are none, and on a standby, where none can run.
+    pub subscriptions: Option<Vec<Subscription>>,
+    /// An Aurora global database; without regions when the cluster belongs to none. `None` on any other server.
+    pub aurora_global: Option<Box<AuroraGlobal>>,
     /// `None` also when `pg_stat_statements` cannot be read at all
     /// ([`super::observation::Identity::statements`] says why).
     pub statements: Option<Statements>,

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::overall::{self, Overall};
+use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
 use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, WalSender};
@@ -167,6 +168,7 @@ struct Details<'a> {
     surveyed_at: Option<String>,
     connections: Option<Connections<'a>>,
     slots: Option<Vec<SlotState<'a>>>,
+    subscriptions: Option<Vec<SubscriptionState<'a>>>,
     statements: Option<Statements<'a>>,
 }
 
@@ -481,6 +483,9 @@ impl<'a> Details<'a> {
             slots: survey
                 .and_then(|survey| survey.slots.as_ref())
                 .map(|slots| slots.iter().map(SlotState::new).collect()),
+            subscriptions: survey.and_then(|survey| survey.subscriptions.as_ref()).map(|subscriptions| {
+                subscriptions.iter().map(|subscription| SubscriptionState::new(view, subscription)).collect()
+            }),
             statements: survey.and(view.statements.as_deref()).map(Statements::new),
         }
     }

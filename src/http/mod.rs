@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod overall;
 mod reply;
 mod serve;
+mod subscriptions;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

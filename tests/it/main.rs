@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
 mod abuse;
+mod aurora;
 mod check;
 mod config;
 mod connect;
@@ -16,6 +17,7 @@ mod demo;
 mod hostile;
 mod layers;
 mod life;
+mod logical;
 mod pooler;
 mod postgres;
 mod prometheus;

@@ -142,6 +142,7 @@ async fn every_major_answers_with_and_without_a_grant_and_logs_no_error() {
                         assert!(state.flush_lsn >= written.parse().unwrap(), "{what}");
                         assert!(state.checkpoint.is_some(), "{what}");
                     }
+                    ServerState::Aurora(_) => panic!("{what}"),
                     ServerState::Standby(state) => {
                         assert_ne!(node, "primary", "{what}");
                         assert!(state.replay_lsn >= Some(written.parse().unwrap()), "{what}: {state:?}");

@@ -118,6 +118,7 @@ async fn a_restart_pages_nobody_again_and_keeps_the_lag_exact() {
 
     // The file holds no password and no connection string.
     let kept = String::from_utf8_lossy(&std::fs::read(&store).unwrap()).into_owned();
+    assert!(!dir.path().join("state.db-wal").exists(), "the file is closed before the daemon ends");
     assert!(kept.contains("Down") && !kept.contains("mon:mon") && !kept.contains("postgresql://"));
 
     let daemon = start(&config, &store, Some(&aws)).await;

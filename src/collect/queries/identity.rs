@@ -18,7 +18,9 @@ OR name = 'pg_stat_statements.max' AND vartype = 'integer';\
 SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
 WHERE e.extname = 'pg_stat_statements';\
 SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
-('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'aurora_version') AND pronamespace = 'pg_catalog'::regnamespace";
+('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'pg_stat_get_subscription', 'pg_stat_get_subscription_stats', \
+'aurora_version', 'aurora_db_instance_identifier', 'aurora_replica_status', 'aurora_global_db_status', \
+'aurora_global_db_instance_status') AND pronamespace = 'pg_catalog'::regnamespace";
 
 /// All that [`SQL`] tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,25 @@ pub(crate) struct Introduction {
     pub(crate) reserved_connections: u64,
     pub(crate) sender_layout: Option<Layout<11>>,
     pub(crate) receiver_layout: Option<Layout<9>>,
+    /// Columns of `pg_stat_get_subscription()`, with commas between; empty where it is not known.
+    pub(crate) subscription_columns: Box<str>,
+    /// Columns of `pg_stat_get_subscription_stats()` (15+), with commas between; empty where there is none.
+    pub(crate) subscription_stats_columns: Box<str>,
+    pub(crate) aurora: AuroraFunctions,
+}
+
+/// Functions of Aurora's own that the server has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each stands for one function")]
+pub(crate) struct AuroraFunctions {
+    /// `aurora_db_instance_identifier()`.
+    pub(crate) has_instance: bool,
+    /// `aurora_replica_status()`.
+    pub(crate) has_replica_status: bool,
+    /// `aurora_global_db_status()`.
+    pub(crate) has_global_status: bool,
+    /// `aurora_global_db_instance_status()`.
+    pub(crate) has_global_instances: bool,
 }
 
 /// Where each wanted column stands in a function's row.
@@ -135,6 +156,8 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     }
 
     let (mut sender_layout, mut receiver_layout) = (None, None);
+    let mut aurora = AuroraFunctions::default();
+    let (mut subscription_columns, mut subscription_stats_columns) = (Box::default(), Box::default());
     for row in functions {
         let mut function = Fields::new("pg_proc", row);
         let name = function.required("proname", Some)?;
@@ -146,11 +169,26 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             "pg_stat_get_wal_receiver" => {
                 receiver_layout = Some(Layout::find("pg_stat_get_wal_receiver", columns, RECEIVER_COLUMNS)?);
             }
+            "pg_stat_get_subscription" => subscription_columns = columns.into(),
+            "pg_stat_get_subscription_stats" => subscription_stats_columns = columns.into(),
+            "aurora_db_instance_identifier" => aurora.has_instance = true,
+            "aurora_replica_status" => aurora.has_replica_status = true,
+            "aurora_global_db_status" => aurora.has_global_status = true,
+            "aurora_global_db_instance_status" => aurora.has_global_instances = true,
             "aurora_version" => identity.flavor = Flavor::Aurora,
             _ => {}
         }
     }
-    Ok(Introduction { identity, max_connections, reserved_connections, sender_layout, receiver_layout })
+    Ok(Introduction {
+        identity,
+        max_connections,
+        reserved_connections,
+        sender_layout,
+        receiver_layout,
+        subscription_columns,
+        subscription_stats_columns,
+        aurora,
+    })
 }
 
 /// Says how the session runs and where it leads, which the server's answer cannot tell, and who is behind it.
@@ -210,6 +248,9 @@ pub(crate) mod tests {
             reserved_connections: 5,
             sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11])),
             receiver_layout: Some(Layout([1, 5, 6, 7, 8, 9, 11, 12, 13])),
+            subscription_columns: "subid,subid,relid,pid".into(),
+            subscription_stats_columns: Box::default(),
+            aurora: AuroraFunctions::default(),
         }
     }
 
@@ -225,6 +266,7 @@ pub(crate) mod tests {
         vec![
             vec![Some("pg_stat_get_wal_senders"), Some(SENDERS)],
             vec![Some("pg_stat_get_wal_receiver"), Some(RECEIVER)],
+            vec![Some("pg_stat_get_subscription"), Some("subid,subid,relid,pid")],
         ]
     }
 
@@ -260,6 +302,8 @@ pub(crate) mod tests {
         }
         let mut functions = functions();
         functions.push(vec![Some("aurora_version"), None]);
+        functions.push(vec![Some("aurora_replica_status"), Some("server_id,session_id")]);
+        expect.aurora.has_replica_status = true;
         assert_eq!(decode(&[server(), settings(), vec![], functions]), Ok(expect));
     }
 

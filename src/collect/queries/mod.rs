@@ -7,6 +7,7 @@
 
 use crate::core::observation::PollFailure;
 
+pub(crate) mod aurora;
 pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod identity;
@@ -24,11 +25,13 @@ pub(crate) enum Optional {
     ReplayTimestamp,
     StatementsInfo,
     Statements,
+    AuroraInstance,
+    AuroraStatus,
 }
 
 impl Optional {
     /// Each with the name that the server's message has when it refuses. A name that begins another comes after it.
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 10] = [
         (Self::SystemIdentifier, "pg_control_system"),
         (Self::Checkpoint, "pg_control_checkpoint"),
         (Self::WalSenders, "pg_stat_get_wal_senders"),
@@ -37,6 +40,8 @@ impl Optional {
         (Self::ReplayTimestamp, "pg_last_xact_replay_timestamp"),
         (Self::StatementsInfo, "pg_stat_statements_info"),
         (Self::Statements, "pg_stat_statements"),
+        (Self::AuroraInstance, "aurora_db_instance_identifier"),
+        (Self::AuroraStatus, "aurora_replica_status"),
     ];
 
     /// What `failure` says is refused. `None` when it is no refusal, or one of something that cannot be left out.

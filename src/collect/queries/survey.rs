@@ -3,10 +3,12 @@
 //! Each matter is a [`Topic`] in a file of its own and a message of its own: one that is refused, locked or cannot be
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
+mod aurora;
 mod sessions;
 mod settings;
 mod slots;
 mod statements;
+mod subscriptions;
 mod synchronous;
 
 use super::Refused;
@@ -28,8 +30,15 @@ pub(crate) struct Topic {
 }
 
 /// The order matters: what is cheap and takes no lock comes first, and is answered should the time run out.
-pub(crate) static TOPICS: &[Topic] =
-    &[settings::TOPIC, synchronous::TOPIC, sessions::TOPIC, slots::TOPIC, statements::TOPIC];
+pub(crate) static TOPICS: &[Topic] = &[
+    settings::TOPIC,
+    synchronous::TOPIC,
+    sessions::TOPIC,
+    slots::TOPIC,
+    subscriptions::TOPIC,
+    aurora::TOPIC,
+    statements::TOPIC,
+];
 
 /// What a topic's question depends on.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +71,7 @@ pub(crate) mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::collect::queries::identity::AuroraFunctions;
     use crate::core::observation::{Flavor, Identity, ServerAddress, StatementsAccess};
     use crate::core::time::ServerTime;
 
@@ -85,6 +95,9 @@ pub(crate) mod tests {
             reserved_connections: 3,
             sender_layout: None,
             receiver_layout: None,
+            subscription_columns: Box::default(),
+            subscription_stats_columns: Box::default(),
+            aurora: AuroraFunctions::default(),
         }
     }
 

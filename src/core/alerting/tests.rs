@@ -86,6 +86,7 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
         name: name.to_owned(),
         slot_type: "physical".to_owned(),
         active: false,
+        active_pid: None,
         restart_lsn: None,
         confirmed_flush_lsn: None,
         wal_status: None,
@@ -93,6 +94,7 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
         retained_bytes: Some(retained),
     };
     let survey = slots.map(|slots| SurveyView {
+        asked_at: at(0.0),
         answered_at: at(0.0),
         facts: Arc::new(SurveyFacts {
             sessions: Some(Sessions { by_state: vec![], total: 0, max_connections: 100, reserved_connections: 3 }),

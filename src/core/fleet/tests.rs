@@ -89,7 +89,7 @@ impl Story {
             clock: ServerTime::from_unix_micros(((1e9 + self.second) * 1e6) as i64),
             senders: match state {
                 ServerState::Primary(_) => self.senders.clone(),
-                ServerState::Standby(_) => Vec::new(),
+                ServerState::Standby(_) | ServerState::Aurora(_) => Vec::new(),
             },
             sees_senders: self.sees_senders,
             state,

@@ -16,35 +16,48 @@ const KEEPALIVE: f64 = 35.0;
 /// A history younger than this holds one poll. Seconds.
 const WARMING: f64 = 0.9;
 /// Bounds that are this many poll intervals apart are as near as polling can bring them.
-const EXACT_INTERVALS: f64 = 2.0;
+pub(super) const EXACT_INTERVALS: f64 = 2.0;
 /// Bounds that are this part of the value apart are exact, too.
 const EXACT_PART: f64 = 0.05;
 
 /// Where a replica stands, and since when that is known. Instants are seconds of the monitor's clock.
 #[derive(Clone, Copy)]
-struct Position {
+pub(super) struct Position {
     lsn: Lsn,
     /// The position was true at some instant between these two.
     asked: f64,
     answered: f64,
-    last_known: bool,
-    upstream: bool,
+    pub(super) last_known: bool,
+    pub(super) upstream: bool,
     old_timeline: bool,
 }
 
+impl Position {
+    pub(super) fn at(lsn: Lsn, asked_at: MonoTime, answered_at: MonoTime) -> Self {
+        Self {
+            lsn,
+            asked: mono_seconds(asked_at),
+            answered: mono_seconds(answered_at),
+            last_known: false,
+            upstream: false,
+            old_timeline: false,
+        }
+    }
+}
+
 /// An estimate before its certainty is judged and its bounds are put in order.
-struct Reading {
-    evidence: Evidence,
-    value: Option<f64>,
-    lower: f64,
-    upper: f64,
+pub(super) struct Reading {
+    pub(super) evidence: Evidence,
+    pub(super) value: Option<f64>,
+    pub(super) lower: f64,
+    pub(super) upper: f64,
     /// The value may be too small.
-    is_floor: bool,
-    primary_lost: bool,
+    pub(super) is_floor: bool,
+    pub(super) primary_lost: bool,
 }
 
 impl Reading {
-    const fn unknown(evidence: Evidence) -> Self {
+    pub(super) const fn unknown(evidence: Evidence) -> Self {
         Self { evidence, value: None, lower: 0.0, upper: f64::INFINITY, is_floor: false, primary_lost: false }
     }
 }
@@ -53,16 +66,12 @@ impl LagTracker {
     /// How far `target` lags: as of its last answer when that was its last poll, as of `now` when it is silent.
     /// `None` for the primary itself, and for a target that was never tried.
     pub fn estimate(&self, target: &Name, now: MonoTime) -> Option<LagEstimate> {
+        if self.aurora.has(target) {
+            return self.aurora_estimate(target, now);
+        }
         let server = self.servers.get(target)?;
         let is_silent = server.silent_since.is_some();
-        let mut position = Position {
-            lsn: Lsn::new(0),
-            asked: mono_seconds(now),
-            answered: mono_seconds(now),
-            last_known: is_silent,
-            upstream: false,
-            old_timeline: false,
-        };
+        let mut position = Position { last_known: is_silent, ..Position::at(Lsn::new(0), now, now) };
         let is_primary = self.primary.as_ref().is_some_and(|primary| primary.name == *target);
         let Some(last_answer) = &server.last_answer else {
             return Some(self.told(Reading::unknown(Evidence::NoPosition), position));
@@ -266,7 +275,7 @@ impl LagTracker {
         }
     }
 
-    fn told(&self, reading: Reading, position: Position) -> LagEstimate {
+    pub(super) fn told(&self, reading: Reading, position: Position) -> LagEstimate {
         let lower = reading.lower.max(0.0);
         let upper = reading.upper.max(lower);
         let value = reading.value.map(|value| value.clamp(lower, upper));

@@ -1,5 +1,7 @@
 //! Invented polls, each at a time that its name tells, and what must be told of them.
 
+mod aurora;
+mod confirmed;
 mod noise;
 mod scenarios;
 mod simulation;
@@ -76,14 +78,14 @@ impl Poll {
     fn primary_mut(&mut self) -> &mut PrimaryState {
         match &mut self.state {
             ServerState::Primary(state) => state,
-            ServerState::Standby(_) => panic!("a standby"),
+            ServerState::Standby(_) | ServerState::Aurora(_) => panic!("a standby"),
         }
     }
 
     fn standby_mut(&mut self) -> &mut StandbyState {
         match &mut self.state {
             ServerState::Standby(state) => state,
-            ServerState::Primary(_) => panic!("a primary"),
+            ServerState::Primary(_) | ServerState::Aurora(_) => panic!("a primary"),
         }
     }
 
@@ -91,6 +93,7 @@ impl Poll {
         match &mut self.state {
             ServerState::Primary(state) => state.timeline = Timeline(timeline),
             ServerState::Standby(state) => state.control_timeline = Some(Timeline(timeline)),
+            ServerState::Aurora(_) => panic!("has no timeline"),
         }
         self
     }

@@ -4,8 +4,14 @@ use std::sync::Arc;
 use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
 use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
-use crate::core::observation::{PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
+use crate::core::observation::{Flavor, PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
 use crate::core::snapshot::{ClusterView, TargetView};
+use crate::core::subscription::SubscriptionLag;
+use crate::core::survey::{
+    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, Subscription, SubscriptionWorkers,
+};
+use crate::core::topology::TargetId;
+use crate::core::wal::WalBytes;
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
 fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>, Value)>, Coverage) {
@@ -494,4 +500,144 @@ fn a_pooler_states_its_pools_while_its_answer_is_fresh() {
             check(&cluster, signal.name, &[], Unknown);
         }
     }
+}
+
+#[test]
+fn a_subscription_states_its_workers_tables_lag_and_counts() {
+    let subscription = Subscription {
+        datname: "app".into(),
+        name: "orders".into(),
+        enabled: true,
+        slot_name: Some("orders".into()),
+        workers: Some(SubscriptionWorkers {
+            apply: Some(ApplyWorker { received_lsn: None, latest_end_lsn: None, message_age: Some(1.5) }),
+            parallel_apply: 0,
+            table_sync: 2,
+        }),
+        tables: Some([3, 2, 0, 0, 40]),
+        errors: vec![("apply".into(), 7)],
+        conflicts: vec![("insert_exists".into(), 1)],
+    };
+    let mut target = primary("orders", "subscriber");
+    change_survey(&mut target, |survey| survey.subscriptions = Some(vec![subscription.clone()]));
+    let labels: &[&str] = &["app", "orders"];
+    check(
+        target.clone(),
+        &[
+            ("subscription_enabled", &[(labels, 1.0)], Complete),
+            ("subscription_running", &[(labels, 1.0)], Complete),
+            (
+                "subscription_workers",
+                &[
+                    (&["app", "orders", "apply"], 1.0),
+                    (&["app", "orders", "parallel_apply"], 0.0),
+                    (&["app", "orders", "table_sync"], 2.0),
+                ],
+                Complete,
+            ),
+            (
+                "subscription_tables",
+                &[
+                    (&["app", "orders", "init"], 3.0),
+                    (&["app", "orders", "data_copy"], 2.0),
+                    (&["app", "orders", "finished_copy"], 0.0),
+                    (&["app", "orders", "synchronized"], 0.0),
+                    (&["app", "orders", "ready"], 40.0),
+                ],
+                Complete,
+            ),
+            ("subscription_message_age_seconds", &[(labels, 1.5)], Complete),
+            ("subscription_errors_total", &[(&["app", "orders", "apply"], 7.0)], Complete),
+            ("subscription_conflicts_total", &[(&["app", "orders", "insert_exists"], 1.0)], Complete),
+            // Whose publisher is not watched.
+            ("subscription_lag_seconds", &[], Unknown),
+            ("subscription_lag_bytes", &[], Unknown),
+        ],
+    );
+    target.subscription_lags = [SubscriptionLag {
+        datname: "app".into(),
+        name: "orders".into(),
+        publisher: TargetId::new("a", "b"),
+        lag: lag(4.0, 3.0, 5.0, Certainty::Exact, Evidence::Lsn),
+        unconfirmed: Some(WalBytes(512)),
+    }]
+    .into();
+    let of_lag: &[Statement<'_>] = &[
+        ("subscription_lag_seconds", &[(labels, 4.0)], Complete),
+        ("subscription_lag_lower_seconds", &[(labels, 3.0)], Complete),
+        ("subscription_lag_upper_seconds", &[(labels, 5.0)], Complete),
+        ("subscription_lag_bytes", &[(labels, 512.0)], Complete),
+    ];
+    check(target.clone(), of_lag);
+    // Disabled: nobody wants it to run, and it does not.
+    let disabled = Subscription { enabled: false, workers: Some(SubscriptionWorkers::default()), ..subscription };
+    change_survey(&mut target, |survey| survey.subscriptions = Some(vec![disabled]));
+    check(
+        target.clone(),
+        &[
+            ("subscription_enabled", &[(labels, 0.0)], Complete),
+            ("subscription_running", &[], Complete),
+            ("subscription_message_age_seconds", &[], Complete),
+        ],
+    );
+    change_survey(&mut target, |survey| survey.subscriptions = Some(Vec::new()));
+    check(target.clone(), &[("subscription_running", &[], Complete), ("subscription_lag_seconds", &[], Complete)]);
+    change_survey(&mut target, |survey| survey.subscriptions = None);
+    check(target, &[("subscription_running", &[], Unknown), ("subscription_lag_seconds", &[], Unknown)]);
+}
+
+#[test]
+fn the_regions_of_a_global_database_are_stated_once_a_cluster_and_no_sentinel_is() {
+    let region = |region: &str, lag: Option<f64>, age| AuroraRegion {
+        region: region.to_owned(),
+        durability_lag: lag,
+        rpo_lag: lag,
+        age,
+    };
+    let reader = |instance: &str, visibility_lag| AuroraReaderLag {
+        instance: instance.to_owned(),
+        region: "us-east-1".to_owned(),
+        visibility_lag,
+    };
+    let writer = |lag, age| {
+        let mut writer = primary("orders", "primary");
+        change_identity(&mut writer, |identity| identity.flavor = Flavor::Aurora);
+        change_survey(&mut writer, |survey| {
+            survey.aurora_global = Some(Box::new(AuroraGlobal {
+                regions: vec![region("eu-west-1", None, None), region("us-east-1", lag, age)],
+                readers: vec![reader("w", None), reader("r", Some(1.5)), reader("r", Some(9.0))],
+            }));
+        });
+        writer
+    };
+    let check = |targets: Vec<TargetView>, expect: &[Statement<'_>]| {
+        let cluster = cluster("orders", targets, Vec::new());
+        for (name, stated, coverage) in expect {
+            let (found, found_coverage) = read(name, &cluster, 0);
+            let found: Vec<(Vec<&str>, f64)> = found
+                .iter()
+                .map(|(labels, value)| (labels.iter().map(String::as_str).collect(), value.value))
+                .collect();
+            let stated: Vec<(Vec<&str>, f64)> =
+                stated.iter().map(|(labels, value)| (labels.to_vec(), *value)).collect();
+            assert_eq!((found, found_coverage), (stated, *coverage), "{name}");
+        }
+    };
+    let (durability, visibility) = ("aurora_global_durability_lag_seconds", "aurora_global_visibility_lag_seconds");
+    let mut surveyed_before = writer(Some(7.0), Some(1.0));
+    surveyed_before.survey.iter_mut().for_each(|survey| survey.answered_at = ago(20.0));
+    check(
+        vec![surveyed_before, writer(Some(0.083), Some(1.0))],
+        &[
+            (durability, &[(&["us-east-1"], 0.083)], Complete),
+            ("aurora_global_rpo_lag_seconds", &[(&["us-east-1"], 0.083)], Complete),
+            (visibility, &[(&["us-east-1", "r"], 1.5)], Complete),
+        ],
+    );
+    check(vec![writer(Some(0.083), Some(600.0))], &[(durability, &[], Unknown)]);
+    check(vec![writer(Some(0.083), None)], &[(durability, &[], Unknown)]);
+    let mut silent = writer(Some(0.083), Some(1.0));
+    age(&mut silent, 60.0);
+    check(vec![silent], &[(durability, &[], Unknown), (visibility, &[], Unknown)]);
+    check(orders(), &[(durability, &[], Complete), (visibility, &[], Complete)]);
 }

@@ -8,6 +8,8 @@ pub struct Slot {
     /// `physical` or `logical`.
     pub slot_type: String,
     pub active: bool,
+    /// The process that reads from it. `None` while none does.
+    pub active_pid: Option<i32>,
     pub restart_lsn: Option<Lsn>,
     pub confirmed_flush_lsn: Option<Lsn>,
     /// `reserved`, `extended`, `unreserved`, `lost`. `None` when the slot keeps no WAL yet.

@@ -101,7 +101,7 @@ mod tests {
         let mut later = primary.clone();
         change_positions(&mut later, |positions| match &mut positions.state {
             ServerState::Primary(state) => state.timeline = Timeline(4),
-            ServerState::Standby(_) => panic!("not a primary"),
+            ServerState::Standby(_) | ServerState::Aurora(_) => panic!("not a primary"),
         });
         let mut foreign = primary.clone();
         change_identity(&mut foreign, |identity| identity.system_identifier = Some(9));

@@ -8,7 +8,7 @@ use crate::core::wal::Lsn;
 
 pub(super) const TOPIC: Topic = Topic { name: "slots", sql, decode };
 
-const SLOTS: &str = "SELECT slot_name, slot_type, active, restart_lsn, confirmed_flush_lsn, wal_status, safe_wal_size \
+const SLOTS: &str = "SELECT slot_name, slot_type, active, restart_lsn, confirmed_flush_lsn, wal_status, safe_wal_size, active_pid \
                      FROM pg_get_replication_slots()";
 
 fn sql(context: Context<'_>) -> Option<String> {
@@ -46,6 +46,7 @@ fn slot(row: &[Option<&str>], end_of_wal: Option<Lsn>) -> Result<Slot, PollFailu
         confirmed_flush_lsn: row.optional("confirmed_flush_lsn", lsn)?,
         wal_status: row.text("wal_status")?.map(str::to_owned),
         safe_wal_size: row.optional("safe_wal_size", number)?,
+        active_pid: row.optional("active_pid", number)?,
         retained_bytes: end_of_wal.zip(restart_lsn).map(|(end, restart)| end.bytes_ahead_of(restart).0),
     })
 }
@@ -61,8 +62,17 @@ mod tests {
         let answer = [
             vec![vec![Some("0/3000100")]],
             vec![
-                vec![Some("r1"), Some("physical"), Some("t"), Some("0/3000000"), None, Some("reserved"), None],
-                vec![Some("cdc"), Some("logical"), Some("f"), None, Some("0/2"), Some("lost"), Some("-1")],
+                vec![
+                    Some("r1"),
+                    Some("physical"),
+                    Some("t"),
+                    Some("0/3000000"),
+                    None,
+                    Some("reserved"),
+                    None,
+                    Some("42"),
+                ],
+                vec![Some("cdc"), Some("logical"), Some("f"), None, Some("0/2"), Some("lost"), Some("-1"), None],
             ],
         ];
         let slots = vec![
@@ -74,6 +84,7 @@ mod tests {
                 confirmed_flush_lsn: None,
                 wal_status: Some("reserved".to_owned()),
                 safe_wal_size: None,
+                active_pid: Some(42),
                 retained_bytes: Some(0x100),
             },
             Slot {
@@ -84,6 +95,7 @@ mod tests {
                 confirmed_flush_lsn: Some(Lsn::new(2)),
                 wal_status: Some("lost".to_owned()),
                 safe_wal_size: Some(-1),
+                active_pid: None,
                 retained_bytes: None,
             },
         ];

@@ -78,6 +78,7 @@ fn any_poll(dice: &mut Dice, asked: f64) -> Observation {
                 }),
             };
         }
+        ServerState::Aurora(_) => {}
     }
     for _ in 0..dice.below(4) {
         poll.senders.push(any_sender(dice, asked));
