@@ -32,6 +32,7 @@ pub(super) fn sender() -> WalSender {
         pid: 1,
         application_name: None,
         client: None,
+        sync_priority: None,
         state: None,
         sent_lsn: None,
         write_lsn: None,
@@ -61,6 +62,8 @@ pub(super) fn standby(identity: Identity) -> Positions {
         status: "streaming".to_owned(),
         timeline: None,
         flushed_lsn: None,
+        written_lsn: None,
+        latest_end_at: None,
         latest_end_lsn: None,
         last_msg_sent_at: None,
         last_msg_received_at: None,
@@ -80,17 +83,7 @@ pub(super) fn standby(identity: Identity) -> Positions {
 }
 
 pub(super) fn survey(n_slots: usize) -> SurveyFacts {
-    let slot = Slot {
-        name: "s".to_owned(),
-        slot_type: "physical".to_owned(),
-        active: true,
-        active_pid: None,
-        restart_lsn: None,
-        confirmed_flush_lsn: None,
-        wal_status: None,
-        safe_wal_size: None,
-        retained_bytes: None,
-    };
+    let slot = Slot { name: "s".to_owned(), slot_type: "physical", active: true, ..Slot::default() };
     SurveyFacts {
         sessions: Some(Sessions { by_state: Vec::new(), total: 0, max_connections: 100, reserved_connections: 3 }),
         slots: Some(vec![slot; n_slots]),

@@ -5,6 +5,7 @@
 
 mod keep;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,6 +38,7 @@ pub struct Alerting {
 #[derive(Debug)]
 struct Watch {
     rule: Rule,
+    /// Those of one place sorted by their labels: thousands of slots may be in trouble at once.
     alerts: HashMap<Place, Vec<Alert>>,
 }
 
@@ -250,8 +252,9 @@ impl Watch {
 
     fn current(&self, id: &AlertId) -> Option<AlertView> {
         let place = Place { cluster: id.cluster.clone(), target: id.target.clone() };
-        let values = || id.labels.iter().map(|(_, value)| value);
-        let alert = self.alerts.get(&place)?.iter().find(|alert| alert.labels.iter().eq(values()))?;
+        let alerts = self.alerts.get(&place)?;
+        let values = || id.labels.iter().map(|(_, value)| value.as_str());
+        let alert = alerts.get(alerts.binary_search_by(|alert| alert.order(values())).ok()?)?;
         alert.view(&self.rule, &place)
     }
 }
@@ -273,8 +276,11 @@ impl Judgement<'_> {
             Selected::Unknown => Coverage::Unknown,
             Selected::Yes => read(&mut |labels, value| {
                 let verdict = self.judge(value);
-                let of_labels = |alert: &&mut Alert| alert.labels == labels;
-                if let Some(alert) = known.iter_mut().flat_map(|alerts| alerts.iter_mut()).find(of_labels) {
+                let alert = known.as_mut().and_then(|alerts| {
+                    let place = alerts.binary_search_by(|alert| alert.order(labels.iter().copied())).ok()?;
+                    alerts.get_mut(place)
+                });
+                if let Some(alert) = alert {
                     self.step(alert, verdict, Some(value.value), ledger);
                 } else if matches!(verdict, Verdict::Breach | Verdict::Proven) {
                     begun.push(self.begin(labels, verdict, Some(value.value), ledger));
@@ -297,7 +303,9 @@ impl Judgement<'_> {
             begun.push(self.begin(&[], silent, None, ledger));
         }
         if !begun.is_empty() {
-            alerts.entry(self.place()).or_default().append(&mut begun);
+            let alerts = alerts.entry(self.place()).or_default();
+            alerts.append(&mut begun);
+            alerts.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
     }
 
@@ -344,6 +352,10 @@ impl Judgement<'_> {
 struct Turned;
 
 impl Alert {
+    fn order<'a>(&'a self, labels: impl Iterator<Item = &'a str>) -> Ordering {
+        self.labels.iter().map(String::as_str).cmp(labels)
+    }
+
     fn step(
         &mut self,
         rule: &Rule,

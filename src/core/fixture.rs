@@ -59,6 +59,7 @@ pub(crate) fn sender(name: &str, state: Option<SenderState>) -> WalSender {
         pid: 4711,
         application_name: Some(Arc::from(name)),
         client: None,
+        sync_priority: None,
         state,
         sent_lsn: Some(Lsn::new(0x0300_0000)),
         write_lsn: Some(Lsn::new(0x0300_0000)),
@@ -108,6 +109,8 @@ pub(crate) fn replica(cluster: &str, name: &str) -> TargetView {
             status: "streaming".to_owned(),
             timeline: Some(Timeline(3)),
             flushed_lsn: Some(Lsn::new(0x0300_0000)),
+            written_lsn: None,
+            latest_end_at: None,
             latest_end_lsn: Some(Lsn::new(0x0300_0000)),
             last_msg_sent_at: Some(server_time(-2)),
             last_msg_received_at: Some(server_time(-2)),
@@ -168,14 +171,13 @@ pub(crate) fn age(view: &mut TargetView, seconds: f64) {
 pub(crate) fn slot(name: &str, active: bool) -> Slot {
     Slot {
         name: name.to_owned(),
-        slot_type: "physical".to_owned(),
+        slot_type: "physical",
         active,
         active_pid: active.then_some(4711),
         restart_lsn: Some(Lsn::new(0x0200_0000)),
-        confirmed_flush_lsn: None,
-        wal_status: Some("reserved".to_owned()),
-        safe_wal_size: None,
+        wal_status: Some("reserved"),
         retained_bytes: Some(0x0100_0000),
+        ..Slot::default()
     }
 }
 

@@ -16,6 +16,9 @@ use super::observation::{Observation, PollFailure, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
+use super::senders;
+use super::skew::SkewTracker;
+use super::slots::SlotTracker;
 use super::snapshot::{
     Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, RoleChanges, Snapshot, Stages, SurveyView,
     TargetView,
@@ -89,6 +92,8 @@ struct Cluster {
     statements: Vec<StatementTracker>,
     /// One for each pooler, in the order of the view.
     poolers: Vec<PoolerTracker>,
+    slots: Vec<SlotTracker>,
+    skew: Vec<SkewTracker>,
     view: Arc<ClusterView>,
 }
 
@@ -110,7 +115,7 @@ impl Fleet {
         match event {
             Event::Polled(observation) => {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
-                    let event = cluster.polled(observation, now);
+                    let event = cluster.polled(observation, now, wall);
                     let name = cluster.view.name.clone();
                     self.news.extend(event.map(|event| (name, event)));
                 }
@@ -228,6 +233,8 @@ impl Cluster {
             relink: false,
             poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
             statements: spec.targets.iter().map(|_| StatementTracker::default()).collect(),
+            slots: spec.targets.iter().map(|_| SlotTracker::default()).collect(),
+            skew: spec.targets.iter().map(|_| SkewTracker::default()).collect(),
             view: Arc::new(ClusterView {
                 name: spec.name.clone(),
                 primary: None,
@@ -240,7 +247,7 @@ impl Cluster {
         }
     }
 
-    fn polled(&mut self, observation: Observation, now: MonoTime) -> Option<TopologyEvent> {
+    fn polled(&mut self, observation: Observation, now: MonoTime, wall: SystemTime) -> Option<TopologyEvent> {
         let &position = self.view.index.get(&observation.target.target)?;
         let event = self.compare(position, &observation);
         self.lag.observe(&observation);
@@ -254,8 +261,12 @@ impl Cluster {
             }
         }
 
+        let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
+        let asked_and_answered = (wall_at(observation.asked_at), wall_at(observation.answered_at));
+        let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
         let target = self.target_mut(position);
         target.lag = lag;
+        target.skew = skew;
         match observation.outcome {
             Ok(positions) => {
                 target.failing = None;
@@ -328,6 +339,11 @@ impl Cluster {
                 .map(|statements| self.statements[position].observe(statements, started_at, statements_top)),
             _ => None,
         };
+        let before = self.view.targets[position].slots.clone();
+        let slots = survey.outcome.as_ref().ok().and_then(|facts| facts.slots.as_deref()).map(|slots| {
+            let outlook = self.slots[position].observe(slots, survey.answered_at, before.as_deref());
+            (outlook, slots.len())
+        });
         let target = self.target_mut(position);
         match survey.outcome {
             Ok(mut facts) => {
@@ -341,6 +357,13 @@ impl Cluster {
                     stale_after,
                 });
                 target.statements = counters.map(Arc::new);
+                if let Some((outlook, n_slots)) = &slots {
+                    target.dropped.add("slots", outlook.shown.left_out_of(*n_slots));
+                }
+                target.slots = slots.map(|(outlook, _)| Arc::new(outlook));
+                if let Some(answer) = &target.answer {
+                    target.dropped.add("wal_senders", senders::left_out(&answer.positions.senders));
+                }
             }
             Err(failure) => fail(&mut target.survey_failing, failure, survey.answered_at),
         }
@@ -427,6 +450,13 @@ fn own_lag(sender: &WalSender) -> OwnLag {
         write_us: micros(sender.write_lag),
         flush_us: micros(sender.flush_lag),
         replay_us: micros(sender.replay_lag),
+    }
+}
+
+fn unix_seconds(wall: SystemTime) -> f64 {
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => since.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
     }
 }
 

@@ -234,10 +234,14 @@ pub struct WalReceiver {
     pub status: String,
     /// `received_tli`.
     pub timeline: Option<Timeline>,
+    /// `written_lsn`: received and written, though perhaps not yet flushed.
+    pub written_lsn: Option<Lsn>,
     /// `flushed_lsn`: received and on this standby's disk.
     pub flushed_lsn: Option<Lsn>,
     /// `latest_end_lsn`: the sender's last word on its own end of WAL.
     pub latest_end_lsn: Option<Lsn>,
+    /// `latest_end_time`: when the sender said so first, by the sender's clock.
+    pub latest_end_at: Option<ServerTime>,
     /// `last_msg_send_time`, by the sender's clock.
     pub last_msg_sent_at: Option<ServerTime>,
     /// `last_msg_receipt_time`, by this standby's clock.
@@ -267,6 +271,8 @@ pub struct WalSender {
     pub replay_lag: Option<f64>,
     /// `reply_time`, by the standby's clock.
     pub reply_time: Option<ServerTime>,
+    /// `sync_priority`: its place in `synchronous_standby_names`; 0 for an asynchronous standby.
+    pub sync_priority: Option<u32>,
     /// `sync_state`: `async`, `potential`, `sync`, `quorum`.
     pub sync_state: Option<Arc<str>>,
 }

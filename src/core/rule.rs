@@ -501,6 +501,9 @@ pub fn preset() -> Vec<RuleConfig> {
         rule("ReplicaNotReceiving", "receiver_running == 0", 30, Severity::Warning),
         rule("ConnectionsNearLimit", "connections_used_ratio > 80%", MINUTE, Severity::Warning),
         rule("InactiveSlotRetainsWal", "slot_inactive_retained_bytes > 1GiB", 5 * MINUTE, Severity::Warning),
+        // Lasting, for the rate of WAL has its peaks. No page at night: a limit on slots is there to have slots lost.
+        rule("SlotNearlyLost", "slot_lost_in_seconds < 1h", 5 * MINUTE, Severity::Warning),
+        RuleConfig { hold_for: None, ..rule("SlotLost", "slot_invalidated == 1", 0, Severity::Warning) },
         // Not at once: in a switchover the old primary's last answer may still stand beside the new one's first.
         rule("SeveralPrimaries", "primaries > 1", 5, Severity::Critical),
         RuleConfig {
@@ -535,7 +538,7 @@ pub(crate) mod tests {
     use crate::core::topology::TargetId;
 
     const fn signal(name: &'static str, unit: Unit, labels: &'static [&'static str], read: Read) -> Signal {
-        Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", labels, read }
+        Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", labels, read, shown: None }
     }
 
     fn lag(target: &TargetView, emit: &mut dyn FnMut(&[&str], Value), of: fn(&LagEstimate) -> Value) -> Coverage {
@@ -626,6 +629,8 @@ pub(crate) mod tests {
                 Coverage::Complete
             }),
         ),
+        signal("slot_lost_in_seconds", Unit::Seconds, &["slot"], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("slot_invalidated", Unit::Bool, &["slot", "reason"], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "primaries",
             Unit::Count,
@@ -794,6 +799,8 @@ pub(crate) mod tests {
                 "ReplicaNotReceiving: receiver_running == 0, 30s, warning",
                 "ConnectionsNearLimit: connections_used_ratio > 80%, 60s, warning",
                 "InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB, 300s, warning",
+                "SlotNearlyLost: slot_lost_in_seconds < 1h, 300s, warning",
+                "SlotLost: slot_invalidated == 1, -, warning",
                 "SeveralPrimaries: primaries > 1, 5s, critical",
                 "PrimaryPromoted: role_change_age_seconds < 5m, 0ns, info",
                 "ReplicaMissing: standby_missing == 1, 120s, warning",

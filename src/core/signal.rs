@@ -12,7 +12,9 @@ mod aurora;
 mod cluster;
 mod lag;
 mod pooler;
+mod receiver;
 mod row;
+mod senders;
 mod sessions;
 mod slots;
 mod statements;
@@ -22,11 +24,13 @@ mod topology;
 
 use std::sync::LazyLock;
 
+pub use senders::sender_state;
 pub use sessions::used_ratio;
 pub use target::lacking;
 
 use serde::{Deserialize, Serialize};
 
+use super::shown::Shown;
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
 
@@ -36,6 +40,8 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         cluster::ROWS,
         target::ROWS,
         lag::ROWS,
+        receiver::ROWS,
+        senders::ROWS,
         sessions::ROWS,
         slots::ROWS,
         topology::ROWS,
@@ -63,6 +69,8 @@ pub struct Signal {
     /// Names of the labels after `cluster` and `target`.
     pub labels: &'static [&'static str],
     pub read: Read,
+    /// Where there may be too many subjects for `/metrics`: those that have series, by the first of `labels`. Rules judge all.
+    pub shown: Option<fn(&TargetView) -> &Shown>,
 }
 
 /// How a signal is read off the views.

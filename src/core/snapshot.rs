@@ -10,6 +10,9 @@ use super::alert::AlertView;
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
+use super::shown::Dropped;
+use super::skew::ClockSkew;
+use super::slots::SlotOutlook;
 use super::statements::StatementCounters;
 use super::subscription::SubscriptionLag;
 use super::survey::{Subscription, SurveyFacts};
@@ -120,6 +123,12 @@ pub struct TargetView {
     pub role_changes: Option<RoleChanges>,
     /// How far its subscriptions are behind publishers that are watched too. Empty on most servers.
     pub subscription_lags: Arc<[SubscriptionLag]>,
+    /// By its last answer, and of late.
+    pub skew: ClockSkew,
+    /// What is known of its slots beyond the last survey. `None` when that could not read them.
+    pub slots: Option<Arc<SlotOutlook>>,
+    /// What got no series of its own because there was too much of it, since this daemon began to watch.
+    pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
 }
@@ -197,6 +206,9 @@ impl TargetView {
             links: Arc::default(),
             role_changes: None,
             subscription_lags: Arc::default(),
+            skew: ClockSkew::default(),
+            slots: None,
+            dropped: Dropped::default(),
             stale_after,
         }
     }

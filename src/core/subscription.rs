@@ -199,7 +199,7 @@ mod tests {
 
     fn logical(active: bool, confirmed: u64) -> Slot {
         Slot {
-            slot_type: "logical".to_owned(),
+            slot_type: "logical",
             confirmed_flush_lsn: Some(Lsn::new(confirmed)),
             active_pid: active.then_some(77),
             ..slot("orders_slot", active)

@@ -4,12 +4,14 @@
 //! it is then `None`, and [`SurveyFacts::failures`] says why.
 
 mod aurora;
+mod backups;
 mod sessions;
 mod slots;
 mod statements;
 mod subscriptions;
 
 pub use aurora::{AuroraGlobal, AuroraReaderLag, AuroraRegion};
+pub use backups::BaseBackup;
 pub use sessions::Sessions;
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
@@ -42,6 +44,8 @@ pub struct SurveyFacts {
     pub subscriptions: Option<Vec<Subscription>>,
     /// An Aurora global database; without regions when the cluster belongs to none. `None` on any other server.
     pub aurora_global: Option<Box<AuroraGlobal>>,
+    /// `pg_stat_progress_basebackup`; empty when there are none.
+    pub backups: Option<Vec<BaseBackup>>,
     /// `None` also when `pg_stat_statements` cannot be read at all
     /// ([`super::observation::Identity::statements`] says why).
     pub statements: Option<Statements>,

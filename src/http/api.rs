@@ -4,6 +4,7 @@
 //! UTC. Identifiers of 64 bits (system identifier, queryid) are strings: many readers of JSON keep only 53.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -12,17 +13,19 @@ use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
-use crate::core::observation::{Positions, Receiver, ReplayPause, SenderState, WalSender};
+use crate::core::observation::{Positions, Receiver, ReplayPause, WalReceiver, WalSender};
 use crate::core::pooler;
-use crate::core::signal::{lacking, used_ratio};
+use crate::core::senders::{behind, end_of_wal};
+use crate::core::signal::{lacking, sender_state, used_ratio};
 use crate::core::snapshot::{ClusterView, Failing, PoolerView, Snapshot, Stages, TargetView};
 use crate::core::statements::{StatementCounters, StatementTotals};
-use crate::core::survey::{Sessions, Slot, SurveyFacts};
+use crate::core::survey::{BaseBackup, Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
 use crate::core::topology::events::TopologyEvent;
 use crate::core::topology::links::{Links, Upstream};
 use crate::core::topology::synchronous::SyncStandbys;
+use crate::core::wal::Lsn;
 
 /// `/api/v1/clusters`.
 #[derive(Serialize)]
@@ -153,6 +156,8 @@ struct Lag {
 struct Details<'a> {
     server: Option<Server<'a>>,
     timeline: Option<u32>,
+    /// How far the server's clock is ahead of the monitor's, at least and at most.
+    clock_skew_seconds: Option<(f64, f64)>,
     /// Flushed on a primary, replayed on a replica.
     lsn: Option<String>,
     replay: Option<Replay<'a>>,
@@ -169,6 +174,7 @@ struct Details<'a> {
     connections: Option<Connections<'a>>,
     slots: Option<Vec<SlotState<'a>>>,
     subscriptions: Option<Vec<SubscriptionState<'a>>>,
+    backups: Option<Vec<Backup>>,
     statements: Option<Statements<'a>>,
 }
 
@@ -190,6 +196,27 @@ struct Replay<'a> {
     receiver: &'a str,
     received_lsn: Option<String>,
     apply_delay_seconds: Option<f64>,
+    /// `null` when none runs, and when it is hidden.
+    wal_receiver: Option<WalReceiverState<'a>>,
+}
+
+#[derive(Serialize)]
+struct WalReceiverState<'a> {
+    status: &'a str,
+    sender_host: Option<&'a str>,
+    sender_port: Option<u16>,
+    slot: Option<&'a str>,
+    timeline: Option<u32>,
+    written_lsn: Option<String>,
+    flushed_lsn: Option<String>,
+    latest_end_lsn: Option<String>,
+    /// By the sender's clock.
+    latest_end_at: Option<String>,
+    last_message_sent_at: Option<String>,
+    /// By the standby's clock.
+    last_message_received_at: Option<String>,
+    /// How far the standby's clock is ahead of the sender's, at most.
+    clock_skew_upper_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -218,12 +245,26 @@ struct Synchronous<'a> {
 struct Sender<'a> {
     pid: i32,
     application_name: Option<&'a str>,
-    client_address: Option<String>,
+    client_addr: Option<IpAddr>,
     slot: Option<&'a str>,
     state: Option<&'static str>,
     sync_state: Option<&'a str>,
+    sync_priority: Option<u32>,
+    /// By the server's clock.
+    connected_at: Option<String>,
+    /// By the receiver's clock.
+    replied_at: Option<String>,
     sent_lsn: Option<String>,
+    write_lsn: Option<String>,
+    flush_lsn: Option<String>,
     replay_lsn: Option<String>,
+    unsent_bytes: Option<u64>,
+    unwritten_bytes: Option<u64>,
+    unflushed_bytes: Option<u64>,
+    unreplayed_bytes: Option<u64>,
+    write_lag_seconds: Option<f64>,
+    flush_lag_seconds: Option<f64>,
+    replay_lag_seconds: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -238,11 +279,35 @@ struct Connections<'a> {
 #[derive(Serialize)]
 struct SlotState<'a> {
     name: &'a str,
-    slot_type: &'a str,
+    slot_type: &'static str,
     active: bool,
-    wal_status: Option<&'a str>,
+    temporary: bool,
+    datname: Option<&'a str>,
+    plugin: Option<&'a str>,
+    restart_lsn: Option<String>,
+    confirmed_flush_lsn: Option<String>,
+    wal_status: Option<&'static str>,
     retained_bytes: Option<u64>,
+    unconfirmed_bytes: Option<u64>,
     safe_wal_bytes: Option<i64>,
+    /// How fast the WAL kept for an active slot grows.
+    growth_bytes_per_second: Option<f64>,
+    /// Why it can be used no more.
+    invalidated: Option<&'static str>,
+    /// By the server's clock.
+    inactive_since: Option<String>,
+    xmin_age: Option<i64>,
+    catalog_xmin_age: Option<i64>,
+    two_phase: Option<bool>,
+    failover: Option<bool>,
+    synced: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Backup {
+    phase: Option<&'static str>,
+    streamed_bytes: Option<u64>,
+    total_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -329,6 +394,10 @@ fn time_of_day(time: SystemTime) -> Option<String> {
 fn server_time_of_day(time: ServerTime) -> Option<String> {
     let micros = u64::try_from(time.unix_micros()).ok()?;
     time_of_day(UNIX_EPOCH.checked_add(Duration::from_micros(micros))?)
+}
+
+fn text(lsn: Option<Lsn>) -> Option<String> {
+    lsn.map(|lsn| lsn.to_string())
 }
 
 fn finite(value: f64) -> Option<f64> {
@@ -471,20 +540,32 @@ impl<'a> Details<'a> {
         Self {
             server: positions.map(Server::new),
             timeline: positions.and_then(|_| view.timeline()).map(|timeline| timeline.0),
+            clock_skew_seconds: positions.and(view.skew.of_server),
             lsn: positions.and_then(|_| view.lsn()).map(|lsn| lsn.to_string()),
-            replay: positions.and_then(|positions| Replay::new(positions, survey)),
+            replay: positions.and_then(|positions| Replay::new(view, positions, survey)),
             upstream: positions.and_then(|_| UpstreamState::new(&view.links)),
             undeclared_standbys: positions.and(view.links.undeclared.as_ref()).map(|undeclared| undeclared.at_least),
             synchronous: survey.and_then(|survey| survey.sync_standbys.as_ref()).map(Synchronous::new),
-            senders: positions.map(|positions| positions.senders.iter().map(Sender::new).collect()),
+            senders: positions
+                .map(|positions| positions.senders.iter().map(|sender| Sender::new(sender, positions)).collect()),
             missing: positions.map(|positions| lacking(positions).collect()),
             surveyed_at: view.survey.as_ref().and_then(|survey| time_of_day(snapshot.wall_time(survey.answered_at))),
             connections: survey.and_then(|survey| survey.sessions.as_ref()).map(Connections::new),
             slots: survey
                 .and_then(|survey| survey.slots.as_ref())
-                .map(|slots| slots.iter().map(SlotState::new).collect()),
+                .map(|slots| slots.iter().enumerate().map(|(place, slot)| SlotState::new(view, place, slot)).collect()),
             subscriptions: survey.and_then(|survey| survey.subscriptions.as_ref()).map(|subscriptions| {
                 subscriptions.iter().map(|subscription| SubscriptionState::new(view, subscription)).collect()
+            }),
+            backups: survey.and_then(|survey| survey.backups.as_ref()).map(|backups| {
+                backups
+                    .iter()
+                    .map(|&BaseBackup { phase, streamed_bytes, total_bytes }| Backup {
+                        phase,
+                        streamed_bytes,
+                        total_bytes,
+                    })
+                    .collect()
             }),
             statements: survey.and(view.statements.as_deref()).map(Statements::new),
         }
@@ -506,7 +587,7 @@ impl<'a> Server<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(positions: &'a Positions, survey: Option<&SurveyFacts>) -> Option<Self> {
+    fn new(view: &TargetView, positions: &'a Positions, survey: Option<&SurveyFacts>) -> Option<Self> {
         let standby = positions.standby()?;
         Some(Self {
             pause: match standby.pause {
@@ -521,6 +602,7 @@ impl<'a> Replay<'a> {
             },
             received_lsn: standby.receive_lsn.map(|lsn| lsn.to_string()),
             apply_delay_seconds: survey.and_then(|survey| survey.apply_delay_seconds),
+            wal_receiver: standby.receiver.running().map(|receiver| WalReceiverState::new(view, receiver)),
         })
     }
 }
@@ -544,24 +626,50 @@ impl<'a> Synchronous<'a> {
     }
 }
 
+impl<'a> WalReceiverState<'a> {
+    fn new(view: &TargetView, receiver: &'a WalReceiver) -> Self {
+        Self {
+            status: &receiver.status,
+            sender_host: receiver.sender_host.as_deref(),
+            sender_port: receiver.sender_port,
+            slot: receiver.slot_name.as_deref(),
+            timeline: receiver.timeline.map(|timeline| timeline.0),
+            written_lsn: text(receiver.written_lsn),
+            flushed_lsn: text(receiver.flushed_lsn),
+            latest_end_lsn: text(receiver.latest_end_lsn),
+            latest_end_at: receiver.latest_end_at.and_then(server_time_of_day),
+            last_message_sent_at: receiver.last_msg_sent_at.and_then(server_time_of_day),
+            last_message_received_at: receiver.last_msg_received_at.and_then(server_time_of_day),
+            clock_skew_upper_seconds: view.skew.of_upstream,
+        }
+    }
+}
+
 impl<'a> Sender<'a> {
-    fn new(sender: &'a WalSender) -> Self {
+    fn new(sender: &'a WalSender, positions: &Positions) -> Self {
         let client = sender.client.as_deref();
+        let missing = |reached: Option<Lsn>| behind(sender, end_of_wal(positions), reached).map(|bytes| bytes.0);
         Self {
             pid: sender.pid,
             application_name: sender.application_name.as_deref(),
-            client_address: client.and_then(|client| client.address).map(|address| address.to_string()),
-            slot: client.and_then(|client| Some(client.slot.as_ref()?.name.as_str())),
-            state: sender.state.map(|state| match state {
-                SenderState::Startup => "startup",
-                SenderState::Catchup => "catchup",
-                SenderState::Streaming => "streaming",
-                SenderState::Backup => "backup",
-                SenderState::Stopping => "stopping",
-            }),
+            client_addr: client.and_then(|client| client.address),
+            slot: client.and_then(|client| client.slot.as_ref()).map(|slot| slot.name.as_str()),
+            state: sender.state.map(|state| sender_state(Some(state))),
             sync_state: sender.sync_state.as_deref(),
-            sent_lsn: sender.sent_lsn.map(|lsn| lsn.to_string()),
-            replay_lsn: sender.replay_lsn.map(|lsn| lsn.to_string()),
+            sync_priority: sender.sync_priority,
+            connected_at: client.and_then(|client| client.started_at).and_then(server_time_of_day),
+            replied_at: sender.reply_time.and_then(server_time_of_day),
+            sent_lsn: text(sender.sent_lsn),
+            write_lsn: text(sender.write_lsn),
+            flush_lsn: text(sender.flush_lsn),
+            replay_lsn: text(sender.replay_lsn),
+            unsent_bytes: missing(sender.sent_lsn),
+            unwritten_bytes: missing(sender.write_lsn),
+            unflushed_bytes: missing(sender.flush_lsn),
+            unreplayed_bytes: missing(sender.replay_lsn),
+            write_lag_seconds: sender.write_lag,
+            flush_lag_seconds: sender.flush_lag,
+            replay_lag_seconds: sender.replay_lag,
         }
     }
 }
@@ -583,14 +691,28 @@ impl<'a> Connections<'a> {
 }
 
 impl<'a> SlotState<'a> {
-    fn new(slot: &'a Slot) -> Self {
+    fn new(view: &TargetView, place: usize, slot: &'a Slot) -> Self {
         Self {
             name: &slot.name,
-            slot_type: &slot.slot_type,
+            slot_type: slot.slot_type,
             active: slot.active,
-            wal_status: slot.wal_status.as_deref(),
+            temporary: slot.temporary,
+            datname: slot.datname.as_deref(),
+            plugin: slot.plugin.as_deref(),
+            restart_lsn: text(slot.restart_lsn),
+            confirmed_flush_lsn: text(slot.confirmed_flush_lsn),
+            wal_status: slot.wal_status,
             retained_bytes: slot.retained_bytes,
+            unconfirmed_bytes: slot.unconfirmed_bytes,
             safe_wal_bytes: slot.safe_wal_size,
+            growth_bytes_per_second: view.slots.as_ref().and_then(|outlook| outlook.growth(place)),
+            invalidated: slot.invalidation(),
+            inactive_since: slot.inactive_since.and_then(server_time_of_day),
+            xmin_age: slot.xmin_age,
+            catalog_xmin_age: slot.catalog_xmin_age,
+            two_phase: slot.two_phase,
+            failover: slot.failover,
+            synced: slot.synced,
         }
     }
 }

@@ -21,7 +21,7 @@ const ALERT_HELP: &str = "1 for each alert that is pending or firing.";
 const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
 
 /// Roughly what one target's series take, so that a large page is not copied again and again while it grows.
-const BYTES_PER_TARGET: usize = 12 * 1024;
+const BYTES_PER_TARGET: usize = 16 * 1024;
 
 /// The whole page.
 pub fn render(snapshot: &Snapshot, now: MonoTime, metrics: &SelfMetrics) -> String {
@@ -74,7 +74,12 @@ fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixe
             }
             Read::Target(read) => {
                 for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
-                    read(cluster, target, now, &mut |labels, value| family.write(out, prefix, labels, value));
+                    let shown = signal.shown.map(|shown| shown(target));
+                    read(cluster, target, now, &mut |labels, value| {
+                        if shown.zip(labels.first()).is_none_or(|(shown, name)| shown.contains(name)) {
+                            family.write(out, prefix, labels, value);
+                        }
+                    });
                 }
             }
             Read::Pooler(read) => {
@@ -394,6 +399,7 @@ mod tests {
         fixture::change_survey(&mut primary, |survey| {
             survey.slots.as_mut().expect("has slots").retain(|slot| slot.name != "debezium");
         });
+        fixture::change_positions(&mut primary, |positions| positions.senders.clear());
         let after = views(vec![primary], Vec::new());
         assert!(!after.contains("debezium") && !after.contains("replica-1"), "{after}");
         assert!(after.contains("pgvigil_slot_active{") && !after.contains("pgvigil_replay_lag_seconds"), "{after}");

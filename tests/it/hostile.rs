@@ -221,6 +221,9 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             ("current_setting('recovery_min_apply_delay')", "9999999999d"),
             ("pg_postmaster_start_time()", "0001-01-01 00:00:00+00"),
             ("current_setting('cluster_name')", "e"),
+            ("wal_segment_size", "0"),
+            ("max_slot_wal_keep_size", "9223372036854775807"),
+            ("wal_keep_size", number),
             ("pg_has_role", "t"),
             ("current_user", "u"),
             ("pg_last_wal_replay_lsn", "0/0"),
@@ -266,10 +269,25 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
             vec![some(&["pg_stat_get_wal_senders", senders]), some(&["pg_stat_get_wal_receiver", receiver])]
         } else if statement.contains("SELECT state, count(*)") {
             vec![some(&["active", number]), some(&["idle", number])]
+        } else if statement.contains("a.application_name") {
+            vec![some(&["2147483647", "e", "::1", "h", "9999-12-31 23:59:59+00", "s", "odd"])]
         } else if statement.contains("pg_get_replication_slots") {
-            vec![some(&["s", "physical", "f", "0/0", "0/0", "lost", "-9223372036854775808"])]
-        } else if statement.contains("application_name FROM") {
-            vec![some(&["2147483647", "e"])]
+            let (limit, age) = ("-9223372036854775808", "9223372036854775807");
+            let mut slot = some(&["s", "physical", "t", "FFFFFFFF/FFFFFFFF", "0/0", "lost", limit, "f"]);
+            slot.extend(some(&[
+                "2147483647",
+                "d",
+                "p",
+                age,
+                limit,
+                "t",
+                "t",
+                "why",
+                "0001-01-01 00:00:00+00",
+                "t",
+                "t",
+            ]));
+            vec![slot]
         } else {
             let columns = statement.trim_start_matches("SELECT ").split(" FROM ").next().unwrap_or_default();
             vec![

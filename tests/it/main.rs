@@ -27,6 +27,7 @@ mod restart;
 mod rig;
 mod scenarios;
 mod series;
+mod slots;
 mod sns;
 mod support;
 mod tls;

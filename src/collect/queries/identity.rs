@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use super::survey::SLOT_COLUMNS;
 use crate::collect::decode::{Fields, Rows, address, boolean, number, timestamp};
 use crate::core::observation::{Flavor, Identity, PollFailure, ServerAddress, StatementsAccess};
 
 /// Four statements: the server and the role; settings, of which the view shows only what the role may see; the
-/// extension; and the columns of two functions whose rows are read as composites, with what only Aurora has.
+/// extension; and the columns of functions that are read as composites or differ by version, with what only Aurora has.
 pub(crate) const SQL: &str = "\
 SELECT current_setting('server_version_num'), current_setting('server_version'), pg_postmaster_start_time(), \
 current_setting('cluster_name'), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
@@ -19,7 +20,7 @@ SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid 
 WHERE e.extname = 'pg_stat_statements';\
 SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
 ('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'pg_stat_get_subscription', 'pg_stat_get_subscription_stats', \
-'aurora_version', 'aurora_db_instance_identifier', 'aurora_replica_status', 'aurora_global_db_status', \
+'pg_get_replication_slots', 'aurora_version', 'aurora_db_instance_identifier', 'aurora_replica_status', 'aurora_global_db_status', \
 'aurora_global_db_instance_status') AND pronamespace = 'pg_catalog'::regnamespace";
 
 /// All that [`SQL`] tells.
@@ -30,8 +31,10 @@ pub(crate) struct Introduction {
     /// `max_connections`, and those of them kept for superusers and for `pg_use_reserved_connections`. Fixed from start to stop.
     pub(crate) max_connections: u64,
     pub(crate) reserved_connections: u64,
-    pub(crate) sender_layout: Option<Layout<11>>,
-    pub(crate) receiver_layout: Option<Layout<9>>,
+    pub(crate) sender_layout: Option<Layout<12>>,
+    pub(crate) receiver_layout: Option<Layout<11>>,
+    /// Which of [`SLOT_COLUMNS`] there are.
+    pub(crate) slot_columns: [bool; SLOT_COLUMNS.len()],
     /// Columns of `pg_stat_get_subscription()`, with commas between; empty where it is not known.
     pub(crate) subscription_columns: Box<str>,
     /// Columns of `pg_stat_get_subscription_stats()` (15+), with commas between; empty where there is none.
@@ -74,7 +77,7 @@ impl<const N: usize> Layout<N> {
     }
 }
 
-pub(crate) const SENDER_COLUMNS: [&str; 11] = [
+pub(crate) const SENDER_COLUMNS: [&str; 12] = [
     "pid",
     "state",
     "sent_lsn",
@@ -84,17 +87,20 @@ pub(crate) const SENDER_COLUMNS: [&str; 11] = [
     "write_lag",
     "flush_lag",
     "replay_lag",
+    "sync_priority",
     "sync_state",
     "reply_time",
 ];
 
-pub(crate) const RECEIVER_COLUMNS: [&str; 9] = [
+pub(crate) const RECEIVER_COLUMNS: [&str; 11] = [
     "status",
+    "written_lsn",
     "flushed_lsn",
     "received_tli",
     "last_msg_send_time",
     "last_msg_receipt_time",
     "latest_end_lsn",
+    "latest_end_time",
     "slot_name",
     "sender_host",
     "sender_port",
@@ -158,6 +164,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     let (mut sender_layout, mut receiver_layout) = (None, None);
     let mut aurora = AuroraFunctions::default();
     let (mut subscription_columns, mut subscription_stats_columns) = (Box::default(), Box::default());
+    let mut slot_columns = [false; SLOT_COLUMNS.len()];
     for row in functions {
         let mut function = Fields::new("pg_proc", row);
         let name = function.required("proname", Some)?;
@@ -175,6 +182,9 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             "aurora_replica_status" => aurora.has_replica_status = true,
             "aurora_global_db_status" => aurora.has_global_status = true,
             "aurora_global_db_instance_status" => aurora.has_global_instances = true,
+            "pg_get_replication_slots" => {
+                slot_columns = SLOT_COLUMNS.map(|column| columns.split(',').any(|name| name == column));
+            }
             "aurora_version" => identity.flavor = Flavor::Aurora,
             _ => {}
         }
@@ -185,6 +195,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         reserved_connections,
         sender_layout,
         receiver_layout,
+        slot_columns,
         subscription_columns,
         subscription_stats_columns,
         aurora,
@@ -246,11 +257,12 @@ pub(crate) mod tests {
             },
             max_connections: 100,
             reserved_connections: 5,
-            sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11])),
-            receiver_layout: Some(Layout([1, 5, 6, 7, 8, 9, 11, 12, 13])),
             subscription_columns: "subid,subid,relid,pid".into(),
             subscription_stats_columns: Box::default(),
             aurora: AuroraFunctions::default(),
+            sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
+            receiver_layout: Some(Layout([1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])),
+            slot_columns: [true, true, false, false, false, false],
         }
     }
 
@@ -267,6 +279,7 @@ pub(crate) mod tests {
             vec![Some("pg_stat_get_wal_senders"), Some(SENDERS)],
             vec![Some("pg_stat_get_wal_receiver"), Some(RECEIVER)],
             vec![Some("pg_stat_get_subscription"), Some("subid,subid,relid,pid")],
+            vec![Some("pg_get_replication_slots"), Some("slot_name,plugin,safe_wal_size,two_phase,conflicting")],
         ]
     }
 

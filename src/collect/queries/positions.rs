@@ -42,6 +42,7 @@ pub(crate) struct Reading {
     pub(crate) senders: Vec<WalSender>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum State {
     Primary {
@@ -290,7 +291,7 @@ fn sender_state(text: &str) -> Option<SenderState> {
     }
 }
 
-fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
+fn sender(layout: Layout<12>, text: &str) -> Result<WalSender, PollFailure> {
     let columns = composite("pg_stat_get_wal_senders", text)?;
     let columns: Vec<Option<&str>> = columns.iter().map(|column| column.as_deref()).collect();
     let columns = layout.pick(&columns);
@@ -307,13 +308,14 @@ fn sender(layout: Layout<11>, text: &str) -> Result<WalSender, PollFailure> {
         write_lag: row.optional("write_lag", interval_seconds)?,
         flush_lag: row.optional("flush_lag", interval_seconds)?,
         replay_lag: row.optional("replay_lag", interval_seconds)?,
+        sync_priority: row.optional("sync_priority", number)?,
         sync_state: row.text("sync_state")?.map(Arc::from),
         reply_time: row.optional("reply_time", timestamp)?,
     })
 }
 
 /// A receiver whose status is NULL runs, but the role may not see more than its pid.
-fn receiver(layout: Option<Layout<9>>, text: &str) -> Result<Receiver, PollFailure> {
+fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFailure> {
     let Some(layout) = layout else { return Ok(Receiver::Hidden) };
     let columns = composite("pg_stat_get_wal_receiver", text)?;
     let columns: Vec<Option<&str>> = columns.iter().map(|column| column.as_deref()).collect();
@@ -322,11 +324,13 @@ fn receiver(layout: Option<Layout<9>>, text: &str) -> Result<Receiver, PollFailu
     let Some(status) = row.text("status")? else { return Ok(Receiver::Hidden) };
     Ok(Receiver::Running(WalReceiver {
         status: status.to_owned(),
+        written_lsn: row.optional("written_lsn", lsn)?,
         flushed_lsn: row.optional("flushed_lsn", lsn)?,
         timeline: row.optional("received_tli", number)?.map(Timeline),
         last_msg_sent_at: row.optional("last_msg_send_time", timestamp)?,
         last_msg_received_at: row.optional("last_msg_receipt_time", timestamp)?,
         latest_end_lsn: row.optional("latest_end_lsn", lsn)?,
+        latest_end_at: row.optional("latest_end_time", timestamp)?,
         slot_name: row.text("slot_name")?.map(str::to_owned),
         sender_host: row.text("sender_host")?.map(str::to_owned),
         sender_port: row.optional("sender_port", number)?,
@@ -494,6 +498,7 @@ mod tests {
             flush_lag: None,
             replay_lag: None,
             reply_time: None,
+            sync_priority: None,
             sync_state: None,
         };
         assert_eq!(
@@ -516,6 +521,7 @@ mod tests {
                         flush_lag: Some(0.5),
                         replay_lag: Some(60.0),
                         reply_time: Some(at(1_000_000)),
+                        sync_priority: Some(0),
                         sync_state: Some(Arc::from("async")),
                         ..nothing.clone()
                     },
@@ -563,8 +569,10 @@ mod tests {
             Receiver::Running(WalReceiver {
                 status: "streaming".to_owned(),
                 timeline: Some(Timeline(3)),
+                written_lsn: Some(Lsn::new(0x300_0148)),
                 flushed_lsn: Some(Lsn::new(0x300_0140)),
                 latest_end_lsn: Some(Lsn::new(0x300_0150)),
+                latest_end_at: Some(at(-123_456)),
                 last_msg_sent_at: Some(at(0)),
                 last_msg_received_at: Some(at(1)),
                 sender_host: Some("10.0.0.7".to_owned()),

@@ -4,12 +4,15 @@
 //! read costs no other. They are asked in the order of [`TOPICS`], those that may wait for a lock last.
 
 mod aurora;
+mod backups;
 mod sessions;
 mod settings;
 mod slots;
 mod statements;
 mod subscriptions;
 mod synchronous;
+
+pub(crate) use slots::NEWER_COLUMNS as SLOT_COLUMNS;
 
 use super::Refused;
 use super::identity::Introduction;
@@ -35,6 +38,7 @@ pub(crate) static TOPICS: &[Topic] = &[
     synchronous::TOPIC,
     sessions::TOPIC,
     slots::TOPIC,
+    backups::TOPIC,
     subscriptions::TOPIC,
     aurora::TOPIC,
     statements::TOPIC,
@@ -98,6 +102,7 @@ pub(crate) mod tests {
             subscription_columns: Box::default(),
             subscription_stats_columns: Box::default(),
             aurora: AuroraFunctions::default(),
+            slot_columns: [true; SLOT_COLUMNS.len()],
         }
     }
 

@@ -35,6 +35,7 @@ impl Alerting {
     /// Takes up what was kept. Until its signal is known again an alert stays as it was. One whose rule is no more, or
     /// is about something else now, has ended: who heard of it is told so.
     pub fn restore(&mut self, saved: BTreeMap<AlertId, SavedAlert>, now: MonoTime) {
+        // The map's order is that of the labels, in which the alerts of a place stand.
         for (id, saved) in saved {
             let watch = self.rules.iter_mut().find(|watch| watch.has(&id));
             let (is_kept, resolved) = (watch.is_some(), saved.resolved);

@@ -84,14 +84,9 @@ pub(super) fn exact(seconds: f64) -> Option<LagEstimate> {
 fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
     let slot = |&(name, retained): &(&str, u64)| Slot {
         name: name.to_owned(),
-        slot_type: "physical".to_owned(),
-        active: false,
-        active_pid: None,
-        restart_lsn: None,
-        confirmed_flush_lsn: None,
-        wal_status: None,
-        safe_wal_size: None,
+        slot_type: "physical",
         retained_bytes: Some(retained),
+        ..Slot::default()
     };
     let survey = slots.map(|slots| SurveyView {
         asked_at: at(0.0),
@@ -245,6 +240,22 @@ fn a_slot_that_is_dropped_resolves_and_one_that_cannot_be_seen_does_not() {
             (1.0, slots(None), &[]),
             (2.0, slots(Some(&[("b", 4000)])), &["resolved Slot orders/p slot=a 2000"]),
             (3.0, slots(Some(&[("b", 900)])), &["resolved Slot orders/p slot=b 900"]),
+        ],
+    );
+}
+
+#[test]
+fn a_slot_whose_trouble_begins_later_is_not_taken_for_another() {
+    let rule = config("Slot", "slot_inactive_retained_bytes > 1kB");
+    let slots = |slots: &[(&str, u64)]| cluster(vec![with_slots(Some(slots))]);
+    check(
+        &[rule],
+        vec![
+            (0.0, slots(&[("a", 0), ("b", 0), ("c", 3000)]), &["firing Slot orders/p slot=c 3000"]),
+            (1.0, slots(&[("a", 1500), ("b", 0), ("c", 3000)]), &["firing Slot orders/p slot=a 1500"]),
+            (2.0, slots(&[("a", 1500), ("b", 2000), ("c", 3000)]), &["firing Slot orders/p slot=b 2000"]),
+            (3.0, slots(&[("a", 1500), ("b", 2000), ("c", 3000)]), &[]),
+            (4.0, slots(&[("a", 1500), ("b", 2000), ("c", 0)]), &["resolved Slot orders/p slot=c 0"]),
         ],
     );
 }

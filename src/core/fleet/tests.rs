@@ -369,8 +369,10 @@ fn receiving(lsn: u64, port: u16, slot: Option<&str>) -> Result<ServerState, Pol
         standby.receiver = Receiver::Running(WalReceiver {
             status: "streaming".to_owned(),
             timeline: Some(Timeline(3)),
+            written_lsn: None,
             flushed_lsn: None,
             latest_end_lsn: None,
+            latest_end_at: None,
             last_msg_sent_at: None,
             last_msg_received_at: None,
             sender_host: Some("10.0.0.1".to_owned()),

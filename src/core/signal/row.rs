@@ -2,6 +2,7 @@
 
 use super::{Coverage, Emit, Kind, Read, Signal, Unit, Value};
 use crate::core::observation::{Positions, StandbyState};
+use crate::core::shown::Shown;
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 
@@ -15,6 +16,7 @@ pub(super) const fn per_target(name: &'static str, unit: Unit, read: ReadTarget)
         source: "",
         labels: &[],
         read: Read::Target(read),
+        shown: None,
     }
 }
 
@@ -28,6 +30,7 @@ pub(super) const fn per_cluster(name: &'static str, unit: Unit, read: ReadCluste
         source: "",
         labels: &[],
         read: Read::Cluster(read),
+        shown: None,
     }
 }
 
@@ -41,6 +44,7 @@ pub(super) const fn per_pooler(name: &'static str, unit: Unit, read: ReadPooler)
         source: "",
         labels: &[],
         read: Read::Pooler(read),
+        shown: None,
     }
 }
 
@@ -68,6 +72,12 @@ impl Signal {
 
     pub(super) const fn labels(mut self, labels: &'static [&'static str]) -> Self {
         self.labels = labels;
+        self
+    }
+
+    /// Only these subjects have series.
+    pub(super) const fn only(mut self, shown: fn(&TargetView) -> &Shown) -> Self {
+        self.shown = Some(shown);
         self
     }
 

@@ -36,6 +36,12 @@ pub(super) const ROWS: &[Signal] = &[
         .help("1 for each matter that the last slow poll asked about in vain, and why.")
         .absent("All was answered, or the last slow poll is stale.")
         .from("pgvigil"),
+    per_target("dropped_series_total", Unit::Count, dropped_series)
+        .counter()
+        .labels(&["family"])
+        .help("Subjects (slots, ...) that got no series of their own because there were too many, added up over slow polls.")
+        .absent("Before the first slow poll, or the last one is stale.")
+        .from("pgvigil"),
     per_target("missing", Unit::Bool, missing)
         .labels(&["what"])
         .help("1 for each grant or extension without which something is not measured; the check command prints the SQL that helps.")
@@ -93,6 +99,16 @@ fn survey_failure(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emi
     let Some(survey) = target.fresh_survey(now) else { return Coverage::Unknown };
     for (topic, failure) in &survey.failures {
         emit(&[topic, failure.kind()], Value::exact(1.0));
+    }
+    Coverage::Complete
+}
+
+fn dropped_series(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    if target.fresh_survey(now).is_none() {
+        return Coverage::Unknown;
+    }
+    for (family, left_out) in target.dropped.iter() {
+        emit(&[family], Value::exact(left_out as f64));
     }
     Coverage::Complete
 }

@@ -4,14 +4,20 @@ use std::sync::Arc;
 use super::{Coverage, Kind, Read, SIGNALS, Signal, Unit, Value};
 use crate::core::fixture::*;
 use crate::core::lag::{Certainty, Evidence};
-use crate::core::observation::{Flavor, PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess};
+use crate::core::observation::{
+    Flavor, PollFailure, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, StatementsAccess, WalSender,
+};
+use crate::core::skew::ClockSkew;
+use crate::core::slots::{SLOTS_SHOWN, SlotTracker};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::subscription::SubscriptionLag;
 use crate::core::survey::{
-    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, Subscription, SubscriptionWorkers,
+    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, BaseBackup, Slot, Subscription, SubscriptionWorkers,
 };
+use crate::core::time::ServerTime;
 use crate::core::topology::TargetId;
-use crate::core::wal::WalBytes;
+use crate::core::trend::Trend;
+use crate::core::wal::{Lsn, WalBytes};
 
 /// What a signal states of the target at `position` (of the cluster, for a signal of the cluster).
 fn read(name: &str, cluster: &ClusterView, position: usize) -> (Vec<(Vec<String>, Value)>, Coverage) {
@@ -279,7 +285,7 @@ fn slots_and_sessions_are_told_once_each_with_bounded_labels() {
     let mut view = primary("orders", "primary-2");
     change_survey(&mut view, |survey| {
         let mut lost = slot("lost", false);
-        lost.wal_status = Some("vanished".to_owned());
+        lost.wal_status = Some("other");
         lost.retained_bytes = None;
         lost.safe_wal_size = Some(-5);
         survey.slots = Some(vec![slot("a", true), slot("a", false), slot("b", false), lost]);
@@ -320,7 +326,7 @@ fn statements_are_counted_by_database_and_one_by_one() {
     let mut counters = statements();
     counters.top.push(counters.top[0].clone());
     counters.databases.push(counters.databases[0].clone());
-    view.statements = Some(std::sync::Arc::new(counters));
+    view.statements = Some(Arc::new(counters));
     check(
         view,
         &[
@@ -640,4 +646,269 @@ fn the_regions_of_a_global_database_are_stated_once_a_cluster_and_no_sentinel_is
     age(&mut silent, 60.0);
     check(vec![silent], &[(durability, &[], Unknown), (visibility, &[], Unknown)]);
     check(orders(), &[(durability, &[], Complete), (visibility, &[], Complete)]);
+}
+
+const INFINITE: f64 = f64::INFINITY;
+
+/// A primary whose slots are these, with this rate of WAL.
+fn with_slots(slots: Vec<Slot>, write_rate: Option<f64>) -> TargetView {
+    let mut view = primary("orders", "primary-2");
+    change_survey(&mut view, |survey| survey.slots = Some(slots));
+    view.trend = Some(Trend { write_rate, ..Trend::default() });
+    view
+}
+
+fn limited(name: &str, active: bool, safe: i64) -> Slot {
+    Slot { safe_wal_size: Some(safe), ..slot(name, active) }
+}
+
+#[test]
+fn a_slot_says_what_it_is_and_what_it_holds_back() {
+    let logical = Slot {
+        slot_type: "logical",
+        datname: Some("app".to_owned()),
+        plugin: Some("pgoutput".to_owned()),
+        unconfirmed_bytes: Some(512),
+        catalog_xmin_age: Some(7),
+        two_phase: Some(false),
+        failover: Some(true),
+        synced: Some(false),
+        inactive_since: Some(ServerTime::from_unix_micros((1_795_176_000 - 60) * 1_000_000)),
+        ..slot("cdc", false)
+    };
+    let physical = Slot { two_phase: Some(false), xmin_age: Some(9), temporary: true, ..slot("r1", true) };
+    check(
+        with_slots(vec![logical, physical], None),
+        &[
+            (
+                "slots",
+                &[
+                    (&["physical", "true"], 1.0),
+                    (&["physical", "false"], 0.0),
+                    (&["logical", "true"], 0.0),
+                    (&["logical", "false"], 1.0),
+                ],
+                Complete,
+            ),
+            (
+                "slot_info",
+                &[
+                    (&["cdc", "logical", "app", "pgoutput", "false", "false", "true", "false"], 1.0),
+                    (&["r1", "physical", "", "", "true", "", "", ""], 1.0),
+                ],
+                Complete,
+            ),
+            ("slot_confirmed_flush_lag_bytes", &[(&["cdc"], 512.0)], Complete),
+            ("slot_inactive_seconds", &[(&["cdc"], 60.0)], Complete),
+            ("slot_xmin_age", &[(&["r1"], 9.0)], Complete),
+            ("slot_catalog_xmin_age", &[(&["cdc"], 7.0)], Complete),
+            ("slot_invalidated", &[], Complete),
+            // Without a limit no slot is ever lost, whatever the rate of WAL, which is not known here.
+            ("slot_lost_in_seconds", &[], Complete),
+        ],
+    );
+}
+
+#[test]
+fn an_idle_slot_is_lost_when_the_safe_wal_is_written() {
+    let slots = vec![limited("a", false, 1_000_000), limited("b", false, -1), slot("free", false)];
+    let stated: &[(&[&str], f64)] = &[(&["a"], 500.0), (&["b"], 0.0)];
+    check(with_slots(slots.clone(), Some(2000.0)), &[("slot_lost_in_seconds", stated, Complete)]);
+    let never: &[(&[&str], f64)] = &[(&["a"], INFINITE), (&["b"], 0.0)];
+    check(with_slots(slots.clone(), Some(0.0)), &[("slot_lost_in_seconds", never, Complete)]);
+    // Not known is not gone: an alert of it stays.
+    check(with_slots(slots.clone(), None), &[("slot_lost_in_seconds", &[], Unknown)]);
+    let mut silent = with_slots(slots.clone(), Some(2000.0));
+    age(&mut silent, 11.0);
+    check(silent, &[("slot_lost_in_seconds", &[], Unknown)]);
+    let mut standby = with_slots(slots, None);
+    standby.trend = Some(Trend { replay_rate: Some(1000.0), receive_rate: Some(5000.0), ..Trend::default() });
+    check(standby, &[("slot_lost_in_seconds", &[(&["a"], 1000.0), (&["b"], 0.0)], Complete)]);
+}
+
+#[test]
+fn a_slot_whose_reader_keeps_up_is_in_no_danger_however_much_is_written() {
+    let slots = |retained: u64| {
+        let with = |name, active| Slot { retained_bytes: Some(retained), ..limited(name, active, 1_000_000) };
+        vec![with("behind", true), Slot { retained_bytes: Some(100), ..with("keeps_up", true) }, with("idle", false)]
+    };
+    let mut tracker = SlotTracker::default();
+    tracker.observe(&slots(0), ago(60.0), None);
+    let mut view = with_slots(slots(6000), Some(50_000.0));
+    let stated: &[(&[&str], f64)] = &[(&["idle"], 20.0)];
+    check(view.clone(), &[("slot_lost_in_seconds", stated, Complete)]);
+    view.slots = Some(Arc::new(tracker.observe(&slots(6000), NOW, None)));
+    let stated: &[(&[&str], f64)] = &[(&["behind"], 10_000.0), (&["keeps_up"], INFINITE), (&["idle"], 20.0)];
+    check(view, &[("slot_lost_in_seconds", stated, Complete)]);
+}
+
+#[test]
+fn a_slot_of_no_more_use_says_why() {
+    let gone = Slot { wal_status: Some("lost"), retained_bytes: None, ..slot("gone", false) };
+    let idle = Slot { invalidation_reason: Some("idle_timeout"), ..slot("idle", false) };
+    let stated: &[(&[&str], f64)] = &[(&["gone", "wal_removed"], 1.0), (&["idle", "idle_timeout"], 1.0)];
+    check(with_slots(vec![gone, idle, slot("well", true)], None), &[("slot_invalidated", stated, Complete)]);
+}
+
+#[test]
+fn rules_read_every_slot_and_the_page_those_that_are_shown() {
+    let slots: Vec<Slot> = (0..10_000).map(|n| slot(&format!("s{n:05}"), false)).collect();
+    let mut view = with_slots(slots.clone(), None);
+    view.slots = Some(Arc::new(SlotTracker::default().observe(&slots, NOW, None)));
+    view.dropped.add("slots", 9_800);
+    let cluster = cluster("orders", vec![primary("orders", "primary"), view], Vec::new());
+    assert_eq!(read("slot_inactive_retained_bytes", &cluster, 1).0.len(), 10_000);
+    let page = crate::http::metrics::render(&snapshot(vec![cluster]), NOW, &crate::self_metrics::SelfMetrics::new(&[]));
+    let lines = |series: &str| {
+        let start = format!("pgvigil_{series}{{cluster=\"orders\",target=\"primary-2\"");
+        page.lines().filter(|line| line.starts_with(&start)).collect::<Vec<_>>()
+    };
+    assert_eq!(lines("slot_inactive_retained_bytes").len(), SLOTS_SHOWN);
+    assert_eq!(lines("slot_wal_status").len(), SLOTS_SHOWN);
+    assert_eq!(lines("slots").len(), 4);
+    let dropped = "pgvigil_dropped_series_total{cluster=\"orders\",target=\"primary-2\",family=\"slots\"} 9800";
+    assert_eq!(lines("dropped_series_total"), [dropped]);
+}
+
+#[test]
+fn senders_are_told_by_name_and_by_the_worst_of_one_name() {
+    let mut view = primary("orders", "primary-2");
+    change_positions(&mut view, |positions| {
+        let mut far = sender("r", Some(SenderState::Catchup));
+        far.sent_lsn = Some(Lsn::new(0x02FF_0000));
+        (far.replay_lsn, far.replay_lag, far.write_lag) = (None, Some(5.0), None);
+        let mut copy = sender("pg_basebackup", Some(SenderState::Backup));
+        copy.sync_state = Some(Arc::from("sync"));
+        copy.sync_priority = Some(1);
+        let slot = Some(SenderSlot { name: "backup".to_owned(), is_logical: false });
+        copy.client = Some(Arc::new(SenderClient { slot, ..SenderClient::default() }));
+        positions.senders = vec![sender("r", Some(SenderState::Streaming)), far, copy];
+    });
+    let r: &[&str] = &["r", "", ""];
+    check(
+        view.clone(),
+        &[
+            (
+                "wal_sender_info",
+                &[
+                    (&["pg_basebackup", "", "backup", "backup", "sync"], 1.0),
+                    (&["r", "", "", "catchup", "async"], 1.0),
+                    (&["r", "", "", "streaming", "async"], 1.0),
+                ],
+                Complete,
+            ),
+            ("wal_sender_unsent_bytes", &[(r, 65_536.0)], Complete),
+            ("wal_sender_unreplayed_bytes", &[(r, 256.0)], Complete),
+            ("wal_sender_write_lag_seconds", &[(&["pg_basebackup", "", "backup"], 0.001), (r, 0.001)], Complete),
+            ("wal_sender_replay_lag_seconds", &[(&["pg_basebackup", "", "backup"], 0.12), (r, 5.0)], Complete),
+            ("wal_sender_sync_priority", &[(&["pg_basebackup", "", "backup"], 1.0)], Complete),
+            ("wal_sender_start_time_seconds", &[], Complete),
+        ],
+    );
+    // Without the grant there are names and nothing else.
+    change_positions(&mut view, |positions| {
+        for sender in &mut positions.senders {
+            *sender =
+                WalSender { state: None, sync_state: None, sync_priority: None, replay_lag: None, ..sender.clone() };
+        }
+    });
+    check(
+        view,
+        &[
+            (
+                "wal_sender_info",
+                &[(&["pg_basebackup", "", "backup", "unknown", ""], 1.0), (&["r", "", "", "unknown", ""], 2.0)],
+                Unknown,
+            ),
+            ("wal_sender_unsent_bytes", &[], Unknown),
+            ("wal_sender_replay_lag_seconds", &[], Unknown),
+        ],
+    );
+}
+
+#[test]
+fn backups_in_progress_are_counted_and_summed() {
+    let files = |streamed_bytes, total_bytes| BaseBackup {
+        phase: Some("streaming database files"),
+        streamed_bytes: Some(streamed_bytes),
+        total_bytes,
+    };
+    let stated = |backups: Option<Vec<BaseBackup>>, expect: &[Statement<'_>]| {
+        let mut view = primary("orders", "primary-2");
+        change_survey(&mut view, |survey| survey.backups = backups);
+        check(view, expect);
+    };
+    stated(
+        Some(vec![files(10, Some(100)), files(5, Some(200))]),
+        &[
+            ("base_backups", &[(&["streaming database files"], 2.0)], Complete),
+            ("base_backup_streamed_bytes", &[(NO, 15.0)], Complete),
+            ("base_backup_total_bytes", &[(NO, 300.0)], Complete),
+        ],
+    );
+    stated(
+        Some(vec![files(10, None), BaseBackup::default()]),
+        &[
+            ("base_backups", &[(&["streaming database files"], 1.0), (&["unknown"], 1.0)], Complete),
+            ("base_backup_streamed_bytes", &[], Unknown),
+            ("base_backup_total_bytes", &[], Unknown),
+        ],
+    );
+    stated(Some(vec![]), &[("base_backups", &[], Complete), ("base_backup_streamed_bytes", &[], Complete)]);
+    stated(None, &[("base_backups", &[], Unknown), ("base_backup_streamed_bytes", &[], Unknown)]);
+}
+
+#[test]
+fn a_receiver_says_whom_it_follows_and_how_far_it_got() {
+    let server_time = |seconds: i64| ServerTime::from_unix_micros((1_795_176_000 + seconds) * 1_000_000);
+    let mut view = replica("orders", "replica-1");
+    change_standby(&mut view, |standby| {
+        let Receiver::Running(receiver) = &mut standby.receiver else { return };
+        receiver.written_lsn = Some(Lsn::new(0x0300_0010));
+        // The clocks are an hour apart.
+        receiver.last_msg_sent_at = Some(server_time(3600 - 2));
+        receiver.latest_end_at = Some(server_time(3600 - 12));
+    });
+    view.skew = ClockSkew { of_server: Some((-0.25, 0.75)), of_upstream: Some(-3600.0) };
+    check(
+        view.clone(),
+        &[
+            ("receiver_info", &[(&["streaming", "10.0.0.1", "5432", ""], 1.0)], Complete),
+            ("receiver_written_position_bytes", &[(NO, 50_331_664.0)], Complete),
+            ("receiver_flushed_position_bytes", &[(NO, 50_331_648.0)], Complete),
+            ("receiver_latest_end_position_bytes", &[(NO, 50_331_648.0)], Complete),
+            ("receiver_latest_end_age_seconds", &[(NO, 12.0)], Complete),
+            ("receiver_timeline", &[(NO, 3.0)], Complete),
+            ("upstream_clock_skew_seconds", &[(NO, -3600.0)], Complete),
+            ("clock_skew_seconds", &[(NO, 0.25)], Complete),
+        ],
+    );
+    let bounds = |name| {
+        let cluster = cluster("orders", vec![primary("orders", "primary"), view.clone()], Vec::new());
+        let stated = read(name, &cluster, 1).0[0].1;
+        (stated.lower, stated.upper)
+    };
+    assert_eq!(bounds("upstream_clock_skew_seconds"), (f64::NEG_INFINITY, -3600.0));
+    assert_eq!(bounds("clock_skew_seconds"), (-0.25, 0.75));
+    for (receiver, coverage) in [(Receiver::Hidden, Unknown), (Receiver::Absent, Complete)] {
+        let mut view = replica("orders", "replica-1");
+        change_standby(&mut view, |standby| standby.receiver = receiver);
+        check(
+            view,
+            &[
+                ("receiver_info", &[], coverage),
+                ("receiver_written_position_bytes", &[], coverage),
+                ("receiver_latest_end_age_seconds", &[], coverage),
+                ("upstream_clock_skew_seconds", &[], Unknown),
+            ],
+        );
+    }
+    check(
+        primary("orders", "primary-2"),
+        &[
+            ("receiver_info", &[], Complete),
+            ("receiver_timeline", &[], Complete),
+            ("upstream_clock_skew_seconds", &[], Complete),
+        ],
+    );
 }

@@ -69,6 +69,8 @@ fn any_poll(dice: &mut Dice, asked: f64) -> Observation {
                     status: if dice.one_in(4) { "waiting" } else { "streaming" }.to_owned(),
                     timeline: maybe(dice, timeline),
                     flushed_lsn: None,
+                    written_lsn: None,
+                    latest_end_at: None,
                     latest_end_lsn: maybe(dice, lsn),
                     last_msg_sent_at: maybe(dice, |dice| time(dice, asked)),
                     last_msg_received_at: maybe(dice, |dice| time(dice, asked)),
