@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::clock;
 use crate::core::alert::AlertId;
@@ -20,6 +20,7 @@ use crate::core::ledger::{Delivery, Notice, SendFailure};
 use crate::core::saved::SavedAlert;
 use crate::core::snapshot::Snapshot;
 use crate::core::topology::Name;
+use crate::core::topology::events::TopologyEvent;
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store, Written};
 
@@ -111,6 +112,7 @@ impl Engine {
         let is_kept = matches!(event, Event::Tick | Event::Delivered(_));
         let (now, wall) = (clock::now(), clock::wall());
         let notices = self.fleet.apply(event, now, wall);
+        self.log_news();
         match &self.store {
             Some(store) if is_kept => {
                 let alerts = self.fleet.saved_alerts();
@@ -121,6 +123,13 @@ impl Engine {
                 }
             }
             _ => self.hand_out_all(notices),
+        }
+    }
+
+    fn log_news(&mut self) {
+        for (cluster, TopologyEvent { target, change, timeline, .. }) in self.fleet.take_news() {
+            let timeline = timeline.map(|timeline| timeline.0);
+            info!(%cluster, %target, change = change.as_str(), timeline, "the server changed its role or timeline");
         }
     }
 

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::core::checkup::Checkup;
 use crate::core::observation::{
-    Flavor, Identity, PrimaryState, Receiver, ReplayPause, ServerState, StandbyState, WalReceiver, WalSender,
+    Flavor, Identity, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState, StandbyState, WalReceiver,
+    WalSender,
 };
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
@@ -22,6 +23,7 @@ pub(super) fn identity() -> Identity {
         statements: StatementsAccess::Readable { schema: "public".to_owned(), version: "1.10".to_owned() },
         tls: true,
         pooled: false,
+        address: ServerAddress::default(),
     }
 }
 
@@ -51,6 +53,7 @@ pub(super) fn primary(identity: Identity) -> Positions {
         clock: ServerTime::from_unix_micros(0),
         state: ServerState::Primary(state),
         senders: vec![sender()],
+        sees_senders: true,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::SimpleQueryMessage;
 use tracing::info;
 
-use super::conninfo::Conninfo;
+use super::conninfo::{Conninfo, Endpoint, Host};
 use super::decode::{Rows, by_statement};
 use super::postgres;
 use super::queries::aurora;
@@ -460,7 +460,7 @@ impl Dialog {
             match answer {
                 Ok(messages) => {
                     let Some(about) = &mut self.about else { break };
-                    match about.hear(question, &by_statement(&messages, "positions")?)? {
+                    match about.hear(question, self.refused, &by_statement(&messages, "positions")?)? {
                         Heard::Facts(facts) => return Ok(Answered { facts: *facts, asked_at, answered_at }),
                         Heard::AnotherServer => self.about = None,
                         Heard::AnotherRole => {}
@@ -503,14 +503,16 @@ impl Dialog {
         let introduction = identity::decode(&by_statement(&messages, "identity")?)?;
         let Some(session) = &self.session else { return Ok(()) };
         let (tls, pooled) = (session.tls(), session.settings().is_pooled());
+        let configured = configured_address(&self.conninfo);
         if let Some(about) = &mut self.about {
             let system_identifier = about.identity.system_identifier;
-            about.identity = identity::complete(introduction.identity.clone(), system_identifier, tls, pooled);
+            about.identity =
+                identity::complete(introduction.identity.clone(), system_identifier, configured, tls, pooled);
             about.introduction = introduction;
             about.asked_at = clock::now();
         } else {
             self.about = Some(Box::new(About {
-                identity: identity::complete(introduction.identity.clone(), None, tls, pooled),
+                identity: identity::complete(introduction.identity.clone(), None, configured, tls, pooled),
                 introduction,
                 asked_at: clock::now(),
                 knows_control: false,
@@ -576,6 +578,10 @@ impl Dialog {
     }
 }
 
+fn has_only_started(sender: &WalSender) -> bool {
+    sender.state == Some(SenderState::Startup)
+}
+
 /// What a server is asked at the fast beat.
 #[derive(Clone, Copy, Debug)]
 enum Question {
@@ -601,10 +607,6 @@ enum Heard {
     AnotherRole,
 }
 
-fn has_only_started(sender: &WalSender) -> bool {
-    sender.state == Some(SenderState::Startup)
-}
-
 impl About {
     fn question(&self, refused: Refused) -> Question {
         if self.identity.flavor == Flavor::Aurora {
@@ -623,7 +625,7 @@ impl About {
     }
 
     /// Takes an answer to `question`.
-    fn hear(&mut self, question: Question, statements: &[Rows<'_>]) -> Result<Heard, PollFailure> {
+    fn hear(&mut self, question: Question, refused: Refused, statements: &[Rows<'_>]) -> Result<Heard, PollFailure> {
         let is_another = |started_at: Option<ServerTime>, identity: &Identity| {
             started_at.is_some_and(|started_at| started_at != identity.started_at)
         };
@@ -633,7 +635,7 @@ impl About {
                 if is_another(reading.started_at, &self.identity) {
                     return Ok(Heard::AnotherServer);
                 }
-                Ok(self.learn(reading)?.map_or(Heard::AnotherRole, |facts| Heard::Facts(Box::new(facts))))
+                Ok(self.learn(reading, refused)?.map_or(Heard::AnotherRole, |facts| Heard::Facts(Box::new(facts))))
             }
             Question::Aurora(question) => {
                 let reading = question.decode(&self.introduction, statements)?;
@@ -646,6 +648,7 @@ impl About {
                     clock: reading.clock,
                     state: ServerState::Aurora(reading.state),
                     senders: Vec::new(),
+                    sees_senders: false,
                 })))
             }
         }
@@ -659,7 +662,7 @@ impl About {
     }
 
     /// Takes up what is new. `None` when the question was about another role than the server has now.
-    fn learn(&mut self, reading: Reading) -> Result<Option<Positions>, PollFailure> {
+    fn learn(&mut self, reading: Reading, refused: Refused) -> Result<Option<Positions>, PollFailure> {
         if !self.knows_control {
             self.knows_control = true;
             self.checkpoint = reading.checkpoint;
@@ -705,7 +708,18 @@ impl About {
             clock: reading.clock,
             state,
             senders: reading.senders,
+            sees_senders: self.identity.reads_all_stats && !refused.contains(Optional::WalSenders),
         }))
+    }
+}
+
+/// Where a connection string with one host leads; with several, nobody knows which of them it was.
+fn configured_address(conninfo: &Conninfo) -> Option<(String, u16)> {
+    match conninfo.hosts() {
+        [Host { endpoint: Endpoint::Tcp { name, address }, port }] => {
+            Some((address.map_or_else(|| name.clone(), |address| address.to_string()), *port))
+        }
+        _ => None,
     }
 }
 

@@ -89,7 +89,7 @@ impl TargetTask {
         events.send(Event::Polled(observation)).await?;
         if self.dialog.identity().is_some() && self.survey_at.is_none_or(|at| clock::now() >= at) {
             let survey = self.survey().await;
-            events.send(Event::Surveyed(survey)).await?;
+            events.send(Event::Surveyed(Box::new(survey))).await?;
             self.learn_texts().await;
         }
         Ok(())

@@ -92,6 +92,8 @@ struct Judgement<'a> {
     /// The target's name, or the pooler's.
     name: Option<&'a Name>,
     target: Option<&'a TargetView>,
+    /// Lag is judged leniently: the cluster's primary was promoted so long ago.
+    since_promotion: Option<Duration>,
     poll_interval: Duration,
     round: u64,
     now: MonoTime,
@@ -121,6 +123,7 @@ impl Alerting {
                     place: cluster,
                     name: None,
                     target: None,
+                    since_promotion: cluster.since_promotion(now),
                     poll_interval,
                     round,
                     now,
@@ -274,10 +277,7 @@ impl Judgement<'_> {
             Selected::No => Coverage::Complete,
             Selected::Unknown => Coverage::Unknown,
             Selected::Yes => read(&mut |labels, value| {
-                let verdict = match self.rule.judge(value, self.target) {
-                    Verdict::Unknown => self.rule.judge_unknown(),
-                    verdict => verdict,
-                };
+                let verdict = self.judge(value);
                 let alert = known.as_mut().and_then(|alerts| {
                     let place = alerts.binary_search_by(|alert| alert.order(labels.iter().copied())).ok()?;
                     alerts.get_mut(place)
@@ -308,6 +308,16 @@ impl Judgement<'_> {
             let alerts = alerts.entry(self.place()).or_default();
             alerts.append(&mut begun);
             alerts.sort_by(|a, b| a.labels.cmp(&b.labels));
+        }
+    }
+
+    fn judge(&self, value: Value) -> Verdict {
+        match self.rule.judge(value, self.target) {
+            Verdict::Unknown => self.rule.judge_unknown(),
+            verdict => match self.since_promotion {
+                Some(since) => self.rule.judge_after_promotion(value, self.target, since),
+                None => verdict,
+            },
         }
     }
 
@@ -439,6 +449,20 @@ fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(Stri
     }
     for (name, value) in held_by(rule.condition.signal.name, target, now) {
         add(name, value);
+    }
+    match rule.condition.signal.name {
+        "standby_missing" | "wrong_upstream" | "timelines_behind" | "receiver_running" => {
+            let upstream = target.links.upstream.as_ref().map(ToString::to_string);
+            upstream.into_iter().for_each(|upstream| add("follows", upstream));
+        }
+        "undeclared_standbys" => {
+            let who = target.links.undeclared.as_ref().map(|undeclared| undeclared.who.join(", "));
+            who.into_iter().filter(|who| !who.is_empty()).for_each(|who| add("standbys", who));
+        }
+        "role_change_age_seconds" => {
+            target.timeline().into_iter().for_each(|timeline| add("timeline", timeline.0.to_string()));
+        }
+        _ => {}
     }
     if let Some(failing) = &target.failing {
         add("error", failing.failure.to_string());

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
 use super::observation::{
-    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerState,
-    StandbyState, StatementsAccess, WalReceiver, WalSender,
+    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerAddress,
+    ServerState, StandbyState, StatementsAccess, WalReceiver, WalSender,
 };
 use super::pooler::{Pool, PoolDatabase, PoolTotals, PoolerFacts};
 use super::signal::Unit;
@@ -51,6 +51,7 @@ pub(crate) fn identity() -> Identity {
         statements: StatementsAccess::Readable { schema: "public".to_owned(), version: "1.10".to_owned() },
         tls: true,
         pooled: false,
+        address: ServerAddress::default(),
     }
 }
 
@@ -77,7 +78,13 @@ fn answer(state: ServerState, senders: Vec<WalSender>) -> Answer {
     Answer {
         asked_at: ago(0.502),
         answered_at: ago(0.5),
-        positions: Arc::new(Positions { identity: Arc::new(identity()), clock: server_time(0), state, senders }),
+        positions: Arc::new(Positions {
+            identity: Arc::new(identity()),
+            clock: server_time(0),
+            state,
+            senders,
+            sees_senders: true,
+        }),
     }
 }
 
@@ -330,6 +337,7 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         targets: targets.into_iter().map(Arc::new).collect(),
         poolers: Vec::new(),
         alerts: Arc::from(alerts),
+        events: Arc::from([]),
     }
 }
 

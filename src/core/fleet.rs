@@ -16,7 +16,7 @@ use super::alerting::Alerting;
 use super::cause::ApplyDelay;
 use super::lag::{AuroraBytes, Evidence, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
-use super::observation::{Observation, PollFailure, Positions, ServerState, WalSender};
+use super::observation::{Observation, PollFailure, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
@@ -25,22 +25,26 @@ use super::sessions::SessionTracker;
 use super::skew::SkewTracker;
 use super::slots::SlotTracker;
 use super::snapshot::{
-    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
+    Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, RoleChanges, Snapshot, Stages, SurveyView,
+    TargetView,
 };
 use super::subscription;
 use super::survey::Survey;
 use super::time::MonoTime;
+use super::topology::events::{self, Change, TopologyEvent};
+use super::topology::links::{self, SenderId, Upstream};
 use super::topology::{Name, TargetId};
 use super::trend::{Life, Sample, Trend, TrendTracker};
 use super::wal::{Lsn, WalBytes};
 
 /// All that can happen to the fleet.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are polls, so a box would save nothing")]
 pub enum Event {
     /// A fast poll ended.
     Polled(Observation),
     /// A slow poll ended.
-    Surveyed(Survey),
+    Surveyed(Box<Survey>),
     /// A poll of a connection pooler ended.
     Pooled(PoolerObservation),
     /// An attempt to tell a notifier ended.
@@ -78,11 +82,15 @@ pub struct Fleet {
     index: Arc<HashMap<Name, usize>>,
     alerting: Alerting,
     survey_stale_after: Duration,
+    /// Each with its cluster, until they are taken.
+    news: Vec<(Name, TopologyEvent)>,
 }
 
 #[derive(Debug)]
 struct Cluster {
     lag: LagTracker,
+    /// Something that decides who follows whom has changed since it was last looked at.
+    relink: bool,
     /// One for each target, in the order of the view.
     sessions: Vec<SessionTracker>,
     /// Likewise.
@@ -106,6 +114,7 @@ impl Fleet {
             clusters,
             alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
             survey_stale_after: spec.survey_stale_after,
+            news: Vec::new(),
         }
     }
 
@@ -114,14 +123,16 @@ impl Fleet {
         match event {
             Event::Polled(observation) => {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
-                    cluster.polled(observation, now, wall);
+                    let event = cluster.polled(observation, now, wall);
+                    let name = cluster.view.name.clone();
+                    self.news.extend(event.map(|event| (name, event)));
                 }
                 Vec::new()
             }
             Event::Surveyed(survey) => {
                 let stale_after = self.survey_stale_after;
                 if let Some(cluster) = self.cluster_mut(&survey.target) {
-                    cluster.surveyed(survey, stale_after);
+                    cluster.surveyed(*survey, stale_after);
                 }
                 Vec::new()
             }
@@ -184,6 +195,11 @@ impl Fleet {
         Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
     }
 
+    /// What changed in who is who since this was last asked, each with its cluster.
+    pub fn take_news(&mut self) -> Vec<(Name, TopologyEvent)> {
+        std::mem::take(&mut self.news)
+    }
+
     /// A subscription and its publisher may be in two clusters, so this is for the fleet as a whole.
     fn measure_subscriptions(&mut self, now: MonoTime) {
         let places: Vec<subscription::Place<'_>> =
@@ -222,6 +238,7 @@ impl Cluster {
         let pooler = |name| Arc::new(PoolerView::new(id(name), fleet.pooler_stale_after));
         Self {
             lag: LagTracker::new(fleet.poll_interval),
+            relink: false,
             poolers: spec.poolers.iter().map(|_| PoolerTracker::default()).collect(),
             slots: spec.targets.iter().map(|_| SlotTracker::default()).collect(),
             skew: spec.targets.iter().map(|_| SkewTracker::default()).collect(),
@@ -236,12 +253,14 @@ impl Cluster {
                 poolers: spec.poolers.iter().map(pooler).collect(),
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
+                events: Arc::from([]),
             }),
         }
     }
 
-    fn polled(&mut self, observation: Observation, now: MonoTime, wall: SystemTime) {
-        let Some(&position) = self.view.index.get(&observation.target.target) else { return };
+    fn polled(&mut self, observation: Observation, now: MonoTime, wall: SystemTime) -> Option<TopologyEvent> {
+        let &position = self.view.index.get(&observation.target.target)?;
+        let event = self.compare(position, &observation);
         self.lag.observe(&observation);
         let lag = self.lag.estimate(&observation.target.target, now);
         if self.lag.primary() != self.view.primary.as_ref() {
@@ -277,6 +296,53 @@ impl Cluster {
         self.remember(position, now);
         let diagnosis = self.diagnosis(position, now);
         self.target_mut(position).diagnosis = diagnosis;
+        event
+    }
+
+    /// Notes what an answer changes in who is who, before it takes the place of the last one.
+    fn compare(&mut self, position: usize, observation: &Observation) -> Option<TopologyEvent> {
+        let target = &self.view.targets[position];
+        let before = target.answer.as_ref().map(|answer| &*answer.positions);
+        let after = match &observation.outcome {
+            Ok(after) => after,
+            Err(failure) => {
+                let failed_so = |failing: &Failing| failing.failure.proves_down() == failure.proves_down();
+                self.relink |= !target.failing.as_ref().is_some_and(failed_so);
+                return None;
+            }
+        };
+        let is_same = before.is_some_and(|before| links::is_same(before, after));
+        self.relink |= target.failing.is_some() || !is_same;
+        if !is_same {
+            // Until it is looked at, nobody can say that the connection is still its own.
+            self.lag.set_sender(&target.id.target, None);
+        }
+        let change = Change::between(before?, after)?;
+        let event = TopologyEvent {
+            at: observation.answered_at,
+            target: target.id.target.clone(),
+            change,
+            timeline: after.primary().map(|primary| primary.timeline),
+        };
+        if change != Change::NewTimeline {
+            let target = self.target_mut(position);
+            let count = target.role_changes.map_or(0, |changes| changes.count);
+            target.role_changes = Some(RoleChanges { last_at: event.at, count: count.saturating_add(1) });
+        }
+        let view = Arc::make_mut(&mut self.view);
+        view.events = events::with(&view.events, event.clone());
+        Some(event)
+    }
+
+    /// Finds out anew who follows whom.
+    fn relink(&mut self, now: MonoTime) {
+        for (position, links) in links::find(&self.view.targets).into_iter().enumerate() {
+            self.lag.set_sender(&self.view.targets[position].id.target, links.sender.clone());
+            if links != *self.view.targets[position].links {
+                self.target_mut(position).links = Arc::new(links);
+                self.measure(position, now);
+            }
+        }
     }
 
     /// Keeps what a later diagnosis needs of a replica's last answer.
@@ -345,6 +411,9 @@ impl Cluster {
 
     /// A silent replica's lag goes on growing although nothing is heard of it.
     fn tick(&mut self, now: MonoTime) {
+        if std::mem::take(&mut self.relink) {
+            self.relink(now);
+        }
         for position in 0..self.view.targets.len() {
             let target = &self.view.targets[position];
             if target.failing.is_some() || target.fresh(now).is_none() {
@@ -383,7 +452,7 @@ impl Cluster {
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();
         let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
-        let sender = self.sender_of(positions);
+        let sender = target.links.sender.as_ref().and_then(|id| self.sender(id));
         let received = standby.received();
         let reported = |position: Option<Lsn>| if position > received { position } else { received };
         Some(Stages {
@@ -429,37 +498,22 @@ impl Cluster {
         Some(self.trends[position].observe(life, sample, waits_on_purpose))
     }
 
-    /// The upstream's row about this replica: on the primary, or on a cascading standby. `None` when several standbys
-    /// share the name: then nobody can say whose row it is.
-    fn sender_of(&self, replica: &Positions) -> Option<&WalSender> {
-        self.sender_and_upstream_of(replica).map(|(sender, _)| sender)
-    }
-
-    /// The server whose row that is.
-    fn upstream_of(&self, replica: &Positions) -> Option<&Arc<TargetView>> {
-        self.sender_and_upstream_of(replica).map(|(_, upstream)| upstream)
-    }
-
-    fn sender_and_upstream_of(&self, replica: &Positions) -> Option<(&WalSender, &Arc<TargetView>)> {
-        let name = known_as(&replica.identity.cluster_name);
-        let answers = || {
-            let up = self.view.targets.iter().filter(|target| target.is_up());
-            up.filter_map(|target| Some((&target.answer.as_ref()?.positions, target)))
+    /// The target that a replica gets its WAL from, as far as that is known.
+    fn upstream_of(&self, replica: &TargetView) -> Option<&Arc<TargetView>> {
+        let links = &replica.links;
+        let name = match (&links.sender, &links.upstream) {
+            (Some(sender), _) => &sender.upstream,
+            (None, Some(Upstream::Target(name))) => name,
+            _ => return None,
         };
-        let standbys = answers()
-            .filter(|(positions, _)| positions.standby().is_some())
-            .filter(|(positions, _)| known_as(&positions.identity.cluster_name) == name);
-        let mut rows = answers()
-            .flat_map(|(positions, target)| positions.senders.iter().map(move |sender| (sender, target)))
-            .filter(|(sender, _)| sender.application_name.as_deref() == Some(name));
-        let row = rows.next()?;
-        (rows.next().is_none() && standbys.take(2).count() < 2).then_some(row)
+        self.view.target(name.as_str())
     }
-}
 
-/// The `application_name` under which a standby presents itself unless told otherwise.
-fn known_as(cluster_name: &str) -> &str {
-    if cluster_name.is_empty() { "walreceiver" } else { cluster_name }
+    /// A row of an upstream that answers.
+    fn sender(&self, id: &SenderId) -> Option<&WalSender> {
+        let upstream = self.view.target(id.upstream.as_str()).filter(|upstream| upstream.is_up())?;
+        upstream.answer.as_ref()?.positions.senders.iter().find(|sender| sender.pid == id.pid)
+    }
 }
 
 fn own_lag(sender: &WalSender) -> OwnLag {

@@ -71,6 +71,7 @@ use self::server::{LastAnswer, Polled, Server, Standing, Stream};
 use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
 use super::time::MonoTime;
 use super::topology::Name;
+use super::topology::links::SenderId;
 use super::wal::{Lsn, Timeline};
 use super::wal_clock::WalClock;
 
@@ -187,6 +188,13 @@ impl LagTracker {
     /// When the primary's WAL reached each position.
     pub fn history(&self) -> &WalClock {
         &self.history
+    }
+
+    /// Says which connection of which server is surely the target's own. Without, a row is its own only when its name is.
+    pub fn set_sender(&mut self, target: &Name, sender: Option<SenderId>) {
+        if let Some(server) = self.servers.get_mut(target) {
+            server.sender = sender;
+        }
     }
 
     /// What is to be kept over a restart. `None` while no primary has answered.

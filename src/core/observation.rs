@@ -50,6 +50,18 @@ pub struct Identity {
     pub tls: bool,
     /// The session goes through a connection pooler.
     pub pooled: bool,
+    pub address: ServerAddress,
+}
+
+/// Where a server is, as far as is known: by this it is recognised in what its standbys say of their upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerAddress {
+    /// Host and port of the connection string. `None` when it names several hosts.
+    pub configured: Option<(String, u16)>,
+    /// `inet_server_addr()`: often a private address. `None` through a Unix socket.
+    pub own: Option<IpAddr>,
+    /// `port`: where the server listens, whatever stands in between.
+    pub port: Option<u16>,
 }
 
 /// Who runs the server.
@@ -90,6 +102,8 @@ pub struct Positions {
     pub state: ServerState,
     /// The standbys connected here (`pg_stat_get_wal_senders()`), on a primary or a cascading standby.
     pub senders: Vec<WalSender>,
+    /// Whether `senders` is the whole truth: the function is not refused, and the role sees other sessions' columns.
+    pub sees_senders: bool,
 }
 
 impl Positions {
@@ -116,6 +130,7 @@ impl Positions {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "most servers are standbys, so a box would save nothing")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerState {
     Primary(PrimaryState),

@@ -295,6 +295,20 @@ impl Rule {
         self.condition.judge(value)
     }
 
+    /// What the rule makes of a value shortly after the cluster got its primary by a promotion `since` ago. What a replica
+    /// lags by since then is held, however well it is known: that time is for it to find the new primary. What it lagged by
+    /// before is not, and what still breaches afterwards fires.
+    pub fn judge_after_promotion(&self, value: Value, target: Option<&TargetView>, since: Duration) -> Verdict {
+        let verdict = self.judge(value, target);
+        if !self.condition.is_lag() || !matches!(verdict, Verdict::Breach | Verdict::Proven) {
+            return verdict;
+        }
+        let less = |seconds: f64| (seconds - since.as_secs_f64()).max(0.0);
+        let before = Value { value: less(value.value), lower: less(value.lower), upper: less(value.upper) };
+        let was_behind = self.condition.signal.unit == Unit::Seconds && self.judge(before, target) == Verdict::Proven;
+        if was_behind { verdict } else { Verdict::Unknown }
+    }
+
     /// What the rule makes of a subject whose reading is not known.
     pub const fn judge_unknown(&self) -> Verdict {
         match self.when_unknown {
@@ -351,6 +365,11 @@ impl Condition {
     /// Whether the signal is a replay lag in seconds, which rules read less the delay that was asked for.
     pub fn is_replay_lag(&self) -> bool {
         matches!(self.signal.name, "replay_lag_seconds" | "replay_lag_lower_seconds" | "replay_lag_upper_seconds")
+    }
+
+    /// Whether the signal is a lag of any kind, in seconds or in bytes.
+    fn is_lag(&self) -> bool {
+        self.signal.name.contains("_lag_")
     }
 
     fn judge(&self, Value { value, lower, upper }: Value) -> Verdict {
@@ -519,6 +538,20 @@ pub fn preset() -> Vec<RuleConfig> {
         rule("LockWait", "lock_wait_longest_seconds > 1m", 30, Severity::Warning),
         // Pools keep a few for hours; this many hold connections that others may want.
         rule("ConnectionsIdle", "connections_idle_long > 20", 15 * MINUTE, Severity::Info),
+        RuleConfig {
+            role: Some(Role::Primary),
+            ..rule("PrimaryPromoted", "role_change_age_seconds < 5m", 0, Severity::Info)
+        },
+        // A replica's restart, or its way to another upstream, is over by then.
+        rule("ReplicaMissing", "standby_missing == 1", 2 * MINUTE, Severity::Warning),
+        // A connection that only the replica believes in has broken by then, too (`wal_receiver_timeout`).
+        rule("ReplicaFollowsElsewhere", "wrong_upstream == 1", 2 * MINUTE, Severity::Warning),
+        // The control file of a replica that does not stream tells a new timeline as late as its next restartpoint.
+        rule("ReplicaOnOldTimeline", "timelines_behind > 0", 5 * MINUTE, Severity::Warning),
+        // A new replica is often there before it is configured here.
+        rule("UndeclaredStandby", "undeclared_standbys > 0", 5 * MINUTE, Severity::Warning),
+        // Commits wait. Longer than a slow beat, after which a changed setting is known.
+        rule("SyncStandbysMissing", "sync_standbys_missing > 0", 30, Severity::Critical),
         rule("PoolerDown", "pooler_up == 0", 15, Severity::Warning),
         // Clients wait now and then for less; a client that has waited for so long is about to give up.
         rule("ConnectionPoolExhausted", "pooler_longest_wait_seconds > 5s", 10, Severity::Critical),
@@ -596,6 +629,12 @@ pub(crate) mod tests {
         ),
         signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal("wal_write_bytes_per_second", Unit::BytesPerSecond, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("role_change_age_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("standby_missing", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("wrong_upstream", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("timelines_behind", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("undeclared_standbys", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+        signal("sync_standbys_missing", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
         signal(
             "subscription_running",
             Unit::Bool,
@@ -832,6 +871,12 @@ pub(crate) mod tests {
                 "IdleInTransaction: idle_in_transaction_oldest_seconds > 10m, 0ns, warning",
                 "LockWait: lock_wait_longest_seconds > 1m, 30s, warning",
                 "ConnectionsIdle: connections_idle_long > 20, 900s, info",
+                "PrimaryPromoted: role_change_age_seconds < 5m, 0ns, info",
+                "ReplicaMissing: standby_missing == 1, 120s, warning",
+                "ReplicaFollowsElsewhere: wrong_upstream == 1, 120s, warning",
+                "ReplicaOnOldTimeline: timelines_behind > 0, 300s, warning",
+                "UndeclaredStandby: undeclared_standbys > 0, 300s, warning",
+                "SyncStandbysMissing: sync_standbys_missing > 0, 30s, critical",
                 "PoolerDown: pooler_up == 0, 15s, warning",
                 "ConnectionPoolExhausted: pooler_longest_wait_seconds > 5s, 10s, critical",
                 "SubscriptionNotRunning: subscription_running == 0, 60s, warning",
@@ -874,6 +919,30 @@ pub(crate) mod tests {
             let rule = Rule::parse(&config("R", &format!("replay_lag_seconds {op} 5s")), SIGNALS).expect("a good rule");
             assert_eq!(rule.judge(value, None), expect, "{value:?} {op} 5");
         }
+    }
+
+    #[test]
+    fn what_a_replica_lags_by_since_a_promotion_is_held() {
+        use Verdict::{Clear, Possible, Proven, Unknown};
+        let check = |when: &str, value, expect| {
+            let rule = Rule::parse(&config("R", when), SIGNALS).expect("a good rule");
+            let judged = rule.judge_after_promotion(value, None, Duration::from_secs(30));
+            assert_eq!(judged, expect, "{value:?} {when}");
+        };
+        let lag = "replay_lag_seconds > 5s";
+        check(lag, value(30.0, 30.0, 30.0), Unknown);
+        check(lag, value(35.0, 34.9, 35.1), Unknown);
+        // It was behind before.
+        check(lag, value(36.0, 35.5, 37.0), Proven);
+        check(lag, value(90.0, 36.0, f64::INFINITY), Proven);
+        check(lag, value(90.0, 1.0, f64::INFINITY), Unknown);
+        // What does not breach is judged as ever.
+        check(lag, value(4.0, 3.0, 5.0), Clear);
+        check(lag, value(4.0, 3.0, 6.0), Possible);
+        check(lag, value(f64::NAN, 3.0, 6.0), Unknown);
+        // Nothing but lag waits for a replica to find its way.
+        check("primaries > 1", value(2.0, 2.0, 2.0), Proven);
+        check("connections_used_ratio > 80%", value(0.9, 0.9, 0.9), Proven);
     }
 
     #[test]

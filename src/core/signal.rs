@@ -21,6 +21,7 @@ mod slots;
 mod statements;
 mod subscriptions;
 mod target;
+mod topology;
 mod trend;
 
 use std::sync::LazyLock;
@@ -47,6 +48,7 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         cause::ROWS,
         sessions::ROWS,
         slots::ROWS,
+        topology::ROWS,
         subscriptions::ROWS,
         aurora::ROWS,
         statements::ROWS,

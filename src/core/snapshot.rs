@@ -18,6 +18,8 @@ use super::statements::StatementCounters;
 use super::subscription::SubscriptionLag;
 use super::survey::{Subscription, SurveyFacts};
 use super::time::MonoTime;
+use super::topology::events::{TopologyEvent, since_promotion};
+use super::topology::links::Links;
 use super::topology::{Name, Role, TargetId};
 use super::trend::Trend;
 use super::wal::{Lsn, Timeline, WalBytes};
@@ -61,6 +63,8 @@ pub struct ClusterView {
     pub poolers: Vec<Arc<PoolerView>>,
     /// Pending and firing alerts, and those resolved of late.
     pub alerts: Arc<[AlertView]>,
+    /// The last changes of who is who, the oldest first.
+    pub events: Arc<[TopologyEvent]>,
 }
 
 impl ClusterView {
@@ -75,6 +79,17 @@ impl ClusterView {
     /// The primary's view, whether or not it still answers.
     pub fn primary_target(&self) -> Option<&Arc<TargetView>> {
         self.target(self.primary.as_ref()?.as_str())
+    }
+
+    /// How long ago the primary was promoted, while lag rules hold their breath for it.
+    pub fn since_promotion(&self, now: MonoTime) -> Option<Duration> {
+        since_promotion(&self.events, self.primary.as_ref(), now)
+    }
+
+    /// Whether a server is known to belong to another cluster than the primary. `None` while one of the two has not told.
+    pub fn is_foreign(&self, target: &TargetView) -> Option<bool> {
+        let identifier = |target: &TargetView| target.answer.as_ref()?.positions.identity.system_identifier;
+        Some(identifier(self.primary_target()?)? != identifier(target)?)
     }
 
     /// Whether the primary answers now. Without it a lag is only known from below.
@@ -105,6 +120,10 @@ pub struct TargetView {
     pub diagnosis: Option<Arc<Diagnosis>>,
     /// Counters of `pg_stat_statements` since this daemon began to watch.
     pub statements: Option<Arc<StatementCounters>>,
+    /// Its place among the targets of the cluster.
+    pub links: Arc<Links>,
+    /// Changes of its role. `None` while it is what it was when it first answered.
+    pub role_changes: Option<RoleChanges>,
     /// How far its subscriptions are behind publishers that are watched too. Empty on most servers.
     pub subscription_lags: Arc<[SubscriptionLag]>,
     /// By its last answer, and of late.
@@ -124,6 +143,13 @@ pub struct Answer {
     pub asked_at: MonoTime,
     pub answered_at: MonoTime,
     pub positions: Arc<Positions>,
+}
+
+/// Changes of a target's role since this daemon began to watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoleChanges {
+    pub last_at: MonoTime,
+    pub count: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -183,6 +209,8 @@ impl TargetView {
             trend: None,
             diagnosis: None,
             statements: None,
+            links: Arc::default(),
+            role_changes: None,
             subscription_lags: Arc::default(),
             skew: ClockSkew::default(),
             slots: None,

@@ -25,6 +25,7 @@ use super::observation::PollFailure;
 use super::statements::StatementCounters;
 use super::time::MonoTime;
 use super::topology::TargetId;
+use super::topology::synchronous::SyncStandbys;
 
 /// The answer of one target to one slow poll, or why there is none at all.
 #[derive(Clone, Debug)]
@@ -43,6 +44,8 @@ pub struct SurveyFacts {
     pub recovery: Option<RecoverySettings>,
     /// `None` also on a primary.
     pub conflicts: Option<Conflicts>,
+    /// `synchronous_standby_names`. `None` on a standby, where it means nothing.
+    pub sync_standbys: Option<SyncStandbys>,
     pub sessions: Option<Sessions>,
     /// Names of the databases by OID, while the other matters are read.
     pub databases: Option<Vec<(u32, Arc<str>)>>,

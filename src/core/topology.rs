@@ -1,4 +1,8 @@
-//! Who is who: the names of clusters and targets, and the role a server has by its own word.
+//! Who is who: the names of clusters and targets, the role a server has by its own word, and who follows whom.
+
+pub mod events;
+pub mod links;
+pub mod synchronous;
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -22,6 +22,9 @@ use crate::core::statements::{StatementCounters, StatementTotals};
 use crate::core::survey::{self, BaseBackup, Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
+use crate::core::topology::events::TopologyEvent;
+use crate::core::topology::links::{Links, Upstream};
+use crate::core::topology::synchronous::SyncStandbys;
 use crate::core::trend::{Direction, Trend};
 use crate::core::wal::Lsn;
 
@@ -44,6 +47,17 @@ pub(super) struct Cluster<'a> {
     targets: Vec<Target<'a>>,
     poolers: Vec<Pooler<'a>>,
     alerts: Vec<Alert<'a>>,
+    /// Promotions and the like, the latest first.
+    events: Vec<Event<'a>>,
+}
+
+#[derive(Serialize)]
+struct Event<'a> {
+    at: Option<String>,
+    target: &'a str,
+    /// `promoted`, `demoted`, `new_timeline`.
+    event: &'static str,
+    timeline: Option<u32>,
 }
 
 /// `/api/v1/alerts`.
@@ -174,6 +188,12 @@ struct Details<'a> {
     lsn: Option<String>,
     trend: Option<Rates>,
     replay: Option<Replay<'a>>,
+    /// Where a replica receives its WAL from.
+    upstream: Option<UpstreamState<'a>>,
+    /// Standbys that stream from it and are no target of the cluster.
+    undeclared_standbys: Option<usize>,
+    /// What synchronous commits wait for.
+    synchronous: Option<Synchronous<'a>>,
     senders: Option<Vec<Sender<'a>>>,
     /// Grants and extensions for want of which something is not measured.
     missing: Option<Vec<&'static str>>,
@@ -241,7 +261,30 @@ struct BlockedBy<'a> {
 }
 
 #[derive(Serialize)]
+struct UpstreamState<'a> {
+    /// `target`, `elsewhere`, `none`, `unknown`.
+    kind: &'static str,
+    /// The target's name.
+    target: Option<&'a str>,
+    /// `host:port` of a server that is no target.
+    address: Option<&'a str>,
+    /// The process that serves it there, while that is known.
+    sender_pid: Option<i32>,
+    /// No server that it could receive from has a sender for it.
+    missing: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Synchronous<'a> {
+    /// `first` or `any`.
+    method: &'static str,
+    required: u32,
+    standbys: &'a [String],
+}
+
+#[derive(Serialize)]
 struct Sender<'a> {
+    pid: i32,
     application_name: Option<&'a str>,
     client_addr: Option<IpAddr>,
     slot: Option<&'a str>,
@@ -470,6 +513,18 @@ impl<'a> Cluster<'a> {
             targets: view.targets.iter().map(|target| Target::new(snapshot, target, now, details(target))).collect(),
             poolers: view.poolers.iter().map(|pooler| Pooler::new(snapshot, pooler, now)).collect(),
             alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
+            events: view.events.iter().rev().map(|event| Event::new(snapshot, event)).collect(),
+        }
+    }
+}
+
+impl<'a> Event<'a> {
+    fn new(snapshot: &Snapshot, event: &'a TopologyEvent) -> Self {
+        Self {
+            at: time_of_day(snapshot.wall_time(event.at)),
+            target: event.target.as_str(),
+            event: event.change.as_str(),
+            timeline: event.timeline.map(|timeline| timeline.0),
         }
     }
 }
@@ -588,6 +643,9 @@ impl<'a> Details<'a> {
             lsn: positions.and_then(|_| view.lsn()).map(|lsn| lsn.to_string()),
             trend: positions.and(view.trend.as_ref()).map(Rates::new),
             replay: positions.and_then(|positions| Replay::new(view, positions, survey)),
+            upstream: positions.and_then(|_| UpstreamState::new(&view.links)),
+            undeclared_standbys: positions.and(view.links.undeclared.as_ref()).map(|undeclared| undeclared.at_least),
+            synchronous: survey.and_then(|survey| survey.sync_standbys.as_ref()).map(Synchronous::new),
             senders: positions
                 .map(|positions| positions.senders.iter().map(|sender| Sender::new(sender, positions)).collect()),
             missing: positions.map(|positions| lacking(positions).collect()),
@@ -652,6 +710,25 @@ impl<'a> Replay<'a> {
     }
 }
 
+impl<'a> UpstreamState<'a> {
+    fn new(links: &'a Links) -> Option<Self> {
+        let (kind, target, address) = match links.upstream.as_ref()? {
+            Upstream::Target(name) => ("target", Some(name.as_str()), None),
+            Upstream::Elsewhere(address) => ("elsewhere", None, Some(&**address)),
+            Upstream::Nobody => ("none", None, None),
+            Upstream::Unknown => ("unknown", None, None),
+        };
+        let sender_pid = links.sender.as_ref().map(|sender| sender.pid);
+        Some(Self { kind, target, address, sender_pid, missing: links.is_missing })
+    }
+}
+
+impl<'a> Synchronous<'a> {
+    fn new(standbys: &'a SyncStandbys) -> Self {
+        Self { method: standbys.method.as_str(), required: standbys.required, standbys: &standbys.names }
+    }
+}
+
 impl<'a> WalReceiverState<'a> {
     fn new(view: &TargetView, receiver: &'a WalReceiver) -> Self {
         Self {
@@ -711,6 +788,7 @@ impl<'a> Sender<'a> {
         let client = sender.client.as_deref();
         let missing = |reached: Option<Lsn>| behind(sender, end_of_wal(positions), reached).map(|bytes| bytes.0);
         Self {
+            pid: sender.pid,
             application_name: sender.application_name.as_deref(),
             client_addr: client.and_then(|client| client.address),
             slot: client.and_then(|client| client.slot.as_ref()).map(|slot| slot.name.as_str()),

@@ -34,4 +34,5 @@ mod slots;
 mod sns;
 mod support;
 mod tls;
+mod topology;
 mod truth;

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 
 use super::survey::SLOT_COLUMNS;
-use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
-use crate::core::observation::{Flavor, Identity, PollFailure, StatementsAccess};
+use crate::collect::decode::{Fields, Rows, address, boolean, number, timestamp};
+use crate::core::observation::{Flavor, Identity, PollFailure, ServerAddress, StatementsAccess};
 
 /// Four statements: the server and the role; settings, of which the view shows only what the role may see; the
 /// extension; and the columns of functions that are read as composites or differ by version, with what only Aurora has.
 pub(crate) const SQL: &str = "\
 SELECT current_setting('server_version_num'), current_setting('server_version'), pg_postmaster_start_time(), \
-current_setting('cluster_name'), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE');\
+current_setting('cluster_name'), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
+host(inet_server_addr()), current_setting('port');\
 SELECT name, setting FROM pg_settings WHERE name IN \
 ('max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions') \
 OR name = 'pg_stat_statements.max' AND vartype = 'integer';\
@@ -25,7 +26,7 @@ SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN 
 /// All that [`SQL`] tells.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Introduction {
-    /// `system_identifier`, `tls` and `pooled` are not in it yet.
+    /// `system_identifier`, `tls`, `pooled` and the configured address are not in it yet.
     pub(crate) identity: Identity,
     /// `max_connections`, and those of them kept for superusers and for `pg_use_reserved_connections`. Fixed from start to stop.
     pub(crate) max_connections: u64,
@@ -127,6 +128,11 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         statements: StatementsAccess::NotCreated,
         tls: false,
         pooled: false,
+        address: ServerAddress {
+            configured: None,
+            own: server.optional("inet_server_addr", address)?,
+            port: server.optional("port", number)?,
+        },
     };
 
     let (mut max_connections, mut reserved_connections, mut is_loaded) = (None, 0, false);
@@ -204,8 +210,15 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     })
 }
 
-/// Says how the session runs, which the server's answer cannot tell, and who is behind it.
-pub(crate) fn complete(identity: Identity, system_identifier: Option<u64>, tls: bool, pooled: bool) -> Arc<Identity> {
+/// Says how the session runs and where it leads, which the server's answer cannot tell, and who is behind it.
+pub(crate) fn complete(
+    mut identity: Identity,
+    system_identifier: Option<u64>,
+    configured: Option<(String, u16)>,
+    tls: bool,
+    pooled: bool,
+) -> Arc<Identity> {
+    identity.address.configured = configured;
     Arc::new(Identity { system_identifier, tls, pooled, ..identity })
 }
 
@@ -229,6 +242,8 @@ pub(crate) mod tests {
             Some("r1"),
             Some("mon"),
             Some("t"),
+            Some("10.0.0.7"),
+            Some("5432"),
         ]]
     }
 
@@ -246,6 +261,7 @@ pub(crate) mod tests {
                 statements: StatementsAccess::NotCreated,
                 tls: false,
                 pooled: false,
+                address: ServerAddress { configured: None, own: Some([10, 0, 0, 7].into()), port: Some(5432) },
             },
             max_connections: 100,
             reserved_connections: 5,

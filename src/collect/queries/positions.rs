@@ -352,7 +352,16 @@ mod tests {
 
     fn about() -> Introduction {
         identity::decode(&[
-            vec![vec![Some("150018"), Some("15.18"), Some("2026-11-20 10:00:00+00"), Some(""), Some("mon"), Some("t")]],
+            vec![vec![
+                Some("150018"),
+                Some("15.18"),
+                Some("2026-11-20 10:00:00+00"),
+                Some(""),
+                Some("mon"),
+                Some("t"),
+                None,
+                Some("5432"),
+            ]],
             vec![vec![Some("max_connections"), Some("100")]],
             vec![],
             vec![

@@ -13,6 +13,7 @@ mod settings;
 mod slots;
 mod statements;
 mod subscriptions;
+mod synchronous;
 
 pub(crate) use slots::NEWER_COLUMNS as SLOT_COLUMNS;
 
@@ -41,6 +42,7 @@ pub(crate) struct Topic {
 pub(crate) static TOPICS: &[Topic] = &[
     settings::TOPIC,
     recovery::TOPIC,
+    synchronous::TOPIC,
     sessions::TOPIC,
     slots::TOPIC,
     backups::TOPIC,
@@ -93,7 +95,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::collect::queries::identity::AuroraFunctions;
-    use crate::core::observation::{Flavor, Identity, StatementsAccess};
+    use crate::core::observation::{Flavor, Identity, ServerAddress, StatementsAccess};
     use crate::core::time::ServerTime;
 
     pub(crate) fn about(flavor: Flavor, version: &str) -> Introduction {
@@ -110,6 +112,7 @@ pub(crate) mod tests {
                 statements: StatementsAccess::Readable { schema: "my \"own\"".to_owned(), version: version.to_owned() },
                 tls: false,
                 pooled: false,
+                address: ServerAddress::default(),
             },
             max_connections: 100,
             reserved_connections: 3,

@@ -5,8 +5,8 @@ use crate::core::alert::Severity;
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::ledger::SendFailure;
 use crate::core::observation::{
-    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerState, StandbyState,
-    StatementsAccess,
+    Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState,
+    StandbyState, StatementsAccess,
 };
 use crate::core::pooler::PoolerFacts;
 use crate::core::rule::tests::{SIGNALS, config};
@@ -55,8 +55,10 @@ fn server(name: &str, role: Role) -> TargetView {
         statements: StatementsAccess::NotCreated,
         tls: false,
         pooled: false,
+        address: ServerAddress::default(),
     });
-    let positions = Positions { identity, clock: ServerTime::from_unix_micros(0), state, senders: vec![] };
+    let positions =
+        Positions { identity, clock: ServerTime::from_unix_micros(0), state, senders: vec![], sees_senders: false };
     let answer = Answer { asked_at: at(0.0), answered_at: at(0.0), positions: Arc::new(positions) };
     TargetView { answer: Some(answer), ..TargetView::new(TargetId::new("orders", name), Duration::from_secs(10)) }
 }
@@ -104,6 +106,7 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
 pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     let index = targets.iter().enumerate().map(|(place, target)| (target.id.target.clone(), place)).collect();
     vec![Arc::new(ClusterView {
+        events: Arc::from([]),
         poolers: Vec::new(),
         name: Name::new("orders"),
         primary: None,
@@ -486,6 +489,28 @@ fn an_alert_on_connections_says_whom_to_talk_to() {
     check("connections_used_ratio", &most);
     check("connections_exhausted_in_seconds", &most);
     check("replay_lag_seconds", &[]);
+}
+
+#[test]
+fn an_alert_about_who_follows_whom_says_whom() {
+    use crate::core::rule::preset;
+    use crate::core::topology::links::{Links, Undeclared, Upstream};
+    let mut target = replica("r1", None);
+    target.links = Arc::new(Links {
+        upstream: Some(Upstream::Elsewhere(Arc::from("10.0.0.9:5432"))),
+        undeclared: Some(Undeclared { at_least: 1, at_most: 1, who: vec!["app at 10.0.0.8".to_owned()] }),
+        ..Links::default()
+    });
+    let detail = |rule: &str, name: &str| {
+        let config = preset().into_iter().find(|config| config.name == rule).expect("is in the preset");
+        let rule = Rule::parse(&config, &crate::core::signal::SIGNALS).expect("is a good rule");
+        details(&rule, Some(&target), at(0.0)).into_iter().find(|(detail, _)| detail == name).map(|(_, value)| value)
+    };
+    let follows = "10.0.0.9:5432, which is no target of the cluster";
+    assert_eq!(detail("ReplicaFollowsElsewhere", "follows").as_deref(), Some(follows));
+    assert_eq!(detail("ReplicaMissing", "follows").as_deref(), Some(follows));
+    assert_eq!(detail("UndeclaredStandby", "standbys").as_deref(), Some("app at 10.0.0.8"));
+    assert_eq!(detail("TargetDown", "follows"), None);
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Cluster {
         facts.write_rate = primary.and_then(|primary| primary.trend?.write_rate);
         facts.backlog = self.backlog(target, standby, primary.is_some());
         // Those of the upstream are told only where they are what the replica waits for.
-        let upstream = if lagging == Lagging::No { None } else { self.upstream_of(positions) };
+        let upstream = if lagging == Lagging::No { None } else { self.upstream_of(target) };
         facts.upstream = upstream
             .filter(|upstream| upstream.last_role() == Some(Role::Replica))
             .and_then(|upstream| Some((&upstream.id.target, upstream.diagnosis.as_ref()?.cause()?)));
@@ -133,7 +133,7 @@ impl Cluster {
         if target.stages?.unflushed?.0 == 0 {
             return Some(0);
         }
-        let upstream = self.upstream_of(&target.answer.as_ref()?.positions);
+        let upstream = self.upstream_of(target);
         match upstream.and_then(|upstream| upstream.answer.as_ref()?.positions.standby()) {
             Some(above) => Some(above.received()?.bytes_ahead_of(standby.received()?).0),
             None => target.stages?.unflushed.map(|bytes| bytes.0),
@@ -186,14 +186,14 @@ impl Cluster {
         let configured = target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref()?.slot_name.as_deref());
         let used = standby.receiver.running().and_then(|receiver| receiver.slot_name.as_deref());
         let name = used.or(configured)?;
-        let upstream = self.upstream_of(target.answer.as_ref().map(|answer| &*answer.positions)?);
+        let upstream = self.upstream_of(target);
         let upstream = upstream.or(self.view.primary_target())?;
         let of_name = |view: &'a TargetView| -> Option<Option<&'a Slot>> {
             let slots = view.fresh_survey(now)?.slots.as_ref()?;
             Some(slots.iter().find(|slot| slot.name == name && slot.slot_type == "physical"))
         };
         let fate = match of_name(upstream)? {
-            Some(slot) if slot.wal_status.as_deref() == Some("lost") => SlotFate::Lost,
+            Some(slot) if slot.wal_status == Some("lost") => SlotFate::Lost,
             Some(_) => return None,
             // It may follow another server, which has the slot, or of which that is not known.
             None => self

@@ -7,11 +7,16 @@ use crate::core::alert::Phase;
 use crate::core::cause::Cause;
 use crate::core::fixture::{identity, sender, slot, survey, wall};
 use crate::core::ledger::SendFailure;
-use crate::core::observation::{PrimaryState, Receiver, ReplayPause, SenderState, ServerState, StandbyState};
+use crate::core::observation::{
+    Identity, Positions, PrimaryState, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, ServerAddress,
+    ServerState, StandbyState, WalReceiver,
+};
 use crate::core::rule::preset;
 use crate::core::signal::SIGNALS;
 use crate::core::survey::{RecoverySettings, SurveyFacts};
 use crate::core::time::ServerTime;
+use crate::core::topology::links::Upstream;
+use crate::core::topology::synchronous::SyncStandbys;
 use crate::core::trend::Direction;
 use crate::core::wal::Timeline;
 
@@ -36,6 +41,8 @@ struct Story {
     refusing: Vec<&'static str>,
     /// What the primary says of its standbys.
     senders: Vec<WalSender>,
+    /// Whether that is all there is to say.
+    sees_senders: bool,
 }
 
 impl Story {
@@ -54,7 +61,7 @@ impl Story {
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
             notifiers: vec![Name::new("sns"), Name::new("log")],
         });
-        Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new() }
+        Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new(), sees_senders: false }
     }
 
     fn apply(&mut self, event: Event) {
@@ -79,12 +86,13 @@ impl Story {
     fn poll(&mut self, target: &str, outcome: Result<ServerState, PollFailure>) {
         let asked_at = at(self.second - 0.002);
         let outcome = outcome.map(|state| Positions {
-            identity: Arc::new(identity()),
+            identity: Arc::new(Identity { address: address_of(target), ..identity() }),
             clock: ServerTime::from_unix_micros(((1e9 + self.second) * 1e6) as i64),
             senders: match state {
                 ServerState::Primary(_) => self.senders.clone(),
                 ServerState::Standby(_) | ServerState::Aurora(_) => Vec::new(),
             },
+            sees_senders: self.sees_senders,
             state,
         });
         self.apply(Event::Polled(Observation {
@@ -99,7 +107,12 @@ impl Story {
     fn survey(&mut self, target: &str, facts: SurveyFacts) {
         let answered_at = at(self.second);
         let target = TargetId::new("orders", target);
-        self.apply(Event::Surveyed(Survey { target, asked_at: answered_at, answered_at, outcome: Ok(facts) }));
+        self.apply(Event::Surveyed(Box::new(Survey {
+            target,
+            asked_at: answered_at,
+            answered_at,
+            outcome: Ok(facts),
+        })));
     }
 
     /// Lets seconds pass. In each, the servers answer what `servers` says at that second, then the engine ticks.
@@ -127,6 +140,12 @@ impl Story {
         let cluster = snapshot.cluster("orders").expect("is watched");
         cluster.alerts.iter().map(|alert| (alert.id.rule.to_string(), alert.phase)).collect()
     }
+}
+
+/// Of `db-1`: 10.0.0.1, and so on.
+fn address_of(target: &str) -> ServerAddress {
+    let host = format!("10.0.0.{}", target.trim_start_matches("db-"));
+    ServerAddress { configured: Some((host, 5432)), ..ServerAddress::default() }
 }
 
 fn primary(flush_lsn: u64) -> Result<ServerState, PollFailure> {
@@ -311,7 +330,10 @@ fn a_survey_tells_of_connections_and_statements_and_counts_what_it_leaves_out() 
     assert_eq!(view.connections_exhausted_in.map(f64::round), Some(105.0));
     assert_eq!(view.statements.as_deref(), facts.statement_counters.as_deref());
     assert_eq!(view.survey.map(|survey| survey.facts.statement_counters.is_none()), Some(true));
-    assert_eq!(view.dropped.iter().collect::<Vec<_>>(), [("sessions", 20), ("statements", 60), ("slots", 0), ("wal_senders", 0)]);
+    assert_eq!(
+        view.dropped.iter().collect::<Vec<_>>(),
+        [("sessions", 20), ("statements", 60), ("slots", 0), ("wal_senders", 0)]
+    );
     story.survey("db-1", SurveyFacts::clone(&survey().facts));
     let view = story.target("db-1");
     assert_eq!((view.statements, view.connections_exhausted_in.is_some()), (None, true));
@@ -390,4 +412,162 @@ fn a_slot_that_its_primary_has_lost_is_why_a_standby_does_not_stream() {
         let found = story.target("db-2").diagnosis.expect("is told");
         assert_eq!(found.causes[0].cause, expect, "{status:?}: {found:?}");
     }
+}
+
+/// A standby whose receiver streams from the server on `port` of this machine.
+fn receiving(lsn: u64, port: u16, slot: Option<&str>) -> Result<ServerState, PollFailure> {
+    let mut state = severed(lsn)?;
+    if let ServerState::Standby(standby) = &mut state {
+        standby.receiver = Receiver::Running(WalReceiver {
+            status: "streaming".to_owned(),
+            timeline: Some(Timeline(3)),
+            written_lsn: None,
+            flushed_lsn: None,
+            latest_end_lsn: None,
+            latest_end_at: None,
+            last_msg_sent_at: None,
+            last_msg_received_at: None,
+            sender_host: Some("10.0.0.1".to_owned()),
+            sender_port: Some(port),
+            slot_name: slot.map(str::to_owned),
+        });
+    }
+    Ok(state)
+}
+
+fn row(pid: i32, slot: Option<&str>) -> WalSender {
+    let slot = slot.map(|name| SenderSlot { name: name.to_owned(), is_logical: false });
+    let client = Arc::new(SenderClient { slot, ..SenderClient::default() });
+    WalSender { pid, client: Some(client), ..sender("walreceiver", Some(SenderState::Streaming)) }
+}
+
+#[test]
+fn two_standbys_under_one_name_have_rows_of_their_own_where_their_slots_differ() {
+    let mut story = Story::new();
+    let mut other = row(2, Some("other"));
+    other.sent_lsn = Some(Lsn::new(0x0300_0800));
+    story.senders = vec![row(1, Some("db_2")), other];
+    let servers = |_| [primary(0x0300_1000), receiving(0x0300_0400, 5432, Some("db_2"))];
+    story.run(1, servers);
+    let unsent = |story: &Story| story.target("db-2").stages.expect("a replica has stages").unsent;
+    assert_eq!(unsent(&story), Some(WalBytes(0x1000)));
+    story.senders.reverse();
+    story.senders[0].client.clone_from(&row(0, Some("db_2")).client);
+    story.senders[1].client.clone_from(&row(0, Some("other")).client);
+    story.run(1, servers);
+    assert_eq!(unsent(&story), Some(WalBytes(0x800)), "the slot went over to the other connection");
+}
+
+#[test]
+fn a_silent_standby_is_measured_by_its_own_connection_though_another_has_its_name() {
+    let mut story = Story::new();
+    story.sees_senders = true;
+    let at_lsn = |pid, slot, second: f64| WalSender { replay_lsn: Some(Lsn::new(written(second))), ..row(pid, slot) };
+    for _ in 0..30 {
+        let second = story.second + 1.0;
+        story.senders = vec![at_lsn(1, Some("db_2"), second), at_lsn(2, Some("other"), 0.0)];
+        story.run(1, |second| {
+            let silent = Err(PollFailure::Timeout { doing: "polling".to_owned(), limit_ms: 3000 });
+            let answer = if second < 5.0 { receiving(written(second), 5432, Some("db_2")) } else { silent };
+            [primary(written(second)), answer]
+        });
+    }
+    let lag = story.target("db-2").lag.expect("is told");
+    assert_eq!((lag.value, lag.method.to_string().as_str()), (Some(0.0), "caught_up@upstream"));
+}
+
+#[test]
+fn who_is_missing_and_who_is_a_stranger_is_told_once_it_has_lasted() {
+    let mut story = Story::new();
+    story.sees_senders = true;
+    story.senders = vec![row(1, Some("db_2"))];
+    let servers = |second| [primary(written(second)), receiving(written(second), 5432, Some("db_2"))];
+    story.run(400, servers);
+    assert_eq!(story.told, Vec::<String>::new());
+    assert_eq!(story.target("db-2").links.upstream, Some(Upstream::Target(Name::new("db-1"))));
+
+    // The primary has no connection any more, of which the replica has not heard; and another one came.
+    story.senders = vec![row(3, Some("stranger"))];
+    story.run(119, servers);
+    assert_eq!(story.told, Vec::<String>::new());
+    story.run(2, servers);
+    assert_eq!(story.told, ["sns: firing ReplicaMissing db-2", "log: firing ReplicaMissing db-2"]);
+    story.run(180, servers);
+    assert_eq!(story.told[2..], ["sns: firing UndeclaredStandby db-1", "log: firing UndeclaredStandby db-1"]);
+    story.told.clear();
+    story.senders = vec![row(4, Some("db_2"))];
+    story.run(1, servers);
+    story.told.sort();
+    assert_eq!(
+        story.told,
+        ["log: resolved ReplicaMissing db-2", "log: resolved UndeclaredStandby db-1"]
+            .into_iter()
+            .chain(["sns: resolved ReplicaMissing db-2", "sns: resolved UndeclaredStandby db-1"])
+            .collect::<Vec<_>>()
+    );
+}
+
+/// A primary on a timeline of its own.
+fn promoted(lsn: u64) -> Result<ServerState, PollFailure> {
+    let state = PrimaryState { flush_lsn: Lsn::new(lsn), timeline: Timeline(4), checkpoint: None };
+    Ok(ServerState::Primary(state))
+}
+
+#[test]
+fn a_promotion_is_an_event_and_what_lags_since_is_held_for_a_minute() {
+    let mut story = Story::new();
+    story.run(10, |second| [primary(written(second)), severed(written(second))]);
+    assert!(story.snapshot().clusters[0].events.is_empty() && story.fleet.take_news().is_empty());
+    story.told.clear();
+
+    // A switchover: the old primary stays behind where it was, and nobody makes it follow.
+    let switched = |second| [severed(written(10.0)), promoted(written(second) + 64)];
+    story.run(50, switched);
+    let events = story.snapshot().clusters[0].events.clone();
+    let told: Vec<_> = events.iter().map(|event| (event.target.as_str(), event.change, event.timeline)).collect();
+    assert_eq!(told, [("db-1", Change::Demoted, None), ("db-2", Change::Promoted, Some(Timeline(4)))]);
+    assert_eq!(story.fleet.take_news().len(), 2);
+    assert!(story.fleet.take_news().is_empty());
+    let lag = story.target("db-1").lag.and_then(|lag| lag.value).expect("is known");
+    assert!(lag > 40.0, "{lag}");
+    let lagging = |told: &[String]| told.iter().filter(|told| told.contains("Lag")).count();
+    assert_eq!(lagging(&story.told), 0, "{:?}", story.told);
+    assert!(story.told.contains(&"sns: firing PrimaryPromoted db-2".to_owned()), "{:?}", story.told);
+
+    // It is still behind when the time is over.
+    story.run(40, switched);
+    assert!(story.told.contains(&"sns: firing ReplicaLagging db-1".to_owned()), "{:?}", story.told);
+}
+
+#[test]
+fn a_replica_that_lagged_before_the_promotion_is_told_of() {
+    let mut story = Story::new();
+    story.run(100, |second| [primary(written(second)), severed(written(second.min(10.0)))]);
+    assert!(story.told.contains(&"sns: firing ReplicaLagging db-2".to_owned()), "{:?}", story.told);
+    story.told.clear();
+    // A new timeline at the same address: its replica's lag neither fires anew nor resolves.
+    story.run(30, |second| [promoted(written(second)), severed(written(10.0))]);
+    let phases = story.phases();
+    assert!(phases.contains(&("ReplicaLagging".to_owned(), Phase::Firing)), "{phases:?}");
+    assert!(!story.told.iter().any(|told| told.contains("resolved ReplicaLagging")), "{:?}", story.told);
+}
+
+#[test]
+fn too_few_synchronous_standbys_are_told_while_commits_wait() {
+    let mut story = Story::new();
+    story.sees_senders = true;
+    let facts = SurveyFacts { sync_standbys: SyncStandbys::parse("FIRST 1 (*)"), ..SurveyFacts::default() };
+    let sync = |state: &str| vec![WalSender { sync_state: Some(Arc::from(state)), ..row(1, Some("db_2")) }];
+    story.senders = sync("sync");
+    let run = |story: &mut Story, seconds: u32| {
+        for _ in 0..seconds {
+            story.run(1, |second| [primary(written(second)), receiving(written(second), 5432, Some("db_2"))]);
+            story.survey("db-1", facts.clone());
+        }
+    };
+    run(&mut story, 60);
+    assert_eq!(story.told, Vec::<String>::new());
+    story.senders = sync("async");
+    run(&mut story, 32);
+    assert_eq!(story.told, ["sns: firing SyncStandbysMissing db-1", "log: firing SyncStandbysMissing db-1"]);
 }

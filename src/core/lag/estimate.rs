@@ -227,7 +227,7 @@ impl LagTracker {
             return None;
         }
         let upstream = self.servers.get(&primary.name).filter(|upstream| self.has_rows_of_this_beat(upstream))?;
-        let row = self.only_row(upstream, server)?;
+        let row = self.only_row(&primary.name, upstream, server)?;
         if !row.streaming || row.replay_lsn != Some(position.lsn) {
             return None;
         }
@@ -320,6 +320,10 @@ impl LagTracker {
 
     /// Whether `server` streams from the primary itself, and not through another standby whose clock would count.
     fn streams_from(&self, primary: &Primary, server: &Server) -> bool {
+        if let Some(sender) = &server.sender {
+            let upstream = self.servers.get(&sender.upstream).filter(|_| sender.upstream == primary.name);
+            return upstream.is_some_and(|upstream| upstream.senders.of_pid(sender.pid).is_some());
+        }
         let Some(name) = server.application_name() else { return false };
         let standbys = self.standbys_named(name);
         let rows_of = |upstream: &Server| upstream.senders.named(name).count();
@@ -331,9 +335,9 @@ impl LagTracker {
 
     /// What a row of this beat says of a silent server. Of several the furthest counts.
     fn row_at_upstream(&self, server: &Server) -> Option<UpstreamRow> {
-        let upstreams = self.servers.values().filter(|upstream| self.has_rows_of_this_beat(upstream));
-        let rows = upstreams.filter_map(|upstream| {
-            let replay_lsn = self.only_row(upstream, server)?.replay_lsn?;
+        let upstreams = self.servers.iter().filter(|(_, upstream)| self.has_rows_of_this_beat(upstream));
+        let rows = upstreams.filter_map(|(name, upstream)| {
+            let replay_lsn = self.only_row(name, upstream, server)?.replay_lsn?;
             let polled = upstream.senders.polled?;
             let timeline = upstream.timeline;
             Some(UpstreamRow { replay_lsn, timeline, asked_at: polled.asked_at, answered_at: polled.answered_at })
@@ -342,7 +346,10 @@ impl LagTracker {
     }
 
     /// The one row that can only be `server`'s.
-    fn only_row<'a>(&'a self, upstream: &'a Server, server: &'a Server) -> Option<&'a Row> {
+    fn only_row<'a>(&'a self, upstream_name: &Name, upstream: &'a Server, server: &'a Server) -> Option<&'a Row> {
+        if let Some(sender) = &server.sender {
+            return upstream.senders.of_pid(sender.pid).filter(|_| sender.upstream == *upstream_name);
+        }
         let name = server.application_name()?;
         if self.shared_names.contains(name) || self.standbys_named(name) != 1 {
             return None;

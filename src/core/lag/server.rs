@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::core::observation::{Checkpoint, Identity, Receiver, SenderState, StandbyState, WalSender};
 use crate::core::time::{MonoTime, ServerTime};
+use crate::core::topology::links::{SenderId, known_as};
 use crate::core::wal::{Lsn, Timeline};
 
 /// Two senders of one name that both heard from their standby within this many seconds serve two standbys; a longer
@@ -23,6 +24,8 @@ pub(super) struct Server {
     /// What its present process said of the last checkpoint, at the first poll of a session.
     pub(super) checkpoint: Option<(ServerTime, Checkpoint)>,
     pub(super) senders: Senders,
+    /// The connection that surely is its own, at one of the others.
+    pub(super) sender: Option<SenderId>,
 }
 
 #[derive(Debug)]
@@ -137,10 +140,7 @@ impl Server {
 
     /// The name it presents itself with to its upstream, unless `primary_conninfo` sets another.
     pub(super) fn application_name(&self) -> Option<&str> {
-        match self.last_answer.as_ref()?.identity.cluster_name.as_str() {
-            "" => Some("walreceiver"),
-            name => Some(name),
-        }
+        self.last_answer.as_ref().map(|last| known_as(&last.identity.cluster_name))
     }
 }
 
@@ -161,6 +161,7 @@ pub(super) struct Polled {
 /// One row of `pg_stat_replication` whose standby is known by name.
 #[derive(Debug)]
 pub(super) struct Row {
+    pid: i32,
     application_name: Arc<str>,
     pub(super) streaming: bool,
     pub(super) replay_lsn: Option<Lsn>,
@@ -174,6 +175,7 @@ impl Senders {
         self.rows.clear();
         self.rows.extend(senders.iter().filter_map(|sender| {
             Some(Row {
+                pid: sender.pid,
                 application_name: Arc::clone(sender.application_name.as_ref()?),
                 streaming: sender.state == Some(SenderState::Streaming),
                 replay_lsn: sender.replay_lsn,
@@ -185,6 +187,10 @@ impl Senders {
 
     pub(super) fn named<'a>(&'a self, application_name: &'a str) -> impl Iterator<Item = &'a Row> {
         self.rows.iter().filter(move |row| &*row.application_name == application_name)
+    }
+
+    pub(super) fn of_pid(&self, pid: i32) -> Option<&Row> {
+        self.rows.iter().find(|row| row.pid == pid)
     }
 
     /// A name that two living connections share, if there is one.

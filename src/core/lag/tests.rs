@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::core::observation::{
-    Checkpoint, Flavor, Identity, PollFailure, Receiver, ReplayPause, SenderState, StatementsAccess, WalReceiver,
-    WalSender,
+    Checkpoint, Flavor, Identity, PollFailure, Receiver, ReplayPause, SenderState, ServerAddress, StatementsAccess,
+    WalReceiver, WalSender,
 };
 use crate::core::time::ServerTime;
 use crate::core::topology::TargetId;
@@ -167,6 +167,7 @@ impl Poll {
             statements: StatementsAccess::NotCreated,
             tls: false,
             pooled: false,
+            address: ServerAddress::default(),
         };
         Observation {
             target: TargetId::new("c", self.target),
@@ -178,6 +179,7 @@ impl Poll {
                 clock: stamp(self.asked + self.took / 2.0 + self.ahead),
                 state: self.state,
                 senders: self.senders,
+                sees_senders: true,
             }),
         }
     }

@@ -1,10 +1,11 @@
 //! Signals of a cluster as a whole.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::row::{per_cluster, positions, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
-use crate::core::snapshot::ClusterView;
+use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
 
@@ -17,9 +18,9 @@ pub(super) const ROWS: &[Signal] = &[
         .absent("Before each target was tried once.")
         .from("pgvigil"),
     per_cluster("primaries", Unit::Count, primaries)
-        .help("Targets that answer and say they are a primary; more than 1 is a split brain.")
+        .help("Targets that answer, say they are a primary, and are not known to be of another cluster; more than 1 is a split brain.")
         .absent("Before each target was tried once.")
-        .from("pg_is_in_recovery()"),
+        .from("pg_is_in_recovery(), pg_control_system()"),
     per_cluster("system_identifiers", Unit::Count, system_identifiers)
         .help("Different system identifiers among the targets that answer; more than 1 means a target of another cluster.")
         .absent("No target that answers says its identifier.")
@@ -45,7 +46,8 @@ fn primaries(cluster: &ClusterView, now: MonoTime, emit: Emit<'_>) -> Coverage {
         return Coverage::Unknown;
     }
     let (mut answering, mut silent) = (0u32, 0u32);
-    for target in cluster.targets.iter().filter(|target| target.last_role() == Some(Role::Primary)) {
+    let is_ours = |target: &&Arc<TargetView>| cluster.is_foreign(target) != Some(true);
+    for target in cluster.targets.iter().filter(|target| target.last_role() == Some(Role::Primary)).filter(is_ours) {
         if target.is_up() && target.fresh(now).is_some() {
             answering += 1;
         } else if !target.failing.as_ref().is_some_and(|failing| failing.failure.proves_down()) {

@@ -978,3 +978,121 @@ fn conflicts_are_counted_by_type_where_the_server_counts_them() {
         &[(&["tablespace"], 0.0), (&["lock"], 3.0), (&["snapshot"], 1.0), (&["bufferpin"], 0.0), (&["deadlock"], 0.0)];
     check(view, &[("recovery_conflicts_total", stated, Complete)]);
 }
+
+#[test]
+fn where_a_replica_gets_its_wal_is_told_with_what_is_known_of_it() {
+    use crate::core::topology::Name;
+    use crate::core::topology::links::{Links, Upstream};
+    let linked = |upstream, is_missing| {
+        let mut target = replica("orders", "replica-1");
+        target.links = Arc::new(Links { upstream: Some(upstream), is_missing, ..Links::default() });
+        target
+    };
+    let one: &[(&[&str], f64)] = &[(NO, 1.0)];
+    let zero: &[(&[&str], f64)] = &[(NO, 0.0)];
+    for (upstream, is_missing, labels, missing, wrong) in [
+        (Upstream::Target(Name::new("primary")), Some(false), ["target", "primary"], zero, zero),
+        (Upstream::Elsewhere(Arc::from("10.0.0.9:5432")), Some(false), ["elsewhere", ""], zero, one),
+        (Upstream::Nobody, Some(true), ["none", ""], one, zero),
+        (Upstream::Unknown, None, ["unknown", ""], &[], &[]),
+    ] {
+        let coverage = |stated: &[_]| if stated.is_empty() { Unknown } else { Complete };
+        check(
+            linked(upstream, is_missing),
+            &[
+                ("upstream_info", &[(&labels, 1.0)], Complete),
+                ("standby_missing", missing, coverage(missing)),
+                ("wrong_upstream", wrong, coverage(wrong)),
+            ],
+        );
+    }
+    check(
+        primary("orders", "other"),
+        &[
+            ("upstream_info", &[], Complete),
+            ("standby_missing", &[], Complete),
+            ("wrong_upstream", &[], Complete),
+            ("timelines_behind", &[], Complete),
+            ("undeclared_standbys", &[], Unknown),
+        ],
+    );
+    // The others' senders tell of a silent replica; its own last word on where it gets its WAL is too old.
+    let mut silent = linked(Upstream::Unknown, Some(true));
+    fail(&mut silent, PollFailure::Refused);
+    check(
+        silent,
+        &[("standby_missing", one, Complete), ("wrong_upstream", &[], Unknown), ("upstream_info", &[], Unknown)],
+    );
+    // Another cluster's, whatever it follows.
+    let mut foreign = linked(Upstream::Unknown, None);
+    change_identity(&mut foreign, |identity| identity.system_identifier = Some(1));
+    check(foreign, &[("wrong_upstream", one, Complete), ("timelines_behind", &[], Unknown)]);
+}
+
+fn on(receiver: &mut Receiver, timeline: u32) {
+    if let Receiver::Running(running) = receiver {
+        running.timeline = Some(crate::core::wal::Timeline(timeline));
+    }
+}
+
+#[test]
+fn a_replica_on_an_old_timeline_is_told_as_surely_as_its_receiver_tells_it() {
+    use crate::core::wal::Timeline;
+    let bounds = |receiver: fn(&mut Receiver), control: u32| {
+        let mut target = replica("orders", "replica-1");
+        change_standby(&mut target, |standby| {
+            standby.control_timeline = Some(Timeline(control));
+            receiver(&mut standby.receiver);
+        });
+        let cluster = cluster("orders", vec![primary("orders", "primary"), target], Vec::new());
+        let (stated, _) = read("timelines_behind", &cluster, 1);
+        stated.first().map(|(_, value)| (value.value, value.lower, value.upper))
+    };
+    // The primary is on 3.
+    assert_eq!(bounds(|_| {}, 1), Some((0.0, 0.0, 0.0)));
+    assert_eq!(bounds(|receiver| on(receiver, 2), 1), Some((1.0, 1.0, 1.0)));
+    assert_eq!(bounds(|receiver| on(receiver, 4), 1), Some((0.0, 0.0, 0.0)));
+    assert_eq!(bounds(|receiver| *receiver = Receiver::Absent, 1), Some((2.0, 0.0, 2.0)));
+    assert_eq!(bounds(|receiver| *receiver = Receiver::Hidden, 1), Some((0.0, 0.0, 2.0)));
+    assert_eq!(bounds(|receiver| *receiver = Receiver::Hidden, 3), Some((0.0, 0.0, 0.0)));
+}
+
+#[test]
+fn synchronous_standbys_are_held_against_what_is_asked_for() {
+    use crate::core::topology::synchronous::SyncStandbys;
+    use SenderState::{Catchup, Streaming};
+    let told = |setting: Option<&str>, senders: &[(&str, SenderState)]| {
+        let mut target = primary("orders", "primary");
+        change_survey(&mut target, |survey| survey.sync_standbys = setting.and_then(SyncStandbys::parse));
+        change_positions(&mut target, |positions| {
+            let row = |(sync, state): &(&str, SenderState)| {
+                let mut row = sender("r", Some(*state));
+                row.sync_state = Some(Arc::from(*sync));
+                row
+            };
+            positions.senders = senders.iter().map(row).collect();
+        });
+        let cluster = cluster("orders", vec![target], Vec::new());
+        ["sync_standbys", "sync_standbys_required", "sync_standbys_missing"]
+            .map(|name| read(name, &cluster, 0).0.first().map(|(_, value)| value.value))
+    };
+    let some = |numbers: [f64; 3]| numbers.map(Some);
+    assert_eq!(told(Some(""), &[("async", Streaming)]), some([0.0, 0.0, 0.0]));
+    assert_eq!(told(Some("a"), &[("sync", Streaming), ("potential", Streaming)]), some([1.0, 1.0, 0.0]));
+    assert_eq!(told(Some("a"), &[("potential", Catchup)]), some([0.0, 1.0, 1.0]));
+    assert_eq!(told(Some("ANY 2 (*)"), &[("quorum", Streaming), ("quorum", Catchup)]), some([1.0, 2.0, 1.0]));
+    assert_eq!(told(Some("ANY 1 (*)"), &[("quorum", Streaming), ("quorum", Streaming)]), some([2.0, 1.0, 0.0]));
+    assert_eq!(told(None, &[("async", Streaming)]), [Some(0.0), None, None]);
+    let mut blind = primary("orders", "primary");
+    change_positions(&mut blind, |positions| positions.sees_senders = false);
+    let cluster = cluster("orders", vec![blind], Vec::new());
+    assert_eq!(read("sync_standbys", &cluster, 0), (vec![], Unknown));
+}
+
+#[test]
+fn a_primary_of_another_cluster_splits_no_brain() {
+    let mut foreign = primary("orders", "other");
+    change_identity(&mut foreign, |identity| identity.system_identifier = Some(1));
+    check(foreign, &[("primaries", &[(NO, 1.0)], Complete), ("wrong_upstream", &[(NO, 1.0)], Complete)]);
+    check(primary("orders", "other"), &[("primaries", &[(NO, 2.0)], Complete)]);
+}

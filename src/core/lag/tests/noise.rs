@@ -36,6 +36,7 @@ fn any_sender(dice: &mut Dice, now: f64) -> WalSender {
     let numbers = [0.0, 0.5, 30.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
     WalSender {
         application_name: maybe(dice, |dice| Arc::from(NAMES[dice.below(4) as usize])),
+        client: None,
         state: maybe(dice, |dice| if dice.one_in(3) { SenderState::Catchup } else { SenderState::Streaming }),
         replay_lsn: maybe(dice, lsn),
         replay_lag: maybe(dice, |dice| numbers[dice.below(7) as usize]),
