@@ -1,7 +1,9 @@
 //! What the README shows is what there is.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use pgvigil::core::rule::preset;
 use pgvigil::http::metrics::metrics_table;
 
 fn root(path: &str) -> PathBuf {
@@ -16,6 +18,36 @@ fn with_section(text: &str, name: &str, content: &str) -> String {
     format!("{before}{begin}{content}{end}{after}")
 }
 
+/// The built-in rules as Markdown.
+fn rules_table() -> String {
+    let mut table = "| built-in rule | fires when | for | severity |\n| --- | --- | --- | --- |\n".to_owned();
+    for rule in preset() {
+        let held = match rule.hold_for {
+            None => "once proven".to_owned(),
+            Some(Duration::ZERO) => "at once".to_owned(),
+            Some(held) => humantime::format_duration(held).to_string(),
+        };
+        let severity = rule.severity.as_str();
+        table.push_str(&format!("| `{}` | `{}` | {held} | {severity} |\n", rule.name, rule.when));
+    }
+    table
+}
+
+/// Prometheus users get the same rules by the same names.
+#[test]
+fn the_rules_for_prometheus_are_the_built_in_ones() {
+    let text = std::fs::read_to_string(root("dashboards/alerts.yml")).unwrap();
+    let names: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    for rule in preset() {
+        let block = text.split("- alert: ").find(|block| block.lines().next() == Some(rule.name.as_str()));
+        let block = block.unwrap_or_else(|| panic!("dashboards/alerts.yml has no {}, only {names:?}", rule.name));
+        assert!(block.contains(&format!("severity: {}", rule.severity.as_str())), "{block}");
+        let held = block.lines().find_map(|line| line.trim().strip_prefix("for: "));
+        let held = held.map_or(Duration::ZERO, |held| humantime::parse_duration(held).unwrap());
+        assert_eq!(held, rule.hold_for.unwrap_or_default(), "{block}");
+    }
+}
+
 #[test]
 fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let have = std::fs::read_to_string(root("README.md")).unwrap();
@@ -23,6 +55,7 @@ fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let expect = with_section(&have, "minimal.toml", &format!("```toml\n{minimal}```\n"));
     let expect = with_section(&expect, "metrics", &metrics_table());
     let expect = with_section(&expect, "causes", &pgvigil::core::cause::table());
+    let expect = with_section(&expect, "rules", &rules_table());
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(root("README.md"), &expect).unwrap();
         return;
