@@ -75,8 +75,12 @@ async fn until_cause(daemon: &Daemon, target: &str, cause: &str, words: &str) ->
 
 /// Waits until an alert about the target has told this.
 async fn until_alert(daemon: &Daemon, rule: &str, target: &str, words: &str) {
+    until_alert_within(daemon, PATIENCE, rule, target, words).await;
+}
+
+async fn until_alert_within(daemon: &Daemon, patience: Duration, rule: &str, target: &str, words: &str) {
     let head = format!("{rule} fires on c/{target} (replica)");
-    until(&format!("the alert {rule} with {words:?}"), PATIENCE, || async {
+    until(&format!("the alert {rule} with {words:?}"), patience, || async {
         let log = daemon.log();
         let alerts: Vec<&str> = log.lines().filter(|line| line.contains(&head)).collect();
         if alerts.iter().any(|line| line.contains(words)) { Ok(()) } else { Err(format!("{alerts:#?}")) }
@@ -455,7 +459,9 @@ async fn a_replica_ahead_of_the_fork_has_diverged() {
     r2.follow(r1.port).await.unwrap();
     while_writing(r1, 100, async {
         until_cause(&daemon, "r2", "timeline_diverged", "its WAL has diverged: on timeline 1 it replayed up to ").await;
-        until_alert(&daemon, "Lagging", "r2", "its WAL has diverged: on timeline 1").await;
+        // What lags since the promotion is held for a minute.
+        let patience = PATIENCE + Duration::from_secs(60);
+        until_alert_within(&daemon, patience, "Lagging", "r2", "its WAL has diverged: on timeline 1").await;
     })
     .await;
 }

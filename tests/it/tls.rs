@@ -172,7 +172,7 @@ async fn a_session_is_read_only_and_bounded_and_says_who_asks() {
         ("application_name", "pgvigil"),
         ("transaction_read_only", "on"),
         ("statement_timeout", "4s"),
-        ("lock_timeout", "2s"),
+        ("lock_timeout", "500ms"),
         ("idle_in_transaction_session_timeout", "4s"),
         ("search_path", "pg_catalog"),
     ] {

@@ -44,12 +44,12 @@ pub(crate) static TOPICS: &[Topic] = &[
     recovery::TOPIC,
     synchronous::TOPIC,
     sessions::TOPIC,
+    databases::TOPIC,
     slots::TOPIC,
     backups::TOPIC,
     subscriptions::TOPIC,
     aurora::TOPIC,
     conflicts::TOPIC,
-    databases::TOPIC,
     statements::TOPIC,
 ];
 

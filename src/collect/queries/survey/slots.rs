@@ -1,5 +1,7 @@
 //! Replication slots.
 
+use std::sync::Arc;
+
 use super::{Context, Topic};
 use crate::collect::decode::{Fields, Rows, boolean, lsn, number, timestamp};
 use crate::collect::queries::Optional;
@@ -13,10 +15,11 @@ pub(super) const TOPIC: Topic = Topic { name: "slots", sql, decode };
 pub(crate) const NEWER_COLUMNS: [&str; 6] =
     ["two_phase", "conflicting", "invalidation_reason", "inactive_since", "failover", "synced"];
 
-/// The function, and not the view over it, but for the name of the database that the view has too.
+/// The function, and not the view over it, whose only other column is the name of the database: that is another topic's,
+/// which may wait for a lock.
 const COLUMNS: &str = "SELECT slot_name, slot_type, active, restart_lsn, confirmed_flush_lsn, wal_status, \
-                       safe_wal_size, temporary, active_pid, datname, plugin, age(xmin), age(catalog_xmin)";
-const TABLES: &str = " FROM pg_get_replication_slots() s LEFT JOIN pg_database d ON d.oid = s.datoid";
+                       safe_wal_size, temporary, active_pid, datoid, plugin, age(xmin), age(catalog_xmin)";
+const FUNCTION: &str = " FROM pg_get_replication_slots()";
 
 const TYPES: &[&str] = &["physical", "logical"];
 const WAL_STATUSES: &[&str] = &["reserved", "extended", "unreserved", "lost"];
@@ -43,7 +46,7 @@ fn sql(context: Context<'_>) -> Option<String> {
         sql.push_str(", ");
         sql.push_str(if is_there { column } else { "NULL" });
     }
-    sql.push_str(TABLES);
+    sql.push_str(FUNCTION);
     Some(sql)
 }
 
@@ -52,7 +55,8 @@ fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> R
         return Err(Fields::new("pg_replication_slots", &[]).failure("*", "not the two results that were asked for"));
     };
     let server = Server::read(server.first().map(Vec::as_slice).unwrap_or_default())?;
-    let mut slots: Vec<Slot> = slots.iter().map(|row| slot(row, &server)).collect::<Result<_, _>>()?;
+    let databases = facts.databases.as_deref().unwrap_or_default();
+    let mut slots: Vec<Slot> = slots.iter().map(|row| slot(row, &server, databases)).collect::<Result<_, _>>()?;
     slots.sort_by(|a, b| a.name.cmp(&b.name));
     facts.slots = Some(slots);
     Ok(())
@@ -98,7 +102,7 @@ impl Standby {
     }
 }
 
-fn slot(row: &[Option<&str>], server: &Server) -> Result<Slot, PollFailure> {
+fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) -> Result<Slot, PollFailure> {
     let mut row = Fields::new("pg_replication_slots", row);
     let name = row.required("slot_name", |text| Some(text.to_owned()))?;
     let slot_type = row.required("slot_type", |text| Some(word(text, TYPES)))?;
@@ -123,7 +127,10 @@ fn slot(row: &[Option<&str>], server: &Server) -> Result<Slot, PollFailure> {
         unconfirmed_bytes: behind(confirmed_flush_lsn),
         temporary: row.required("temporary", boolean)?,
         active_pid: row.optional("active_pid", number)?,
-        datname: row.text("datname")?.map(str::to_owned),
+        datname: row.optional("datoid", number::<u32>)?.and_then(|oid| {
+            let (_, name) = databases.iter().find(|(known, _)| *known == oid)?;
+            Some(name.to_string())
+        }),
         plugin: row.text("plugin")?.map(str::to_owned),
         xmin_age: row.optional("xmin", number)?,
         catalog_xmin_age: row.optional("catalog_xmin", number)?,
@@ -170,7 +177,7 @@ mod tests {
         let about = about(Flavor::PostgreSql, "1.10");
         let logical = [
             [Some("cdc"), Some("logical"), Some("f"), None, Some("0/3000000")].as_slice(),
-            &[Some("lost"), Some("-1"), Some("t"), None, Some("app"), Some("pgoutput"), None, Some("900")],
+            &[Some("lost"), Some("-1"), Some("t"), None, Some("16384"), Some("pgoutput"), None, Some("900")],
             &[Some("t"), Some("f"), Some("wal_removed"), Some("1970-01-01 00:00:01+00"), Some("t"), Some("f")],
         ];
         let answer = [
@@ -209,8 +216,9 @@ mod tests {
                 ..Slot::default()
             },
         ];
-        let expect = SurveyFacts { slots: Some(slots), ..SurveyFacts::default() };
-        assert_eq!(decoded(&TOPIC, context(&about), &answer), Ok(expect));
+        let mut facts = SurveyFacts { databases: Some(vec![(16384, Arc::from("app"))]), ..SurveyFacts::default() };
+        let expect = SurveyFacts { slots: Some(slots), ..facts.clone() };
+        assert_eq!(TOPIC.decode(context(&about), &answer, &mut facts).map(|()| facts), Ok(expect));
     }
 
     #[test]
