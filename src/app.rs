@@ -295,7 +295,9 @@ fn open_store(config: &Config, fleet: &mut Fleet) -> Result<Option<Store>, RunEr
     };
     let clocks = Clocks { boot: clock::boot(), mono: clock::now(), wall: clock::wall() };
     let (store, writer, saved) = Store::open(path.clone(), &clocks);
-    info!(path = %path.display(), alerts = saved.alerts.len(), histories = saved.lags.len(), "alerts are kept in {}", path.display());
+    if writer.has_file() {
+        info!(path = %path.display(), alerts = saved.alerts.len(), histories = saved.lags.len(), "alerts are kept in {}", path.display());
+    }
     fleet.restore(saved, clocks.mono);
     std::thread::Builder::new().name("store".to_owned()).spawn(|| writer.run()).map_err(RunError::Thread)?;
     Ok(Some(store))

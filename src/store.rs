@@ -97,6 +97,11 @@ pub struct Writer {
 }
 
 impl Writer {
+    /// Whether the file could be opened.
+    pub fn has_file(&self) -> bool {
+        self.file.connection.is_some()
+    }
+
     /// Blocks; it wants a thread of its own.
     pub fn run(mut self) {
         while let Some(mail) = self.mailbox.wait() {

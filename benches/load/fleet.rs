@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgvigil::clock;
 
 use crate::Outcome;
-use crate::rig::Rig;
+use crate::rig::{self, Rig};
 use crate::table::Table;
 
 /// More than a slow beat, so that each target has had one.
@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(15);
 
 pub(crate) async fn measure(rig: &Rig, table: &mut Table) -> Outcome<()> {
     for n_targets in [100, 1000, 2000] {
-        let mut daemon = rig.daemon(n_targets, "").await?;
+        let mut daemon = rig.daemon(n_targets, rig::SELDOM).await?;
         tokio::time::sleep(WARM_UP).await;
         let (counted_from, (n_before, _)) = (clock::now(), daemon.polls()?);
         let (watched_from, cpu_before) = (clock::now(), daemon.process.cpu()?);

@@ -103,7 +103,7 @@ fn read(said: &str) -> Option<(u64, f64)> {
 }
 
 pub(crate) async fn measure_metrics(rig: &Rig, table: &mut Table) -> Outcome<()> {
-    let daemon = rig.daemon(1000, "").await?;
+    let daemon = rig.daemon(1000, rig::SELDOM).await?;
     tokio::time::sleep(Duration::from_secs(17)).await;
     let (mut took, mut cpu, mut size) = (Vec::new(), Vec::new(), 0);
     for _ in 0..N_SCRAPES {

@@ -16,30 +16,24 @@ use crate::core::wal::Lsn;
 /// The rows of one statement, each as its columns' texts.
 pub(crate) type Rows<'a> = Vec<Vec<Option<&'a str>>>;
 
+/// Stands for a text that is not UTF-8: a name made in a database of another encoding. Where a number or a position should
+/// be, it does not read as one.
+const NOT_UTF8: &str = "(not UTF-8)";
+
 /// Sorts the answer to a message of several statements: one entry a statement, empty for one that returns no rows.
-pub(crate) fn by_statement<'a>(
-    messages: &'a [SimpleQueryMessage],
-    view: &'static str,
-) -> Result<Vec<Rows<'a>>, PollFailure> {
+pub(crate) fn by_statement(messages: &[SimpleQueryMessage]) -> Vec<Rows<'_>> {
     let mut statements = Vec::new();
     let mut rows = Rows::new();
     for message in messages {
         match message {
             SimpleQueryMessage::Row(row) => {
-                let values = (0..row.len()).map(|column| {
-                    row.try_get(column).map_err(|_| PollFailure::Decode {
-                        view: view.to_owned(),
-                        column: row.columns().get(column).map_or_else(String::new, |column| column.name().to_owned()),
-                        reason: "not UTF-8".to_owned(),
-                    })
-                });
-                rows.push(values.collect::<Result<_, _>>()?);
+                rows.push((0..row.len()).map(|column| row.try_get(column).unwrap_or(Some(NOT_UTF8))).collect());
             }
             SimpleQueryMessage::CommandComplete(_) => statements.push(std::mem::take(&mut rows)),
             _ => {}
         }
     }
-    Ok(statements)
+    statements
 }
 
 /// The columns of one row, read from left to right.

@@ -260,7 +260,7 @@ impl Dialog {
         let Some(sql) = sql else { return Ok(HashMap::new()) };
         let answer = tokio::time::timeout(self.timeout, self.ask("asking for the texts of statements", &sql)).await;
         let messages = self.within_limit(answer)?;
-        survey::decode_texts(&by_statement(&messages, "pg_stat_statements")?)
+        survey::decode_texts(&by_statement(&messages))
     }
 
     /// How the server is set up. To be asked when [`Dialog::positions`] was.
@@ -285,7 +285,7 @@ impl Dialog {
                 }),
             };
             let read = answer.and_then(|messages| {
-                let statements = by_statement(&messages, topic.name)?;
+                let statements = by_statement(&messages);
                 (topic.decode)(&statements, &mut checkup)
             });
             if let Err(failure) = read {
@@ -354,7 +354,7 @@ impl Dialog {
         facts: &mut SurveyFacts,
     ) -> Result<(), PollFailure> {
         let context = self.context(wanted).ok_or_else(no_session)?;
-        let read = by_statement(messages, topic.name).and_then(|rows| topic.decode(context, &rows, facts));
+        let read = topic.decode(context, &by_statement(messages), facts);
         match &self.session {
             // A value that cannot be read is repeated in the failure.
             Some(session) => read.map_err(|failure| session.without_password(failure)),
@@ -460,7 +460,7 @@ impl Dialog {
             match answer {
                 Ok(messages) => {
                     let Some(about) = &mut self.about else { break };
-                    match about.hear(question, self.refused, &by_statement(&messages, "positions")?)? {
+                    match about.hear(question, self.refused, &by_statement(&messages))? {
                         Heard::Facts(facts) => return Ok(Answered { facts: *facts, asked_at, answered_at }),
                         Heard::AnotherServer => self.about = None,
                         Heard::AnotherRole => {}
@@ -500,7 +500,7 @@ impl Dialog {
 
     async fn introduce(&mut self) -> Result<(), PollFailure> {
         let messages = self.ask("asking who it is", identity::SQL).await?;
-        let introduction = identity::decode(&by_statement(&messages, "identity")?)?;
+        let introduction = identity::decode(&by_statement(&messages))?;
         let Some(session) = &self.session else { return Ok(()) };
         let (tls, pooled) = (session.tls(), session.settings().is_pooled());
         let configured = configured_address(&self.conninfo);
@@ -537,7 +537,7 @@ impl Dialog {
         if about.replay.observe(standby, clock::now()) && may_ask {
             // As with names: positions without it are worth more than none.
             let answer = self.ask("asking what replay waits for", replay_wait::SQL).await;
-            let wait = answer.and_then(|messages| replay_wait::decode(&by_statement(&messages, "pg_stat_activity")?));
+            let wait = answer.and_then(|messages| replay_wait::decode(&by_statement(&messages)));
             if let Err(failure) = &wait {
                 self.leave_out(failure);
             }
@@ -558,7 +558,7 @@ impl Dialog {
         if !new.is_empty() {
             // Positions without names are worth more than none: a failure here is met again at the next question.
             let answer = self.ask("asking for its standbys' names", &positions::clients_sql(&new)).await;
-            let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages, "clients")?));
+            let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages)));
             // But a refusal would be repeated, too: those pids are taken for asked.
             let found = if found.as_ref().err().is_some_and(is_refusal) { Ok(Vec::new()) } else { found };
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };

@@ -360,6 +360,10 @@ fn slow_network(facts: &Facts<'_>) -> Option<Told> {
     if let Some((upstream, above)) = facts.upstream {
         return Some(told(above.cause, format!("its upstream {upstream} lags: {}", above.why)));
     }
+    // What arrives as fast as it is made is not held up by the network, whatever is missing of it.
+    if facts.trend.receive_rate.zip(facts.write_rate).is_some_and(|(received, written)| received >= written) {
+        return None;
+    }
     Some(told(Cause::SlowNetwork, words::slow("WAL arrives", facts.trend.receive_rate, facts.write_rate)))
 }
 

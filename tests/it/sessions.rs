@@ -269,3 +269,32 @@ async fn of_many_entries_those_that_have_not_moved_are_not_told_again() {
         no_errors(&servers);
     }
 }
+
+/// A name made in a database without an encoding need not be UTF-8: what else there is is told all the same.
+#[tokio::test]
+async fn a_name_that_is_not_utf8_hides_nothing_else() {
+    let servers = pg::cluster(0).await;
+    let primary = servers.primary();
+    primary.sql("CREATE DATABASE odd").await.unwrap();
+    primary
+        .sql("CREATE DATABASE bytes ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+        .await
+        .unwrap();
+    let dsn = format!("host=127.0.0.1 port={} user=postgres password=postgres dbname=bytes", primary.port);
+    let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap();
+    let running = tokio::spawn(connection);
+    let rename = "DO $$ BEGIN EXECUTE 'ALTER DATABASE odd RENAME TO \"odd' || chr(255) || '\"'; END $$";
+    client.batch_execute(rename).await.unwrap();
+    drop(client);
+    running.await.unwrap().unwrap();
+
+    let facts = survey(primary, "mon").await;
+    assert!(facts.sessions.is_some() && facts.slots.is_some(), "{facts:?}");
+    let config =
+        "[poll]\nslow_interval = \"1s\"\n\n".to_owned() + &cluster_toml("c", &[("primary", pg::dsn(primary, "mon"))]);
+    let daemon = Daemon::start(&config).await;
+    daemon.until_series("pgvigil_connections_max", &[], SOON, |max| max.is_some()).await;
+    let metrics = daemon.metrics().await;
+    assert!(!metrics.contains("pgvigil_survey_failure{"), "{metrics}");
+    no_errors(&servers);
+}

@@ -61,11 +61,12 @@ impl Optional {
     }
 }
 
-/// Not supported here (0A000), not permitted (42501), not there (42883), or not in this state (55000): the same question
-/// would be refused again, and each time leave an error in the server's log.
+/// Not supported here (0A000), not permitted (42501), not there (42883), not in this state (55000), or a name that has no
+/// form in our encoding (22021, 22P05): the same question would be refused again, and each time leave an error in the
+/// server's log.
 pub(crate) fn is_refusal(failure: &PollFailure) -> bool {
     matches!(failure, PollFailure::Sql { sqlstate, .. }
-        if matches!(sqlstate.as_str(), "0A000" | "42501" | "42883" | "55000"))
+        if matches!(sqlstate.as_str(), "0A000" | "42501" | "42883" | "55000" | "22021" | "22P05"))
 }
 
 /// 55000 is also what a function says when the server changed its role in between.

@@ -163,6 +163,16 @@ fn the_cause_to_act_on_first_comes_first() {
             &[ReceiverCutOff, CatchingUp],
         ),
         ("slow network", Facts { backlog: AWAY, ..lagging() }, &[SlowNetwork]),
+        (
+            "not slower than it is made",
+            Facts {
+                backlog: AWAY,
+                trend: Trend { receive_rate: Some(5e3), ..Trend::default() },
+                write_rate: Some(300.0),
+                ..lagging()
+            },
+            &[Unknown],
+        ),
         ("slow replay", Facts { backlog: ARRIVED, ..lagging() }, &[SlowReplay]),
         ("both, replay more", Facts { backlog: BOTH, ..lagging() }, &[SlowReplay, SlowNetwork]),
         (

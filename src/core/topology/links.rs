@@ -438,7 +438,25 @@ impl Search<'_> {
         if self.row_of[place].is_some() || matches!(upstream, Upstream::Elsewhere(_)) {
             return Some(false);
         }
+        if self.is_served_by(place, upstream) {
+            return Some(false);
+        }
         self.nobody_serves(place).then_some(true)
+    }
+
+    /// It receives, from a target that has a connection which may be its own: which one it is is another matter.
+    fn is_served_by(&self, place: usize, upstream: &Upstream) -> bool {
+        let server = &self.servers[place];
+        let receives = server.standby().is_some_and(|standby| standby.receiver.running().is_some());
+        let Upstream::Target(name) = upstream else { return false };
+        let of_upstream = |row: &Row<'_>| self.servers[row.upstream].is_up && self.servers[row.upstream].name == name;
+        server.is_up
+            && receives
+            && self
+                .rows
+                .iter()
+                .enumerate()
+                .any(|(place_of_row, row)| of_upstream(row) && self.is_possible(place, place_of_row))
     }
 
     fn undeclared(&self, place: usize) -> Option<Undeclared> {

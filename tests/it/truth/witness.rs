@@ -94,6 +94,9 @@ pub(super) struct Witness {
     tasks: Mutex<JoinSet<()>>,
 }
 
+/// More WAL between two looks than rows of ours make. Bytes.
+const MUCH: u64 = 1 << 20;
+
 /// What the table of rows is made with.
 pub(super) const SETUP: &str = "CREATE TABLE beat (line int, n bigint, filler text, PRIMARY KEY (line, n))";
 
@@ -204,10 +207,20 @@ impl Seen {
         // Until a row of the line can be read on it, it may still be on the one before.
         let has_followed = line == 0 || stand.rows[line] > 0;
         let lsn = if has_followed { stand.lsn } else { stand.lsn.min(fork) };
-        let Some(beyond) = marks.iter().position(|mark| mark.lsn > lsn) else { return Truth { least: 0.0, most: 0.0 } };
+        let Some(beyond) = marks.iter().position(|mark| mark.lsn > lsn) else {
+            return Truth { least: 0.0, most: self.unseen(line, &marks, at) };
+        };
         let (by, before) =
             (marks[beyond].answered, beyond.checked_sub(1).map_or(marks[beyond].asked, |k| marks[k].asked));
         self.aged(line, before, by, at)
+    }
+
+    /// What a primary that died amid a large write flushed after it was last looked at, only the daemon may have seen:
+    /// how old that may be.
+    fn unseen(&self, line: usize, marks: &[&Mark], at: MonoTime) -> f64 {
+        let &[.., before, last] = marks else { return 0.0 };
+        let is_out = self.outs_of(&self.lines[line].primary).any(|(out, back)| out <= at && at < back);
+        if is_out && last.lsn.bytes_ahead_of(before.lsn).0 > MUCH { at.seconds_since(last.asked) } else { 0.0 }
     }
 
     fn behind_in_rows(&self, line: usize, stand: Stand, at: MonoTime) -> Truth {

@@ -158,6 +158,11 @@ fn what_fits_several_is_unknown() {
     // A third connection under that name cannot be any target's.
     let three = [rows(), vec![row(3, R, "127.0.0.1", None)]].concat();
     check(&[p(three), same("x"), same("y")], &["p: - strangers 1..3", "x: ? missing?", "y: ? missing?"]);
+    // Both say that they receive from p, which has as many connections: none is missing, whoever has which.
+    let of_p = |target| s(target, "127.0.0.1", "", "10.0.0.1", None);
+    check(&[p(rows()), of_p("x"), of_p("y")], &["p: - strangers 0..2", "x: p", "y: p"]);
+    // Unless p has none.
+    check(&[p(Vec::new()), of_p("x")], &["p: -", "x: p missing"]);
     // The same server declared twice has each sender twice.
     let slot = || vec![row(1, "a", "127.0.0.1", Some("a"))];
     let twice = TargetView { id: crate::core::topology::TargetId::new("orders", "q"), ..p(slot()) };
