@@ -94,7 +94,17 @@ pub struct ClusterReport {
     pub targets: Vec<TargetReport>,
     pub poolers: Vec<PoolerReport>,
     /// What does not fit together.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Misfit>,
+}
+
+/// What does not fit together among the targets of a cluster.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(transparent)]
+pub struct Misfit {
+    /// JSON has the words alone.
+    #[serde(skip)]
+    pub severity: Severity,
+    pub words: String,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -145,14 +155,11 @@ impl Report {
     pub fn new(clusters: &[ExaminedCluster], wants_statements: bool, wall: SystemTime) -> Self {
         let clusters: Vec<ClusterReport> = clusters
             .iter()
-            .map(|ExaminedCluster { name, targets, poolers }| {
-                let primary = only_primary(targets);
-                ClusterReport {
-                    name: name.clone(),
-                    targets: targets.iter().map(|target| report(target, primary, wants_statements, wall)).collect(),
-                    poolers: poolers.iter().map(|(name, outcome)| pooler_report(name, outcome)).collect(),
-                    warnings: warnings(targets),
-                }
+            .map(|ExaminedCluster { name, targets, poolers }| ClusterReport {
+                name: name.clone(),
+                targets: targets.iter().map(|target| report(target, targets, wants_statements, wall)).collect(),
+                poolers: poolers.iter().map(|(name, outcome)| pooler_report(name, outcome)).collect(),
+                warnings: warnings(targets),
             })
             .collect();
         let harmless = |findings: &[Finding]| findings.iter().all(|finding| finding.severity == Severity::Info);
@@ -183,7 +190,7 @@ fn only_primary(targets: &[Examined]) -> Option<&Examined> {
     primaries.next().filter(|_| primaries.next().is_none())
 }
 
-fn report(target: &Examined, primary: Option<&Examined>, wants_statements: bool, wall: SystemTime) -> TargetReport {
+fn report(target: &Examined, targets: &[Examined], wants_statements: bool, wall: SystemTime) -> TargetReport {
     let probe = match &target.outcome {
         Ok(probe) => probe,
         Err(failure) => {
@@ -214,7 +221,15 @@ fn report(target: &Examined, primary: Option<&Examined>, wants_statements: bool,
             missing_extensions: lacks_statements.then_some("pg_stat_statements").into_iter().collect(),
             slots: probe.survey.as_ref().ok().and_then(|facts| Some(facts.slots.as_ref()?.len())),
         }),
-        findings: of_target(Patient { target, probe, role, primary, wants_statements, wall }),
+        findings: of_target(Patient {
+            target,
+            probe,
+            role,
+            targets,
+            primary: only_primary(targets),
+            wants_statements,
+            wall,
+        }),
     }
 }
 
@@ -232,19 +247,22 @@ fn pooler_report(name: &Name, outcome: &Result<PoolerFacts, PollFailure>) -> Poo
 }
 
 /// What does not fit together among the targets of one cluster.
-fn warnings(targets: &[Examined]) -> Vec<String> {
+fn warnings(targets: &[Examined]) -> Vec<Misfit> {
     let mut warnings = Vec::new();
+    let mut add = |severity, words| warnings.push(Misfit { severity, words });
     let all_reached = targets.iter().all(|target| target.outcome.is_ok());
     let primaries = with_role(targets, Role::Primary);
     if primaries.len() > 1 {
-        warnings.push(format!(
+        let words = format!(
             "{} primaries: {}; only one of them can be the one that replicas are measured against",
             primaries.len(),
             list(&primaries)
-        ));
+        );
+        add(Severity::Error, words);
     }
     if primaries.is_empty() && all_reached {
-        warnings.push("no primary: none of the targets is one, so lag is known only as far as the replicas can tell it themselves; add the primary".to_owned());
+        let words = "no primary: none of the targets is one, so lag is known only as far as the replicas can tell it themselves; add the primary";
+        add(Severity::Warning, words.to_owned());
     }
 
     let mut systems: BTreeMap<u64, Vec<&Name>> = BTreeMap::new();
@@ -255,10 +273,11 @@ fn warnings(targets: &[Examined]) -> Vec<String> {
     }
     if systems.len() > 1 {
         let groups: Vec<String> = systems.iter().map(|(system, names)| format!("{} ({system})", list(names))).collect();
-        warnings.push(format!(
+        let words = format!(
             "not one cluster: the system identifiers differ: {}; they do not replicate each other",
             groups.join(", ")
-        ));
+        );
+        add(Severity::Error, words);
     }
 
     // A standby streams from somebody. When nobody here has a WAL sender, it streams from somebody who is not listed.
@@ -267,10 +286,11 @@ fn warnings(targets: &[Examined]) -> Vec<String> {
         for target in targets {
             let standby = positions(target).and_then(Positions::standby);
             if let Some(upstream) = standby.and_then(upstream) {
-                warnings.push(format!(
+                let words = format!(
                     "{} streams from {upstream}, which is none of the cluster's targets; add it",
                     target.target
-                ));
+                );
+                add(Severity::Warning, words);
             }
         }
     }
@@ -334,18 +354,21 @@ impl Report {
         if is_empty { String::new() } else { format!("\n{}", table.render(has_colour)) }
     }
 
-    /// How many findings there are of each severity.
+    /// How many findings there are of each severity. What is not reached is an error.
     fn counts(&self) -> String {
-        let findings = || {
+        let severities = || {
             self.clusters.iter().flat_map(|cluster| {
                 let of_targets = cluster.targets.iter().flat_map(|target| &target.findings);
-                of_targets.chain(cluster.poolers.iter().flat_map(|pooler| &pooler.findings))
+                let findings = of_targets.chain(cluster.poolers.iter().flat_map(|pooler| &pooler.findings));
+                let not_reached = cluster.failures().map(|_| Severity::Error);
+                let misfits = cluster.warnings.iter().map(|misfit| misfit.severity);
+                findings.map(|finding| finding.severity).chain(not_reached).chain(misfits)
             })
         };
         let counts: Vec<String> =
             [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "note")]
                 .into_iter()
-                .map(|(severity, noun)| (findings().filter(|finding| finding.severity == severity).count(), noun))
+                .map(|(severity, noun)| (severities().filter(|found| *found == severity).count(), noun))
                 .filter(|(count, _)| *count > 0)
                 .map(|(count, noun)| format!("{count} {noun}{}", if count == 1 { "" } else { "s" }))
                 .collect();
@@ -354,6 +377,13 @@ impl Report {
 }
 
 impl ClusterReport {
+    /// What is not reached, and why.
+    fn failures(&self) -> impl Iterator<Item = (&Name, &str)> {
+        let of_targets = self.targets.iter().map(|target| (&target.name, target.failure.as_deref()));
+        let of_poolers = self.poolers.iter().map(|pooler| (&pooler.name, pooler.failure.as_deref()));
+        of_targets.chain(of_poolers).filter_map(|(name, failure)| Some((name, failure?)))
+    }
+
     /// Whether a target lacks what the same statements on the same server would give it.
     fn lacks(&self, name: &Name, finding: &Finding) -> bool {
         let is_same = |own: &Finding| own.sql == finding.sql && own.run_on == finding.run_on;
@@ -405,45 +435,44 @@ fn explain(text: &mut String, cluster: &ClusterReport, paper: Paper) {
         text.push_str(&format!("\n{}{told}\n", painted(place, tone, paper.has_colour)));
         rest.iter().for_each(|line| text.push_str(&format!("{line}\n")));
     };
+    for (name, failure) in cluster.failures() {
+        let (tone, words) = headline(Severity::Error, &format!("not reached: {failure}"));
+        paragraph(&format!("{}/{name}", cluster.name), tone, &words, &[]);
+    }
     for target in &cluster.targets {
         let place = format!("{}/{}", cluster.name, target.name);
-        if let Some(failure) = &target.failure {
-            paragraph(&place, Tone::Bad, &format!("not reached: {failure}"), &[]);
-        }
         for finding in &target.findings {
             // One statement on the primary helps all who lack the same: it is told there, with their names.
             let is_elsewhere = finding.run_on.as_ref().is_some_and(|name| *name != target.name);
             if is_elsewhere && finding.run_on.as_ref().is_some_and(|name| cluster.lacks(name, finding)) {
                 continue;
             }
-            let (tone, words) = headline(finding);
+            let (tone, words) = headline(finding.severity, &finding.problem);
             paragraph(&place, tone, &words, &details(cluster, target, finding, paper));
         }
     }
     for pooler in &cluster.poolers {
         let place = format!("{}/{}", cluster.name, pooler.name);
-        if let Some(failure) = &pooler.failure {
-            paragraph(&place, Tone::Bad, &format!("not reached: {failure}"), &[]);
-        }
         for finding in &pooler.findings {
-            let (tone, words) = headline(finding);
+            let (tone, words) = headline(finding.severity, &finding.problem);
             let mut rest = vec![wrapped(&format!("  {}", finding.why), paper.width, 2)];
             rest.extend(finding.sql.iter().map(|command| format!("    {command}")));
             paragraph(&place, tone, &words, &rest);
         }
     }
     for warning in &cluster.warnings {
-        paragraph(cluster.name.as_str(), Tone::Doubtful, warning, &[]);
+        let (tone, words) = headline(warning.severity, &warning.words);
+        paragraph(cluster.name.as_str(), tone, &words, &[]);
     }
 }
 
-fn headline(finding: &Finding) -> (Tone, String) {
-    let tone = match finding.severity {
+fn headline(severity: Severity, problem: &str) -> (Tone, String) {
+    let tone = match severity {
         Severity::Error => Tone::Bad,
         Severity::Warning => Tone::Doubtful,
         Severity::Info => Tone::Faint,
     };
-    (tone, format!("{}: {}", finding.severity.as_str(), finding.problem))
+    (tone, format!("{}: {problem}", severity.as_str()))
 }
 
 /// Why a finding matters, and what would change it.

@@ -14,7 +14,7 @@ Examples:
   DATABASE_URL=postgresql://... DATABASE_READ_REPLICA_URL=postgresql://... pgvigil
                                           watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
-  pgvigil check --config pgvigil.toml     what each server is, and what it does not let us see
+  pgvigil check --config pgvigil.toml     what each server is, what is wrong or risky, what fixes it
   pgvigil poll                            one look at all lags, for a shell or a script
 
 Environment:
@@ -59,9 +59,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Watch, serve and alert until told to stop (what happens without a command, too)
     Run(RunArgs),
-    /// Check the configuration, then connect to every server and say what it is and what it does not let us see
+    /// Check the configuration, then connect and say what each server is, what is wrong or risky, and what fixes it
     Check(CheckArgs),
-    /// Look at all servers once and print their lag
+    /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
     /// Show it at work: a throw-away primary with two replicas, a lag that grows, an alert that fires and resolves
     Demo,

@@ -3,11 +3,12 @@
 //! Each finding says what is so, why it matters, and what would change it. An [`Severity::Info`] is worth knowing, and
 //! may well be meant; the others are something to fix.
 
+use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{Examined, positions};
+use super::{Examined, list, positions};
 use crate::collect::Probe;
 use crate::core::checkup::{SlotState, Verified};
 use crate::core::observation::{Flavor, Identity, Positions, Receiver, SenderState, StatementsAccess};
@@ -83,6 +84,8 @@ pub(super) struct Patient<'a> {
     pub(super) target: &'a Examined,
     pub(super) probe: &'a Probe,
     pub(super) role: Option<Role>,
+    /// All of its cluster, itself among them.
+    pub(super) targets: &'a [Examined],
     /// The only primary of its cluster, itself perhaps.
     pub(super) primary: Option<&'a Examined>,
     pub(super) wants_statements: bool,
@@ -398,10 +401,7 @@ fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(Severity::Error, problem, why).run(drops(&lost), patient.itself()));
     }
     if !inactive.is_empty() {
-        let problem =
-            format!("{} used by nobody now: {}", counted_are(inactive.len(), "replication slot"), names(&inactive));
-        let why = "each keeps all WAL since its reader left, and row versions with it; if nobody comes back, drop it";
-        findings.push(Finding::new(Severity::Warning, problem, why).run(drops(&inactive), patient.itself()));
+        findings.push(unused(patient, &inactive));
     }
     if slots.iter().any(|slot| !slot.synced)
         && patient.setting("max_slot_wal_keep_size") == Some("-1")
@@ -425,6 +425,49 @@ fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
                    date, or drop the slot";
         findings.push(Finding::new(Severity::Warning, problem, why));
     }
+}
+
+/// Slots without a reader. Only those that can have none are to be dropped: a standby that is down needs its slot.
+fn unused(patient: Patient<'_>, inactive: &[&SlotState]) -> Finding {
+    let mut why = "each keeps all WAL since its reader left, and row versions with it".to_owned();
+    let mut may_be_dropped = inactive.to_vec();
+    for target in patient.targets {
+        let own = own_slots(target);
+        if let Some(slot) = inactive.iter().find(|slot| own.contains(&slot.name.as_str())) {
+            may_be_dropped.retain(|slot| !own.contains(&slot.name.as_str()));
+            let _ = write!(why, "; {} is the slot of {}: see why that does not stream by it", slot.name, target.target);
+        }
+    }
+    let away: Vec<&Name> =
+        patient.targets.iter().filter(|target| target.outcome.is_err()).map(|target| &target.target).collect();
+    if !may_be_dropped.is_empty() {
+        let advice = match away[..] {
+            [] => "; if nobody comes back, drop it".to_owned(),
+            [one] => format!(
+                "; {one} is not reached and may be its reader: start that first; drop the slot only if it never comes back"
+            ),
+            _ => format!(
+                "; {} are not reached and may be its reader: start those first; drop the slot only if they never come back",
+                list(&away)
+            ),
+        };
+        why.push_str(&advice);
+    }
+    let problem =
+        format!("{} used by nobody now: {}", counted_are(inactive.len(), "replication slot"), names(inactive));
+    let finding = Finding::new(Severity::Warning, problem, why);
+    if !away.is_empty() || may_be_dropped.is_empty() {
+        return finding;
+    }
+    finding.run(drops(&may_be_dropped), patient.itself())
+}
+
+/// The slots that a standby streams by, or is told to.
+fn own_slots(target: &Examined) -> Vec<&str> {
+    let receiver = positions(target).and_then(Positions::standby).and_then(|standby| standby.receiver.running());
+    let survey = target.outcome.as_ref().ok().and_then(|probe| probe.survey.as_ref().ok());
+    let configured = survey.and_then(|facts| facts.recovery.as_ref()?.slot_name.as_deref());
+    receiver.and_then(|receiver| receiver.slot_name.as_deref()).into_iter().chain(configured).collect()
 }
 
 fn drops(slots: &[&SlotState]) -> Vec<String> {

@@ -179,11 +179,13 @@ fn an_extension_that_is_not_wanted_is_not_missed() {
 }
 
 #[test]
-fn a_target_that_is_not_reached_is_told_with_its_reason() {
+fn a_target_that_is_not_reached_is_told_first_and_counted_as_an_error() {
     let report = report(vec![answered("db-1", primary(identity())), failed("db-2")]);
     assert!(!report.ok);
     assert!(
-        report.table(false, None).contains("\norders/db-2: not reached: connection refused\n"),
+        report
+            .table(false, None)
+            .contains("\norders/db-2: error: not reached: connection refused\n\nsomething to fix: 1 error\n"),
         "{}",
         report.table(false, None)
     );
@@ -218,7 +220,16 @@ fn what_does_not_fit_together_is_a_warning() {
         // The one that is not reached may be the primary, and the upstream.
         (vec![failed("db-1"), answered("db-2", standby(identity()))], vec![]),
     ] {
-        assert_eq!(report(targets).clusters[0].warnings, warnings);
+        let report = report(targets);
+        let told: Vec<&str> = report.clusters[0].warnings.iter().map(|misfit| misfit.words.as_str()).collect();
+        assert_eq!(told, warnings);
+        for misfit in &report.clusters[0].warnings {
+            let is_error = misfit.words.contains("2 primaries") || misfit.words.contains("not one cluster");
+            assert_eq!(misfit.severity, if is_error { Severity::Error } else { Severity::Warning }, "{misfit:?}");
+            let line = format!("\norders: {}: {}\n", misfit.severity.as_str(), misfit.words);
+            assert!(report.table(false, None).contains(&line), "{line}");
+        }
+        assert_eq!(serde_json::to_value(&report).unwrap()["clusters"][0]["warnings"], serde_json::json!(warnings));
     }
 }
 
@@ -277,12 +288,12 @@ CLUSTER  POOLER  REACHED  VERSION  TLS  DATABASES
 orders   pgb     yes      1.18.0   no           0
 orders   pgb-2   no
 
+orders/pgb-2: error: not reached: connection refused
+
 orders/pgb: warning: 1 client waits in app/web for a server connection, the first for 9 s
   20 server connections are in use: end what holds them (long transactions, sessions idle in one), or raise default_pool_size, as far as max_connections of the server allows
 
-orders/pgb-2: not reached: connection refused
-
-something to fix: 1 warning
+something to fix: 1 error, 1 warning
 ";
     let told = report.table(false, None);
     assert!(told.ends_with(expected), "{told}");

@@ -72,6 +72,10 @@ fn parse_url(rest: &str) -> Result<Parameters, ConninfoError> {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
+    // "user:p@ss/word@host": the host and the database hold pieces of the password, and would be named in errors.
+    if userinfo.is_some() && path.contains('@') {
+        return Err(ConninfoError::Syntax("an @, / or : in a password is written %40, %2F, %3A"));
+    }
     if let Some(dbname) = path.strip_prefix('/').filter(|dbname| !dbname.is_empty()) {
         add("dbname", dbname)?;
     }
@@ -383,6 +387,7 @@ mod tests {
             ("postgres://h?user=a%20b", &[("host", "h"), ("user", "a b")]),
             ("postgres://h/?options=-c%20a=b", &[("host", "h"), ("options", "-c a=b")]),
             (" postgres://h/d\n", &[("host", "h"), ("dbname", "d")]),
+            ("postgres://u@h/d%40e?user=a@b", &[("user", "u"), ("host", "h"), ("dbname", "d@e"), ("user", "a@b")]),
             ("postgres://u:@h:/d", &[("user", "u"), ("host", "h"), ("dbname", "d")]),
         ] {
             assert_eq!(pairs(url), owned(expected), "{url}");

@@ -86,7 +86,7 @@ fn a_configuration_is_checked_without_connecting() {
 fn a_target_that_is_down_ends_check_and_poll_with_1_and_no_password_is_shown() {
     let config = cluster_toml("orders", &[("db-1", NOBODY.to_owned())]);
     let check = pgvigil_on(&config, &["check"]);
-    assert!(check.stdout.contains("orders/db-1: not reached: connection refused\n"), "{}", check.stdout);
+    assert!(check.stdout.contains("orders/db-1: error: not reached: connection refused\n"), "{}", check.stdout);
     let poll = pgvigil_on(&config, &["poll"]);
     assert!(poll.stdout.contains("critical  TargetDown orders/db-1: target_up == 0\n"), "{}", poll.stdout);
     let json = pgvigil_on(&config, &["poll", "--json", "--log-format", "json"]);

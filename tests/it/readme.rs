@@ -23,12 +23,19 @@ fn rules_table() -> String {
     let mut table = "| built-in rule | fires when | for | severity |\n| --- | --- | --- | --- |\n".to_owned();
     for rule in preset() {
         let held = match rule.hold_for {
-            None => "once proven".to_owned(),
+            None => "two polls, at once when proven".to_owned(),
             Some(Duration::ZERO) => "at once".to_owned(),
             Some(held) => humantime::format_duration(held).to_string(),
         };
         let severity = rule.severity.as_str();
-        table.push_str(&format!("| `{}` | `{}` | {held} | {severity} |\n", rule.name, rule.when));
+        let mut when = format!("`{}`", rule.when);
+        if let Some(role) = rule.role {
+            when.push_str(&format!(", role `{}`", role.as_str()));
+        }
+        if !rule.certainty.0.is_empty() {
+            when.push_str(&format!(", certainty `{}`", rule.certainty.0.join("`, `")));
+        }
+        table.push_str(&format!("| `{}` | {when} | {held} | {severity} |\n", rule.name));
     }
     table
 }

@@ -1,7 +1,8 @@
 use super::*;
 use crate::check::tests::{answered, identity, primary, sender, standby};
 use crate::core::checkup::{Archiver, Checkup, ExtensionState, PeerCertificate, RoleState};
-use crate::core::observation::{PollFailure, ServerState};
+use crate::core::observation::{PollFailure, ServerState, StandbyState};
+use crate::core::survey::RecoverySettings;
 use crate::core::time::ServerTime;
 
 const WALL: u64 = 1_800_000_000;
@@ -80,7 +81,7 @@ fn found(target: &Examined, upstream: &Examined) -> Vec<Finding> {
     let probe = target.outcome.as_ref().unwrap();
     let role = positions(target).map(Positions::role);
     let primary = Some(if role == Some(Role::Primary) { target } else { upstream });
-    of_target(Patient { target, probe, role, primary, wants_statements: true, wall: wall() })
+    of_target(Patient { target, probe, role, targets: &[], primary, wants_statements: true, wall: wall() })
 }
 
 /// What is found on a primary, in words.
@@ -212,6 +213,54 @@ fn each_fact_of_a_server_has_its_finding() {
         (15 * 24 * 3600, &[]),
     ] {
         assert_eq!(on_primary(|checkup| valid_for(checkup, seconds)), expect);
+    }
+}
+
+#[test]
+fn a_slot_whose_reader_may_come_back_is_not_dropped() {
+    let unused = |targets: &[Examined]| {
+        let target = upstream(|c| c.slots = Some(vec![SlotState { active: false, ..slot("r1") }]));
+        let (probe, role) = (target.outcome.as_ref().unwrap(), Some(Role::Primary));
+        let patient =
+            Patient { target: &target, probe, role, targets, primary: None, wants_statements: true, wall: wall() };
+        let mut findings = of_target(patient);
+        assert_eq!(told(&findings), ["warning: 1 replication slot is used by nobody now: r1"]);
+        findings.remove(0)
+    };
+    let replica = || examined("orders-replica-1", standby(identity()), healthy());
+    let down = |name: &str| Examined { outcome: Err(PollFailure::Refused), target: Name::new(name), ..replica() };
+    let mut told_to = replica();
+    let survey = told_to.outcome.as_mut().unwrap().survey.as_mut().unwrap();
+    survey.recovery = Some(RecoverySettings { slot_name: Some("r1".to_owned()), ..RecoverySettings::default() });
+    let mut streaming = standby(identity());
+    if let ServerState::Standby(StandbyState { receiver: Receiver::Running(receiver), .. }) = &mut streaming.state {
+        receiver.slot_name = Some("r1".to_owned());
+    }
+    let streaming = examined("orders-replica-1", streaming, healthy());
+
+    let drop = ["SELECT pg_drop_replication_slot('r1');".to_owned()];
+    for (targets, sql, why) in [
+        (vec![], &drop[..], "if nobody comes back, drop it"),
+        (vec![replica()], &drop, "if nobody comes back, drop it"),
+        (
+            vec![down("orders-replica-1")],
+            &[],
+            "orders-replica-1 is not reached and may be its reader: start that first; \
+             drop the slot only if it never comes back",
+        ),
+        (
+            vec![down("r1"), replica(), down("r2")],
+            &[],
+            "r1, r2 are not reached and may be its reader: start those first; \
+             drop the slot only if they never come back",
+        ),
+        (vec![told_to], &[], "r1 is the slot of orders-replica-1: see why that does not stream by it"),
+        (vec![streaming], &[], "r1 is the slot of orders-replica-1: see why that does not stream by it"),
+    ] {
+        let finding = unused(&targets);
+        assert_eq!(finding.sql, sql, "{why}");
+        let expect = format!("each keeps all WAL since its reader left, and row versions with it; {why}");
+        assert_eq!(finding.why, expect);
     }
 }
 
