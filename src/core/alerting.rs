@@ -20,7 +20,7 @@ use super::signal::{Coverage, Read, Value};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::Tally;
 use super::time::MonoTime;
-use super::topology::Name;
+use super::topology::{Name, Role};
 
 /// All rules with their alerts, and what notifiers must still be told of them.
 #[derive(Debug)]
@@ -229,7 +229,10 @@ impl Alerting {
             diagnosis: target.and_then(|target| finding(target)),
             details: watch.map_or_else(Vec::new, |watch| match pooler {
                 Some(pooler) => pooler_details(&watch.rule, pooler, now),
-                None => details(&watch.rule, target.map(|target| &**target), now),
+                None => match cluster.filter(|_| alert.id.target.is_none()) {
+                    Some(cluster) => cluster_details(&watch.rule, cluster, now),
+                    None => details(&watch.rule, target.map(|target| &**target), now),
+                },
             }),
             alert,
             attempt: due.attempt,
@@ -508,6 +511,26 @@ fn held_by(signal: &str, target: &TargetView, now: MonoTime) -> Vec<(&'static st
         details.push(("session_state", holder.state.clone()));
         details
     })
+}
+
+/// The same of a cluster's.
+fn cluster_details(rule: &Rule, cluster: &ClusterView, now: MonoTime) -> Vec<(String, String)> {
+    let mut details = details(rule, None, now);
+    if rule.condition.signal.name == "primaries" {
+        let primaries = cluster.targets.iter().filter(|target| {
+            let says_so = target.is_up() && target.last_role() == Some(Role::Primary) && target.fresh(now).is_some();
+            says_so && cluster.is_foreign(target) != Some(true)
+        });
+        let names = primaries.map(|target| match target.timeline() {
+            Some(timeline) => format!("{} (timeline {})", target.id.target, timeline.0),
+            None => target.id.target.to_string(),
+        });
+        let names = names.collect::<Vec<_>>().join(", ");
+        if !names.is_empty() {
+            details.push(("primaries".to_owned(), names));
+        }
+    }
+    details
 }
 
 /// The same of a pooler's.

@@ -58,9 +58,14 @@ fn subject(notice: &Notice) -> String {
     let reading = match (alert.phase, alert.reading) {
         (Phase::Firing, Some(reading)) => {
             let cause = notice.diagnosis.as_ref().and_then(|found| found.causes.first());
-            // First, for it is what is left should the line be cut.
-            let cause = cause.map_or_else(String::new, |cause| format!("{}; ", cause.as_str().replace('_', " ")));
-            format!(" ({cause}{} is {})", signal(notice), self::reading(alert.unit, reading))
+            let cause = cause.map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
+            // A number without a unit says nothing by itself.
+            let signal = match alert.unit {
+                Unit::Count | Unit::Bool => format!("{} is ", signal(notice)),
+                Unit::Seconds | Unit::Bytes | Unit::BytesPerSecond | Unit::Ratio => String::new(),
+            };
+            // The number first, for it is what is left should the line be cut.
+            format!(": {signal}{}{cause}", self::reading(alert.unit, reading))
         }
         _ => String::new(),
     };
@@ -142,6 +147,7 @@ fn text(notice: &Notice) -> String {
         if !others.is_empty() {
             add("Also", &others.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join(", "));
         }
+        add("What helps", &first.remedy().replace('`', ""));
     }
     add("Since", &utc(notice.active_at));
     if let Some(fired_at) = notice.fired_at {
@@ -191,6 +197,8 @@ struct Body<'a> {
     /// Why the replica lags, or is about to: the cause to act on first. `null` when nothing is wrong with it.
     cause: Option<&'static str>,
     other_causes: Vec<&'static str>,
+    /// What helps against `cause`; names and commands in backticks.
+    remedy: Option<&'static str>,
     /// The same in one sentence.
     diagnosis: Option<String>,
     details: serde_json::Map<String, serde_json::Value>,
@@ -224,6 +232,7 @@ fn json(notice: &Notice, limit: usize) -> String {
         summary: sentence(notice),
         cause: causes.first().map(|cause| cause.as_str()),
         other_causes: causes.iter().skip(1).map(|cause| cause.as_str()).collect(),
+        remedy: causes.first().map(|cause| cause.remedy()),
         diagnosis: notice.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
         details: map(&notice.details),
     };
@@ -495,15 +504,14 @@ pub(crate) mod tests {
         let lines: Vec<&str> = text.body.lines().collect();
         assert_eq!(lines[1], notice.diagnosis.as_ref().map_or("", |found| &found.sentence));
         assert_eq!(lines[2], "");
-        assert!(text.body.contains("\nCause: replay_paused\nAlso: slow_network\nSince: "), "{}", text.body);
-        assert_eq!(
-            text.subject,
-            "FIRING warning: ReplicaLagging on orders/orders-replica-1 (replay paused; replay_lag_seconds is..."
-        );
+        assert!(text.body.contains("\nCause: replay_paused\nAlso: slow_network\n"), "{}", text.body);
+        assert!(text.body.contains("\nWhat helps: SELECT pg_wal_replay_resume().\nSince: "), "{}", text.body);
+        assert_eq!(text.subject, "FIRING warning: ReplicaLagging on orders/orders-replica-1: 1m 15s (replay paused)");
         let body: serde_json::Value =
             serde_json::from_str(&Message::new(&notice, Format::Json).body).expect("it is JSON");
         assert_eq!(body["cause"], "replay_paused");
         assert_eq!(body["other_causes"], serde_json::json!(["slow_network"]));
+        assert_eq!(body["remedy"], "`SELECT pg_wal_replay_resume()`.");
         assert_eq!(body["diagnosis"], lines[1]);
         assert_eq!(line(&notice), format!("{}. {}", lines[0], lines[1]));
     }
@@ -533,6 +541,7 @@ pub(crate) mod tests {
           "summary": "ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC",
           "cause": null,
           "other_causes": [],
+          "remedy": null,
           "diagnosis": null,
           "details": {
             "certainty": "exact",
@@ -578,16 +587,13 @@ pub(crate) mod tests {
     #[test]
     fn a_subject_is_short_printable_and_says_when_it_was_cut() {
         for (notice, expect) in [
-            (firing(), "FIRING warning: ReplicaLagging on orders/orders-replica-1 (replay_lag_seconds is 1m 15s)"),
+            (firing(), "FIRING warning: ReplicaLagging on orders/orders-replica-1: 1m 15s"),
             (resolved(), "RESOLVED warning: ReplicaLagging on orders/orders-replica-1"),
             (
                 unknown_slot(),
-                "FIRING critical: InactiveSlotRetainsWal on orders/orders-replica-1 slot=debezium (slot_inactive_...",
+                "FIRING critical: InactiveSlotRetainsWal on orders/orders-replica-1 slot=debezium: 4.7 GiB",
             ),
-            (
-                named("Lücke\n\t\u{7f}\u{202e}", "数据"),
-                "FIRING warning: L?cke ? on orders/?? (replay_lag_seconds is 1m 15s)",
-            ),
+            (named("Lücke\n\t\u{7f}\u{202e}", "数据"), "FIRING warning: L?cke ? on orders/??: 1m 15s"),
             (
                 named(&"x".repeat(90), &"y".repeat(90)),
                 "FIRING warning: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...",

@@ -563,3 +563,23 @@ fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
     assert_eq!(resolved.len(), 1);
     assert!(resolved[0].resolved_at.is_some());
 }
+
+#[test]
+fn an_alert_about_two_primaries_names_them() {
+    let mut promoted = server("b", Role::Primary);
+    crate::core::fixture::change_positions(&mut promoted, |positions| {
+        if let ServerState::Primary(primary) = &mut positions.state {
+            primary.timeline = Timeline(2);
+        }
+    });
+    let mut silent = server("c", Role::Primary);
+    silent.failing = Some(Failing { since: at(0.0), last_at: at(0.0), failure: PollFailure::Refused, count: 1 });
+    let watched = cluster(vec![server("a", Role::Primary), promoted, silent, replica("r1", None)]);
+    let rule = RuleConfig { hold_for: Some(Duration::ZERO), ..config("SplitBrain", "primaries > 1") };
+    let rules = Rule::parse_all(&[rule], &crate::core::signal::SIGNALS).expect("is good");
+    let mut alerting = Alerting::new(rules, vec![Name::new("log")], POLL);
+    alerting.judge(&watched, at(1.0), wall(1.0));
+    let due = alerting.due(&watched, at(1.0), wall(1.0));
+    let names = due[0].details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());
+    assert_eq!(names, Some("a (timeline 1), b (timeline 2)"));
+}

@@ -176,7 +176,8 @@ impl Cluster {
         }
     }
 
-    /// What is wrong with the slot of a replica: on its upstream, which while it does not stream is taken to be the primary.
+    /// What is wrong with the slot of a replica: on its upstream, which while it does not stream is taken to be the primary,
+    /// or the one other target that has the slot.
     fn slot_trouble<'a>(
         &'a self,
         target: &'a TargetView,
@@ -186,23 +187,26 @@ impl Cluster {
         let configured = target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref()?.slot_name.as_deref());
         let used = standby.receiver.running().and_then(|receiver| receiver.slot_name.as_deref());
         let name = used.or(configured)?;
-        let upstream = self.upstream_of(target);
-        let upstream = upstream.or(self.view.primary_target())?;
         let of_name = |view: &'a TargetView| -> Option<Option<&'a Slot>> {
             let slots = view.fresh_survey(now)?.slots.as_ref()?;
             Some(slots.iter().find(|slot| slot.name == name && slot.slot_type == "physical"))
         };
-        let fate = match of_name(upstream)? {
+        let others = || self.view.targets.iter().filter(|other| other.id != target.id);
+        let known = self.upstream_of(target);
+        let mut upstream = known.or(self.view.primary_target())?;
+        let mut slot = of_name(upstream)?;
+        if known.is_none() && slot.is_none() {
+            let mut holders =
+                others().filter(|other| other.is_up()).filter_map(|other| Some((other, of_name(other)??)));
+            if let (Some((holder, held)), None) = (holders.next(), holders.next()) {
+                (upstream, slot) = (holder, Some(held));
+            }
+        }
+        let fate = match slot {
             Some(slot) if slot.wal_status == Some("lost") => SlotFate::Lost,
             Some(_) => return None,
             // It may follow another server, which has the slot, or of which that is not known.
-            None => self
-                .view
-                .targets
-                .iter()
-                .filter(|other| other.id != target.id)
-                .all(|other| matches!(of_name(other), Some(None)))
-                .then_some(SlotFate::Gone)?,
+            None => others().all(|other| matches!(of_name(other), Some(None))).then_some(SlotFate::Gone)?,
         };
         Some(SlotTrouble { name, on: &upstream.id.target, fate })
     }

@@ -47,9 +47,13 @@ struct Story {
 
 impl Story {
     fn new() -> Self {
+        Self::of(&["db-1", "db-2"])
+    }
+
+    fn of(targets: &[&str]) -> Self {
         let cluster = ClusterSpec {
             name: Name::new("orders"),
-            targets: ["db-1", "db-2"].map(Name::new).to_vec(),
+            targets: targets.iter().map(|name| Name::new(name)).collect(),
             poolers: vec![Name::new("pgb")],
         };
         let fleet = Fleet::new(FleetSpec {
@@ -411,6 +415,42 @@ fn a_slot_that_its_primary_has_lost_is_why_a_standby_does_not_stream() {
         story.run(8, |second| [primary(written(second)), severed(written(5.0))]);
         let found = story.target("db-2").diagnosis.expect("is told");
         assert_eq!(found.causes[0].cause, expect, "{status:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_slot_that_another_standby_has_lost_is_why_a_cascading_one_does_not_stream() {
+    let recovery = RecoverySettings { slot_name: Some("db_2".to_owned()), restores: false, streams: Some(true) };
+    let known = |slots| SurveyFacts { slots: Some(slots), ..SurveyFacts::default() };
+    let with = |status| {
+        let mut slot = slot("db_2", false);
+        slot.wal_status = Some(status);
+        known(vec![slot])
+    };
+    for (primary_has, standby_has, expect) in [
+        (known(Vec::new()), with("lost"), Some("db-3")),
+        (known(Vec::new()), with("reserved"), None),
+        (known(Vec::new()), known(Vec::new()), Some("db-1")),
+        (with("lost"), with("reserved"), Some("db-1")),
+        (with("reserved"), with("lost"), None),
+        (SurveyFacts::default(), with("lost"), None),
+    ] {
+        let mut story = Story::of(&["db-1", "db-2", "db-3"]);
+        for second in 0..13 {
+            let second = f64::from(second);
+            if story.second == 5.0 {
+                story.survey("db-1", primary_has.clone());
+                story.survey("db-2", SurveyFacts { recovery: Some(recovery.clone()), ..known(Vec::new()) });
+                story.survey("db-3", standby_has.clone());
+            }
+            story.poll("db-3", streaming(written(second)));
+            let below = if second < 5.0 { streaming(written(second)) } else { severed(written(5.0)) };
+            story.run(1, |second| [primary(written(second)), below.clone()]);
+        }
+        let found = story.target("db-2").diagnosis.expect("is told");
+        let first = &found.causes[0];
+        assert_eq!(first.cause == Cause::SlotLost, expect.is_some(), "{found:?}");
+        assert!(expect.is_none_or(|on| first.why.contains(on)), "{expect:?}: {found:?}");
     }
 }
 
