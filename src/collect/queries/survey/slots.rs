@@ -55,7 +55,7 @@ fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> R
         return Err(Fields::new("pg_replication_slots", &[]).failure("*", "not the two results that were asked for"));
     };
     let server = Server::read(server.first().map(Vec::as_slice).unwrap_or_default())?;
-    let databases = facts.databases.as_deref().unwrap_or_default();
+    let databases = facts.databases.as_deref().unwrap_or(&[]);
     let mut slots: Vec<Slot> = slots.iter().map(|row| slot(row, &server, databases)).collect::<Result<_, _>>()?;
     slots.sort_by(|a, b| a.name.cmp(&b.name));
     facts.slots = Some(slots);
