@@ -146,9 +146,15 @@ async fn check_says_what_real_servers_keep_from_us_and_poll_how_far_they_lag() {
     // Without the primary there is nobody to measure against, and the upstream is not among the targets.
     let orphan = cluster_toml("orders", &[("db-2", pg::dsn(r1, "mon"))]);
     let check = pgvigil_on(&orphan, &["check"]);
-    let warning =
-        format!("orders: db-2 streams from 127.0.0.1:{}, which is none of the cluster's targets", primary.port);
-    assert!(check.stdout.contains(&warning) && check.stdout.contains("\norders: no primary: "), "{}", check.stdout);
+    let warning = format!(
+        "orders: warning: db-2 streams from 127.0.0.1:{}, which is none of the cluster's targets",
+        primary.port
+    );
+    assert!(
+        check.stdout.contains(&warning) && check.stdout.contains("\norders: warning: no primary: "),
+        "{}",
+        check.stdout
+    );
     assert_eq!(check.status, Some(1));
 
     let poll = pgvigil_on(&all_seen, &["poll", "--json"]);
