@@ -7,6 +7,7 @@ pub mod checkup;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
+pub mod glob;
 pub mod lag;
 pub mod ledger;
 pub mod observation;
@@ -17,6 +18,7 @@ pub mod senders;
 pub mod sessions;
 pub mod shown;
 pub mod signal;
+pub mod silence;
 pub mod skew;
 pub mod slots;
 pub mod snapshot;
