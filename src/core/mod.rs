@@ -11,6 +11,7 @@ pub mod lag;
 pub mod ledger;
 pub mod observation;
 pub mod pooler;
+pub mod replay;
 pub mod rule;
 pub mod saved;
 pub mod senders;
