@@ -16,7 +16,7 @@ use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
 use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
-use super::signal::{Coverage, Read, Value};
+use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::Tally;
 use super::time::MonoTime;
@@ -114,6 +114,17 @@ impl Alerting {
 
     /// Judges every rule on every target. `clusters` is all that is watched: an alert of anything else has gone.
     pub fn judge(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) {
+        self.judge_by(clusters, |signal, seen, emit| signal.read_off(seen, now, emit), now, wall);
+    }
+
+    /// The same with what signals say from elsewhere than the views.
+    pub fn judge_by(
+        &mut self,
+        clusters: &[Arc<ClusterView>],
+        read: impl Fn(&Signal, Seen<'_>, Emit<'_>) -> Coverage,
+        now: MonoTime,
+        wall: SystemTime,
+    ) {
         self.round += 1;
         let (round, poll_interval) = (self.round, self.poll_interval);
         for watch in &mut self.rules {
@@ -129,27 +140,30 @@ impl Alerting {
                     now,
                     wall,
                 };
-                match watch.rule.condition.signal.read {
-                    Read::Cluster(read) => {
-                        judgement
-                            .run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| read(cluster, now, emit));
+                let signal = watch.rule.condition.signal;
+                match signal.read {
+                    Read::Cluster(_) => {
+                        judgement.run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| {
+                            read(signal, Seen::Cluster(cluster), emit)
+                        });
                     }
-                    Read::Target(read) => {
+                    Read::Target(_) => {
                         for target in &cluster.targets {
                             let selected = watch.rule.selects(target);
                             let name = Some(&target.id.target);
                             let judgement = Judgement { name, target: Some(target), ..judgement };
                             judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
-                                read(cluster, target, now, emit)
+                                read(signal, Seen::Target(cluster, target), emit)
                             });
                         }
                     }
-                    Read::Pooler(read) => {
+                    Read::Pooler(_) => {
                         for pooler in &cluster.poolers {
                             let selected = watch.rule.selects_name(&pooler.id.target);
                             let judgement = Judgement { name: Some(&pooler.id.target), ..judgement };
-                            judgement
-                                .run(&mut watch.alerts, &mut self.ledger, selected, |emit| read(pooler, now, emit));
+                            judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
+                                read(signal, Seen::Pooler(pooler), emit)
+                            });
                         }
                     }
                 }

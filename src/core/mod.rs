@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod mute;
 pub mod observation;
 pub mod pooler;
+pub mod replay;
 pub mod rule;
 pub mod saved;
 pub mod senders;
