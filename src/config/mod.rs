@@ -23,6 +23,7 @@ use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::rule::{Rule, RuleConfig};
+use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::NotifierConfig;
@@ -44,6 +45,8 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The written ones, or the built-in ones when none are written.
     pub rules: Vec<Rule>,
+    /// Windows of maintenance.
+    pub maintenance: Vec<Window>,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -79,6 +82,7 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
+            maintenance: self.maintenance.clone(),
             notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
         }
     }
@@ -106,6 +110,7 @@ struct Written {
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,
     rule: Vec<RuleConfig>,
+    maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }
 

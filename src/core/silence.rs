@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::selector::{Selector, is_plain};
 use self::window::{LONGEST_REASON, Occurrence, Window};
 use super::alert::{AlertId, Severity};
+use super::mute::Mute;
 use super::saved::move_time;
 use super::time::MonoTime;
 
@@ -120,7 +121,8 @@ impl NewSilence {
         if self.all && !self.selector.is_everything() {
             return bad("all", format!("all is meant, and {}; say one of the two", self.selector));
         }
-        for (key, text, longest) in [("author", &self.author, LONGEST_AUTHOR), ("reason", &self.reason, LONGEST_REASON)] {
+        for (key, text, longest) in [("author", &self.author, LONGEST_AUTHOR), ("reason", &self.reason, LONGEST_REASON)]
+        {
             if !is_plain(text, longest) {
                 return bad(key, format!("must be one line of 1 to {longest} characters"));
             }
@@ -138,6 +140,12 @@ impl NewSilence {
             _ => Ok(()),
         }
     }
+}
+
+/// Two clocks are never read at quite the same time: without this an end would be another one each time it is told.
+fn to_the_second(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs() + u64::from(since.subsec_millis() >= 500))
 }
 
 /// A time of day in RFC 3339, to the second.
@@ -163,7 +171,7 @@ impl Silence {
             (None, End::At(end)) => end,
             (None, End::After(end)) => {
                 let (ahead, behind) = (end.duration_since(now), now.duration_since(end));
-                wall.checked_add(ahead).and_then(|at| at.checked_sub(behind)).unwrap_or(wall)
+                to_the_second(wall.checked_add(ahead).and_then(|at| at.checked_sub(behind)).unwrap_or(wall))
             }
         }
     }
@@ -287,11 +295,7 @@ impl Silences {
                 .filter(|silence| silence.is_active(now, wall))
                 .map(|silence| (silence, silence.until(now, wall)))
                 .collect(),
-            windows: self
-                .windows
-                .iter()
-                .filter_map(|window| Some((window, window.open_at(wall)?)))
-                .collect(),
+            windows: self.windows.iter().filter_map(|window| Some((window, window.open_at(wall)?))).collect(),
         }
     }
 }
@@ -304,19 +308,20 @@ pub struct Active<'a> {
     pub windows: Vec<(&'a Window, Occurrence)>,
 }
 
-impl<'a> Active<'a> {
-    /// The silences that mean an alert, each with its end.
-    pub fn silences_of(
-        &self,
-        alert: &AlertId,
-        severity: Severity,
-    ) -> impl Iterator<Item = (&'a Silence, SystemTime)> {
-        self.silences.iter().copied().filter(move |(silence, _)| silence.selector.matches(alert, severity))
-    }
-
-    /// The windows that mean an alert.
-    pub fn windows_of(&self, alert: &AlertId, severity: Severity) -> impl Iterator<Item = (&'a Window, Occurrence)> {
-        self.windows.iter().copied().filter(move |(window, _)| window.selector.matches(alert, severity))
+impl Active<'_> {
+    /// Why nobody is told of an alert; empty when nothing holds it back.
+    pub fn mutes(&self, alert: &AlertId, severity: Severity) -> Vec<Mute> {
+        let silences = self.silences.iter().filter(|(silence, _)| silence.selector.matches(alert, severity));
+        let windows = self.windows.iter().filter(|(window, _)| window.selector.matches(alert, severity));
+        let silences = silences.map(|(silence, until)| Mute::Silence {
+            id: silence.id.to_string(),
+            author: silence.author.clone(),
+            reason: silence.reason.clone(),
+            until: *until,
+        });
+        let windows =
+            windows.map(|(window, open)| Mute::Maintenance { name: window.name.to_string(), until: open.until });
+        silences.chain(windows).collect()
     }
 }
 

@@ -18,7 +18,9 @@ fn state_of(snapshot: Snapshot) -> AppState {
     let snapshot = fixture::moved_to(snapshot, clock::now());
     // The sender may go: readers keep the last value.
     let (_, snapshots) = watch::channel(Arc::new(snapshot));
-    AppState { snapshots, metrics: Arc::new(SelfMetrics::new(&["log"])), health: HealthConfig::default() }
+    let (silencing, _) = tokio::sync::mpsc::channel(1);
+    let metrics = Arc::new(SelfMetrics::new(&["log"]));
+    AppState { snapshots, metrics, health: HealthConfig::default(), silencing, token: None }
 }
 
 fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {
@@ -87,6 +89,9 @@ async fn every_path_answers_each_method_with_the_same_status() {
         ("/api/v1/clusters/orders", 200, 200),
         ("/api/v1/clusters/nothing", 404, 404),
         ("/api/v1/alerts", 200, 200),
+        ("/api/v1/silences", 200, 200),
+        ("/api/v1/silences?x=1", 400, 400),
+        ("/api/v1/silences/1", 404, 404),
         ("/nothing", 404, 404),
     ] {
         for (state, expect) in [(&healthy, well), (&sick, ill)] {
@@ -116,7 +121,7 @@ async fn a_refusal_is_one_line_for_whoever_wants_text() {
         ("GET", "/healthz/nobody", 404, "not_found: no cluster or target"),
         ("GET", "/api/v1/clusters/nobody", 404, "not_found: no cluster or target"),
         ("GET", "/nowhere", 404, "not_found: no such path; there are /metrics /livez "),
-        ("POST", "/metrics", 405, "wrong_method: only GET, HEAD and OPTIONS"),
+        ("POST", "/metrics", 405, "wrong_method: what is answered here is GET, HEAD, OPTIONS"),
         (
             "GET",
             "/healthz/orders/primary?max_lag=soon",

@@ -58,9 +58,10 @@ impl Selector {
         };
         let severity = |word: &String| {
             let known = [Severity::Info, Severity::Warning, Severity::Critical];
-            known.into_iter().find(|severity| severity.as_str() == word).ok_or_else(|| {
-                fault("severity", format!("{word:?} is not one of \"info\", \"warning\", \"critical\""))
-            })
+            known
+                .into_iter()
+                .find(|severity| severity.as_str() == word)
+                .ok_or_else(|| fault("severity", format!("{word:?} is not one of \"info\", \"warning\", \"critical\"")))
         };
         if config.labels.len() > MOST {
             return Err(fault("labels", format!("more than {MOST} labels")));
@@ -107,12 +108,8 @@ impl fmt::Display for Selector {
             return f.write_str("everything");
         }
         let severities: Vec<Glob> = self.severity.iter().map(|severity| Glob::new(severity.as_str())).collect();
-        let named = [
-            ("cluster", &self.cluster),
-            ("target", &self.target),
-            ("rule", &self.rule),
-            ("severity", &severities),
-        ];
+        let named =
+            [("cluster", &self.cluster), ("target", &self.target), ("rule", &self.rule), ("severity", &severities)];
         let mut parts: Vec<String> = named
             .into_iter()
             .filter(|(_, globs)| !globs.is_empty())
@@ -195,8 +192,16 @@ mod tests {
             (SelectorConfig { cluster: one("orders, "), ..SelectorConfig::default() }, "cluster", "\" \" cannot be"),
             (SelectorConfig { target: one("a\nb"), ..SelectorConfig::default() }, "target", "\"a\\nb\" cannot be"),
             (SelectorConfig { rule: one(&long), ..SelectorConfig::default() }, "rule", "cannot be a pattern"),
-            (SelectorConfig { severity: one("urgent"), ..SelectorConfig::default() }, "severity", "\"urgent\" is not one of"),
-            (SelectorConfig { rule: OneOrMany(vec!["x".to_owned(); 101]), ..SelectorConfig::default() }, "rule", "more than 100"),
+            (
+                SelectorConfig { severity: one("urgent"), ..SelectorConfig::default() },
+                "severity",
+                "\"urgent\" is not one of",
+            ),
+            (
+                SelectorConfig { rule: OneOrMany(vec!["x".to_owned(); 101]), ..SelectorConfig::default() },
+                "rule",
+                "more than 100",
+            ),
             (
                 SelectorConfig {
                     labels: BTreeMap::from([("slot".to_owned(), String::new())]),

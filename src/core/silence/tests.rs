@@ -31,7 +31,14 @@ fn add(silences: &mut Silences, new: NewSilence, second: u64) -> Result<u64, Ref
 }
 
 fn holds(silences: &Silences, now: MonoTime, wall: SystemTime) -> Vec<u64> {
-    silences.at(now, wall).silences_of(&lag(), Severity::Warning).map(|(silence, _)| silence.id).collect()
+    let mutes = silences.at(now, wall).mutes(&lag(), Severity::Warning);
+    mutes
+        .into_iter()
+        .map(|mute| match mute {
+            Mute::Silence { id, .. } => id.parse().expect("a number"),
+            other => panic!("{other:?}"),
+        })
+        .collect()
 }
 
 #[test]
@@ -105,7 +112,11 @@ fn what_cannot_be_is_refused_by_its_key() {
         (NewSilence { all: true, ..of("Lag", hour) }, "all", "all is meant, and rule=Lag; say one of the two"),
         (NewSilence { author: " ".to_owned(), ..of("Lag", hour) }, "author", "must be one line of 1 to 100 characters"),
         (NewSilence { reason: String::new(), ..of("Lag", hour) }, "reason", "must be one line of 1 to 500 characters"),
-        (NewSilence { reason: "a\nb".to_owned(), ..of("Lag", hour) }, "reason", "must be one line of 1 to 500 characters"),
+        (
+            NewSilence { reason: "a\nb".to_owned(), ..of("Lag", hour) },
+            "reason",
+            "must be one line of 1 to 500 characters",
+        ),
         (NewSilence { reason: long, ..of("Lag", hour) }, "reason", "must be one line of 1 to 500 characters"),
         (of("Lag", Length::For(Duration::ZERO)), "for", "a silence must last"),
         (
@@ -139,4 +150,34 @@ fn after_a_boot_it_lasts_as_long_as_it_would_have() {
     assert_eq!(holds(&after, at(44), wall(1059)), [1]);
     assert_eq!(holds(&after, at(45), wall(1060)), [0; 0]);
     assert_eq!(add(&mut after, of("Lag", Length::Until(wall(2000))), 50), Ok(3));
+}
+
+#[test]
+fn an_alert_says_all_that_holds_it_back() {
+    let window = window::WindowConfig {
+        name: "backup".to_owned(),
+        cluster: OneOrMany(vec!["ord*".to_owned()]),
+        start: Some("07:30".to_owned()),
+        duration: Some("1h".to_owned()),
+        time_zone: Some("UTC".to_owned()),
+        ..window::WindowConfig::default()
+    };
+    let mut silences = Silences::new(vec![Window::parse(&window).expect("a window")]);
+    add(&mut silences, of("Lag", Length::For(Duration::from_secs(60))), 0).unwrap();
+    let silence = Mute::Silence {
+        id: "1".to_owned(),
+        author: "ada".to_owned(),
+        reason: "vacuum of orders".to_owned(),
+        until: wall(60),
+    };
+    let open = Mute::Maintenance { name: "backup".to_owned(), until: wall(30 * 60) };
+    // 08:00 UTC, and a bit: how far apart the clocks were read is not seen.
+    let bit = Duration::from_millis(7);
+    let mutes = |now: MonoTime, wall: SystemTime| silences.at(now, wall).mutes(&lag(), Severity::Warning);
+    assert_eq!(mutes(at(1), wall(1) + bit), [silence.clone(), open.clone()]);
+    assert_eq!(mutes(at(2), wall(2)), [silence, open.clone()]);
+    assert_eq!(mutes(at(60), wall(60)), [open]);
+    assert_eq!(mutes(at(1800), wall(1800)), []);
+    let elsewhere = AlertId { cluster: Name::new("billing"), rule: Name::new("Lag2"), ..lag() };
+    assert_eq!(silences.at(at(1), wall(1)).mutes(&elsewhere, Severity::Warning), []);
 }

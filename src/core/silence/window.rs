@@ -10,12 +10,14 @@
 //! Whether a window is open is asked of the time of day anew each time and nothing is remembered: a clock that was
 //! wrong and is put right loses none.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use jiff::civil::{Date, DateTime, Time, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::selector::{Selector, SelectorConfig, is_plain};
 use crate::core::rule::OneOrMany;
@@ -36,10 +38,10 @@ pub struct WindowConfig {
     #[serde(default)]
     pub days: OneOrMany,
     /// When it begins, by the clocks of `time_zone`: `22:00`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time_text")]
     pub start: Option<String>,
     /// When it ends: `06:00`, on the next day if that is not after `start`; `24:00` is midnight.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time_text")]
     pub end: Option<String>,
     /// How long it lasts, instead of `end`.
     #[serde(default)]
@@ -48,10 +50,10 @@ pub struct WindowConfig {
     #[serde(default)]
     pub time_zone: Option<String>,
     /// Instead of all these: a single window from here (RFC 3339) ...
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time_text")]
     pub from: Option<String>,
     /// ... to here.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time_text")]
     pub until: Option<String>,
     #[serde(default)]
     pub cluster: OneOrMany,
@@ -63,6 +65,28 @@ pub struct WindowConfig {
     pub severity: OneOrMany,
     #[serde(default)]
     pub reason: Option<String>,
+}
+
+/// A string, or one of TOML's own dates and times, which come as a table with one text in it.
+fn time_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Text;
+    impl<'de> Visitor<'de> for Text {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<String, A::Error> {
+            let is_time = map.next_key::<String>()?.is_some_and(|key| key == "$__toml_private_datetime");
+            if is_time { map.next_value() } else { Err(de::Error::invalid_type(de::Unexpected::Map, &self)) }
+        }
+    }
+    deserializer.deserialize_any(Text).map(Some)
 }
 
 /// What is wrong with a window, and at which key. The empty key is the window as a whole.
@@ -96,7 +120,10 @@ enum Times {
 #[derive(Clone, Copy, Debug)]
 enum End {
     /// By the clock: so many days after the start's, at that time.
-    At { days_later: i32, time: Time },
+    At {
+        days_later: i32,
+        time: Time,
+    },
     After(Duration),
 }
 
@@ -159,7 +186,8 @@ impl Window {
             Times::Once(occurrence) => (Some(*occurrence), None),
             Times::Weekly { days, start, end, time_zone } => (None, Some((*days, *start, *end, time_zone))),
         };
-        let today = weekly.and_then(|(.., time_zone)| Some(time_zone.to_datetime(Timestamp::try_from(wall).ok()?).date()));
+        let today =
+            weekly.and_then(|(.., time_zone)| Some(time_zone.to_datetime(Timestamp::try_from(wall).ok()?).date()));
         let of_days = (first_day..=last_day).filter_map(move |day| {
             let (days, start, end, time_zone) = weekly?;
             let date = today?.checked_add(day.days()).ok()?;
@@ -238,7 +266,8 @@ fn once(config: &WindowConfig) -> Result<Times, WindowFault> {
 /// What is wrong with it, and how it is written.
 pub fn parse_instant(text: &str) -> Result<SystemTime, String> {
     text.parse::<Timestamp>().map(SystemTime::from).map_err(|_| {
-        let what = if text.parse::<DateTime>().is_ok() { "has no offset from UTC" } else { "is not a time in RFC 3339" };
+        let what =
+            if text.parse::<DateTime>().is_ok() { "has no offset from UTC" } else { "is not a time in RFC 3339" };
         format!("{text:?} {what}; write for example \"2026-12-05T22:00:00+01:00\" or \"2026-12-05T21:00:00Z\"")
     })
 }
@@ -263,7 +292,10 @@ fn weekly(config: &WindowConfig) -> Result<Times, WindowFault> {
         }
         (None, Some(text)) => {
             let Ok(duration) = humantime::parse_duration(text) else {
-                return fault("duration", format!("{text:?} is not a duration; write for example \"2h\" or \"1h 30m\""));
+                return fault(
+                    "duration",
+                    format!("{text:?} is not a duration; write for example \"2h\" or \"1h 30m\""),
+                );
             };
             if duration.is_zero() || duration > LONGEST {
                 let way_out = "write more than 0 and at most \"7days\"; \"m\" is a minute, \"M\" a month";

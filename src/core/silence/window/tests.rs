@@ -185,9 +185,8 @@ fn all_year_it_is_what_the_clock_on_the_wall_says() {
 
 #[test]
 fn the_next_one_is_foreseen() {
-    let next = |window: &Window, after: &str| {
-        window.next_after(at(after)).map(|next| (told(next.from), told(next.until)))
-    };
+    let next =
+        |window: &Window, after: &str| window.next_after(at(after)).map(|next| (told(next.from), told(next.until)));
     let some = |from: &str, until: &str| Some((from.to_owned(), until.to_owned()));
     let saturday = weekly("sat", "20:00", "22:00", "UTC");
     assert_eq!(next(&saturday, "2026-12-05T19:59:00Z"), some("2026-12-05T20:00", "2026-12-05T22:00"));
@@ -204,7 +203,9 @@ fn the_next_one_is_foreseen() {
 
 #[test]
 fn zones_are_known_without_any_file() {
-    for name in ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Etc/GMT+5", "America/Argentina/Buenos_Aires"] {
+    for name in
+        ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Etc/GMT+5", "America/Argentina/Buenos_Aires"]
+    {
         assert!(time_zone(name).is_ok(), "{name}");
     }
 }
@@ -228,11 +229,31 @@ fn each_mistake_has_one_error_with_the_way_out() {
         (BASE.to_owned(), "", "it has no time; write start, end and time_zone, or from and until for a single window"),
         (format!("{BASE}start = 22:00\n{ZONE}"), "", "it does not end; write end = \"06:00\" or duration = \"2h\""),
         (format!("{BASE}{TIMES}"), "", "whose clocks? write for example time_zone = \"Europe/Berlin\", or \"UTC\""),
-        (format!("{BASE}start = 10pm\nend = 06:00\n{ZONE}"), "start", "\"10pm\" is not a time of day; write for example \"22:00\""),
-        (format!("{BASE}start = 24:00\nend = 06:00\n{ZONE}"), "start", "\"24:00\" is not a time of day; write for example \"22:00\""),
-        (format!("{BASE}start = 22:60\nend = 06:00\n{ZONE}"), "start", "\"22:60\" is not a time of day; write for example \"22:00\""),
-        (format!("{BASE}start = 22:00\nend = 25:00\n{ZONE}"), "end", "\"25:00\" is not a time of day; write for example \"06:00\""),
-        (format!("{BASE}start = 22:00\nend = 6:0\n{ZONE}"), "end", "\"6:0\" is not a time of day; write for example \"06:00\""),
+        (
+            format!("{BASE}start = 10pm\nend = 06:00\n{ZONE}"),
+            "start",
+            "\"10pm\" is not a time of day; write for example \"22:00\"",
+        ),
+        (
+            format!("{BASE}start = 24:00\nend = 06:00\n{ZONE}"),
+            "start",
+            "\"24:00\" is not a time of day; write for example \"22:00\"",
+        ),
+        (
+            format!("{BASE}start = 22:60\nend = 06:00\n{ZONE}"),
+            "start",
+            "\"22:60\" is not a time of day; write for example \"22:00\"",
+        ),
+        (
+            format!("{BASE}start = 22:00\nend = 25:00\n{ZONE}"),
+            "end",
+            "\"25:00\" is not a time of day; write for example \"06:00\"",
+        ),
+        (
+            format!("{BASE}start = 22:00\nend = 6:0\n{ZONE}"),
+            "end",
+            "\"6:0\" is not a time of day; write for example \"06:00\"",
+        ),
         (
             format!("{BASE}start = 06:00\nend = 06:00\n{ZONE}"),
             "end",
