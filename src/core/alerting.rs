@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
-use super::ledger::{Delivery, Due, Episode, Finding, Ledger, Notice};
+use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
@@ -219,8 +219,20 @@ impl Alerting {
     }
 
     fn notice(&self, due: Due, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Notice {
-        let watch = self.rules.iter().find(|watch| watch.rule.name == due.alert.id.rule);
-        let mut alert = due.alert;
+        let Due { notifier, group, purpose, alerts, dedup_key, attempt } = due;
+        let entry = |(alert, dedup_key)| self.entry(alert, dedup_key, clusters, now, wall);
+        Notice { notifier, group, purpose, alerts: alerts.into_iter().map(entry).collect(), dedup_key, attempt }
+    }
+
+    fn entry(
+        &self,
+        mut alert: AlertView,
+        dedup_key: String,
+        clusters: &[Arc<ClusterView>],
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Entry {
+        let watch = self.rules.iter().find(|watch| watch.rule.name == alert.id.rule);
         // Told late, an alert is told with its present reading.
         if let Some(current) = watch.and_then(|watch| watch.current(&alert.id))
             && current.phase == alert.phase
@@ -233,9 +245,8 @@ impl Alerting {
         let target = cluster.and_then(|cluster| cluster.target(name?));
         let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-        Notice {
-            notifier: due.notifier,
-            dedup_key: due.dedup_key,
+        Entry {
+            dedup_key,
             active_at: wall_of(alert.active_at),
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
@@ -249,7 +260,6 @@ impl Alerting {
                 },
             }),
             alert,
-            attempt: due.attempt,
         }
     }
 }
@@ -436,6 +446,7 @@ impl Alert {
             is_unknown: self.is_unknown,
             condition: rule.condition.text.clone(),
             unit: signal.unit,
+            muted: Vec::new(),
         })
     }
 }

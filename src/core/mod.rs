@@ -9,6 +9,7 @@ pub(crate) mod fixture;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;
+pub mod mute;
 pub mod observation;
 pub mod pooler;
 pub mod replay;
