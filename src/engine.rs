@@ -164,15 +164,12 @@ impl Engine {
                 } else {
                     info!(silence = id, %selector, author, reason, %until, "alerts are silenced");
                 }
-                match &self.store {
-                    Some(store) => {
-                        store.put(Mail { n_changes: 1, ..self.mail(self.fleet.saved_alerts()) });
-                        self.unanswered.push_back((answer, changed));
-                    }
-                    None => {
-                        let stored = Err("nothing is kept: store.path names no file".to_owned());
-                        drop(answer.send(Ok(Changed { stored, ..changed })));
-                    }
+                if let Some(store) = &self.store {
+                    store.put(Mail { n_changes: 1, ..self.mail(self.fleet.saved_alerts()) });
+                    self.unanswered.push_back((answer, changed));
+                } else {
+                    let stored = Err("nothing is kept: store.path names no file".to_owned());
+                    drop(answer.send(Ok(Changed { stored, ..changed })));
                 }
             }
         }

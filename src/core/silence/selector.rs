@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::alert::{AlertId, Severity};
 use crate::core::glob::Glob;
 use crate::core::rule::OneOrMany;
+use crate::core::topology::Name;
 
 /// Patterns under one key, and keys of labels.
 const MOST: usize = 100;
@@ -94,7 +95,7 @@ impl Selector {
         };
         let label = |name: &str| alert.labels.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str());
         one_of(&self.cluster, Some(alert.cluster.as_str()))
-            && one_of(&self.target, alert.target.as_ref().map(|target| target.as_str()))
+            && one_of(&self.target, alert.target.as_ref().map(Name::as_str))
             && one_of(&self.rule, Some(alert.rule.as_str()))
             && (self.severity.is_empty() || self.severity.contains(&severity))
             && self.labels.iter().all(|(name, glob)| label(name).is_some_and(|value| glob.matches(value)))
@@ -136,7 +137,6 @@ pub(super) fn is_plain(text: &str, longest: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::topology::Name;
 
     fn one(text: &str) -> OneOrMany {
         OneOrMany(text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect())
