@@ -100,7 +100,10 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ),
         ("[health]\npanic_threshold = 2", "pgvigil.toml: health.panic_threshold: 2 is not between 0 and 1"),
         // Rules.
-        ("[[rule]]\nname = \"a\"", "pgvigil.toml: rule \"a\": it has no condition; write for example when = \"replay_lag_seconds > 5s\""),
+        (
+            "[[rule]]\nname = \"a\"",
+            "pgvigil.toml: rule \"a\": it has no condition; write for example when = \"replay_lag_seconds > 5s\"",
+        ),
         (
             "[[rule]]\nname = \"replica-behind\"\nwhen = \"replay_lag_seconds > 10MB\"",
             "pgvigil.toml: rule \"replica-behind\": threshold \"10MB\" is a size, but replay_lag_seconds is a duration; write for example \"10s\"",

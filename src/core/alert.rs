@@ -295,7 +295,8 @@ impl Track {
             return;
         }
         let (count, has_breach) = (points.count(rule, terms.when_unknown), points.has_breach(rule));
-        let lacks_evidence = points.ends_unknown() && matches!(terms.when_unknown, WhenUnknown::Hold | WhenUnknown::Alert);
+        let lacks_evidence =
+            points.ends_unknown() && matches!(terms.when_unknown, WhenUnknown::Hold | WhenUnknown::Alert);
         // Unknown periods on the way to an alarm of their own are pending, as breaches are.
         let is_on_its_way = has_breach || (verdict.is_none() && terms.unknown == Verdict::Breach);
         let (verdict, hold) = match count {

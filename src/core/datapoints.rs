@@ -164,7 +164,9 @@ impl Points {
         match when_unknown {
             WhenUnknown::Alert if known.is_empty() => Count::Insufficient,
             // All that is known breaches, and has for long enough, had it gone on.
-            WhenUnknown::Alert if seen().rposition(|point| *point == Point::Breach).is_some_and(|age| age + 1 >= needed) => {
+            WhenUnknown::Alert
+                if seen().rposition(|point| *point == Point::Breach).is_some_and(|age| age + 1 >= needed) =>
+            {
                 Count::Alarm
             }
             _ => Count::Keep,

@@ -26,9 +26,9 @@ pub use self::condition::{Condition, Op};
 pub use self::config::{OneOrMany, RuleConfig, WhenUnknown};
 pub use self::fault::{RuleError, RuleFault, TemplateFault};
 pub use self::preset::preset;
+use self::selector::Selector;
 pub use self::selector::{Selected, matches};
 pub use self::template::{Template, Values};
-use self::selector::Selector;
 
 /// A rule that has been checked.
 #[derive(Clone, Debug)]
@@ -302,8 +302,12 @@ fn clear(config: &RuleConfig, condition: &Condition) -> Result<Option<Condition>
             clear.threshold < condition.threshold
                 || (clear.threshold <= condition.threshold && clear.op == Op::Ge && condition.op == Op::Le)
         }
-        (Up, _) => return Err(RuleFault::ClearDirection { clear: own, condition: other, example: format!("< {value}") }),
-        (Down, _) => return Err(RuleFault::ClearDirection { clear: own, condition: other, example: format!("> {value}") }),
+        (Up, _) => {
+            return Err(RuleFault::ClearDirection { clear: own, condition: other, example: format!("< {value}") });
+        }
+        (Down, _) => {
+            return Err(RuleFault::ClearDirection { clear: own, condition: other, example: format!("> {value}") });
+        }
     };
     if overlaps { Err(RuleFault::ClearOverlaps { clear: own, condition: other }) } else { Ok(Some(clear)) }
 }

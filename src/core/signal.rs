@@ -178,7 +178,8 @@ impl Unit {
             _ if value.is_infinite() => "unbounded".to_owned(),
             Self::Seconds => span(value),
             Self::Bytes => {
-                let units = [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
+                let units =
+                    [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
                 match units.into_iter().find(|(size, _)| value.abs() >= *size) {
                     Some((size, name)) => format!("{:.1} {name}", value / size),
                     None => format!("{value:.0} bytes"),

@@ -47,7 +47,11 @@ impl Alerting {
             {
                 let place = Place { cluster: id.cluster.clone(), target: id.target.clone() };
                 let level = |severity| {
-                    saved.above.iter().find(|(of, _)| *of == severity).map_or_else(Track::default, |(_, track)| track.clone())
+                    saved
+                        .above
+                        .iter()
+                        .find(|(of, _)| *of == severity)
+                        .map_or_else(Track::default, |(_, track)| track.clone())
                 };
                 let mut alert = Alert {
                     labels: id.labels.iter().map(|(_, value)| value.clone()).collect(),

@@ -258,7 +258,8 @@ fn a_slot_whose_trouble_begins_later_is_not_taken_for_another() {
 
 #[test]
 fn slots_that_cannot_be_seen_breach_as_a_whole() {
-    let rule = RuleConfig { when_unknown: Some(WhenUnknown::Breach), ..config("Slot", "slot_inactive_retained_bytes > 1kB") };
+    let rule =
+        RuleConfig { when_unknown: Some(WhenUnknown::Breach), ..config("Slot", "slot_inactive_retained_bytes > 1kB") };
     let slots = |slots: Option<&[(&str, u64)]>| cluster(vec![with_slots(slots)]);
     check(
         &[rule],

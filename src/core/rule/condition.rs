@@ -53,7 +53,13 @@ impl Condition {
 
     fn new(signal: &'static Signal, op: Op, op_text: &str, text: &str) -> Result<Self, RuleFault> {
         let comparison = format!("{op_text} {text}");
-        Ok(Self { signal, op, threshold: threshold(text, signal)?, text: format!("{} {comparison}", signal.name), comparison })
+        Ok(Self {
+            signal,
+            op,
+            threshold: threshold(text, signal)?,
+            text: format!("{} {comparison}", signal.name),
+            comparison,
+        })
     }
 
     /// Whether the signal is a replay lag in seconds, which rules read less the delay that was asked for.
@@ -218,4 +224,3 @@ fn bytes(text: &str) -> Option<f64> {
     };
     Some(number.parse::<f64>().ok()? * factor)
 }
-

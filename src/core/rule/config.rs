@@ -132,7 +132,8 @@ impl RuleConfig {
     #[must_use]
     pub fn over(self, preset: Self) -> Self {
         let Self { when, severity, signal, info, warning, critical, clear, hold_for, datapoints, every, .. } = preset;
-        let has_levels = self.signal.is_some() || self.info.is_some() || self.warning.is_some() || self.critical.is_some();
+        let has_levels =
+            self.signal.is_some() || self.info.is_some() || self.warning.is_some() || self.critical.is_some();
         let (when, severity, signal, [info, warning, critical], clear) = if self.when.is_some() {
             (self.when, self.severity.or(severity), self.signal, [self.info, self.warning, self.critical], self.clear)
         } else if has_levels {

@@ -20,7 +20,9 @@ pub enum RuleFault {
     Form(String),
     #[error("{key} = {text:?} cannot be read; write for example {key} = \"> {example}\", with one of > >= < <= == !=")]
     Comparison { key: &'static str, text: String, example: &'static str },
-    #[error("{0} goes with `signal`, and this rule has `when`; write signal = \"replay_lag_seconds\" and warning = \"> 5s\", or when = \"replay_lag_seconds > 5s\" and severity = \"warning\"")]
+    #[error(
+        "{0} goes with `signal`, and this rule has `when`; write signal = \"replay_lag_seconds\" and warning = \"> 5s\", or when = \"replay_lag_seconds > 5s\" and severity = \"warning\""
+    )]
     WhenAndLevel(&'static str),
     #[error("`severity` goes with `when`; with `signal`, each threshold stands under its severity: warning = \"> 5s\"")]
     SeverityAndSignal,
@@ -28,7 +30,9 @@ pub enum RuleFault {
     NoLevel(&'static str),
     #[error("{milder} and {severer} must look the same way, both with > or >=, or both with < or <=")]
     LevelsApart { milder: &'static str, severer: &'static str },
-    #[error("{severer} = {given:?} is reached no later than {milder} = {other:?}; the severer threshold must be the farther one")]
+    #[error(
+        "{severer} = {given:?} is reached no later than {milder} = {other:?}; the severer threshold must be the farther one"
+    )]
     LevelsOrder { milder: &'static str, other: String, severer: &'static str, given: String },
     #[error("clear = {clear:?} does not look away from {condition:?}; write for example clear = {example:?}")]
     ClearDirection { clear: String, condition: String, example: String },

@@ -1,9 +1,9 @@
 //! What a rule is about: clusters, targets, subjects by their labels, roles, certainties, causes.
 
-use super::config::OneOrMany;
-use super::condition::nearest;
-use super::fault::RuleFault;
 use super::RuleConfig;
+use super::condition::nearest;
+use super::config::OneOrMany;
+use super::fault::RuleFault;
 use crate::core::cause::Cause;
 use crate::core::lag::Certainty;
 use crate::core::signal::{Read, Signal};

@@ -75,7 +75,7 @@ impl Template {
     }
 
     pub fn fill(&self, values: &Values<'_>) -> String {
-        self.filled(values, |text, value| text.push_str(value))
+        self.filled(values, String::push_str)
     }
 
     /// The same for an address: what is filled in cannot change where it leads.
@@ -168,7 +168,8 @@ mod tests {
         assert_eq!(fault("a {{ b", lag), Err("\"{{\" at \"{{ b\" is not closed by \"}}\"".to_owned()));
         assert_eq!(
             fault("{{ target }}", signal("primaries")),
-            Err("there is no placeholder \"target\"; there are rule, cluster, severity, reading, threshold, cause".to_owned())
+            Err("there is no placeholder \"target\"; there are rule, cluster, severity, reading, threshold, cause"
+                .to_owned())
         );
         let length = "it must have 1 to 500 characters, none of them a control character";
         for text in ["", " ", "a\nb", &"x".repeat(501)] {

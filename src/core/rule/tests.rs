@@ -2,11 +2,10 @@
 
 use super::*;
 use crate::core::cause::Cause;
-use crate::core::lag::Certainty;
-use crate::core::signal::Read;
-use crate::core::topology::Role;
 use crate::core::lag::LagEstimate;
+use crate::core::signal::Read;
 use crate::core::signal::{Coverage, Kind};
+use crate::core::topology::Role;
 use crate::core::topology::TargetId;
 
 const fn signal(name: &'static str, unit: Unit, labels: &'static [&'static str], read: Read) -> Signal {
@@ -41,11 +40,7 @@ pub(crate) static SIGNALS: &[Signal] = &[
         Unit::Seconds,
         &[],
         Read::Target(|_, target, _, emit| {
-            lag(target, emit, |lag| Value {
-                value: lag.value.unwrap_or(f64::NAN),
-                lower: lag.lower,
-                upper: lag.upper,
-            })
+            lag(target, emit, |lag| Value { value: lag.value.unwrap_or(f64::NAN), lower: lag.lower, upper: lag.upper })
         }),
     ),
     signal(
