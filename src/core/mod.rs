@@ -4,13 +4,16 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod datapoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;
+pub mod mute;
 pub mod observation;
 pub mod pooler;
+pub mod replay;
 pub mod rule;
 pub mod saved;
 pub mod senders;
