@@ -382,7 +382,12 @@ async fn a_hostile_server_fails_with_a_reason_and_harms_nobody() {
         ("tag", Answers(Words::UnknownTag), "lost", ""),
         ("fewer", Answers(Words::FewerColumnsThanDescribed), "lost", ""),
         ("more", Answers(Words::MoreColumnsThanDescribed), "lost", ""),
-        ("short", Answers(Words::FewerColumnsThanAsked), "decode", "server_version_num of pg_settings: the setting is missing"),
+        (
+            "short",
+            Answers(Words::FewerColumnsThanAsked),
+            "decode",
+            "server_version_num of pg_settings: the setting is missing",
+        ),
         ("text", Answers(Words::TextForANumber), "decode", "server_version_num of pg_settings: the setting is missing"),
         ("bare", Answers(Words::ARowWithoutDescription), "lost", ""),
         ("copy", Answers(Words::CopyIn), "lost", ""),

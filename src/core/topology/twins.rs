@@ -27,13 +27,11 @@ pub fn firsts<'a>(answers: impl Iterator<Item = Option<&'a Positions>>) -> Vec<u
     let first = |(place, positions): (usize, Option<&'a Positions>)| {
         let Some(positions) = positions else { return place };
         let seen = started.entry(positions.identity.started_at).or_default();
-        match seen.iter().find(|(_, other)| is_one_server(other, positions)) {
-            Some((first, _)) => *first,
-            None => {
-                seen.push((place, positions));
-                place
-            }
-        }
+        let known = seen.iter().find(|(_, other)| is_one_server(other, positions)).map(|(first, _)| *first);
+        known.unwrap_or_else(|| {
+            seen.push((place, positions));
+            place
+        })
     };
     answers.enumerate().map(first).collect()
 }
