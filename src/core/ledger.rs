@@ -78,6 +78,9 @@ pub enum SendFailure {
     /// Not taken; worth another attempt, after a while.
     #[error("{0}")]
     Transient(String),
+    /// As before, and it said after how long.
+    #[error("{reason}")]
+    Later { reason: String, after: Duration },
     /// It left and no answer came: it may have been taken or not. Tried again as if not.
     #[error("{0}")]
     Unclear(String),
@@ -90,7 +93,7 @@ impl SendFailure {
     /// A word for a metric label.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Transient(_) => "transient",
+            Self::Transient(_) | Self::Later { .. } => "transient",
             Self::Unclear(_) => "unclear",
             Self::Permanent(_) => "permanent",
         }
@@ -99,10 +102,15 @@ impl SendFailure {
     /// How long to wait after this many attempts that failed.
     fn back_off(&self, attempts: u32) -> Duration {
         let (first, most) = match self {
-            Self::Transient(_) | Self::Unclear(_) => (2, 5 * 60),
+            Self::Transient(_) | Self::Later { .. } | Self::Unclear(_) => (2, 5 * 60),
             Self::Permanent(_) => (60, 60 * 60),
         };
-        Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most))
+        let own = Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most));
+        match self {
+            // However long it asks for, an hour later it is tried again.
+            Self::Later { after, .. } => own.max((*after).min(Duration::from_secs(60 * 60))),
+            _ => own,
+        }
     }
 }
 

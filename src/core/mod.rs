@@ -7,6 +7,7 @@ pub mod checkup;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
+pub mod heartbeat;
 pub mod lag;
 pub mod ledger;
 pub mod observation;

@@ -1,9 +1,11 @@
 //! The way out: what tells people and their tools. A worker makes one attempt for each notice and reports how it ended;
 //! whether and when to try again is the ledger's to say ([`crate::core::ledger`]).
 
+pub mod client;
 pub mod log;
 pub mod message;
 pub mod sns;
+pub mod webhook;
 
 use std::time::Duration;
 
