@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mute::Mute;
 use super::rule::Verdict;
 use super::saved::move_time;
 use super::signal::Unit;
@@ -79,6 +80,9 @@ pub struct AlertView {
     /// The condition as written, for example `replay_lag_seconds > 5s`.
     pub condition: String,
     pub unit: Unit,
+    /// Why nobody is told of it now. Empty: people are told. Decided anew at each judgement, so it is not kept.
+    #[serde(skip)]
+    pub muted: Vec<Mute>,
 }
 
 impl AlertView {

@@ -13,10 +13,10 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
-use super::ledger::{Delivery, Due, Episode, Finding, Ledger, Notice};
+use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
-use super::signal::{Coverage, Read, Value};
+use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::Tally;
 use super::time::MonoTime;
@@ -114,6 +114,17 @@ impl Alerting {
 
     /// Judges every rule on every target. `clusters` is all that is watched: an alert of anything else has gone.
     pub fn judge(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) {
+        self.judge_by(clusters, |signal, seen, emit| signal.read_off(seen, now, emit), now, wall);
+    }
+
+    /// The same with what signals say from elsewhere than the views.
+    pub fn judge_by(
+        &mut self,
+        clusters: &[Arc<ClusterView>],
+        read: impl Fn(&Signal, Seen<'_>, Emit<'_>) -> Coverage,
+        now: MonoTime,
+        wall: SystemTime,
+    ) {
         self.round += 1;
         let (round, poll_interval) = (self.round, self.poll_interval);
         for watch in &mut self.rules {
@@ -129,27 +140,30 @@ impl Alerting {
                     now,
                     wall,
                 };
-                match watch.rule.condition.signal.read {
-                    Read::Cluster(read) => {
-                        judgement
-                            .run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| read(cluster, now, emit));
+                let signal = watch.rule.condition.signal;
+                match signal.read {
+                    Read::Cluster(_) => {
+                        judgement.run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| {
+                            read(signal, Seen::Cluster(cluster), emit)
+                        });
                     }
-                    Read::Target(read) => {
+                    Read::Target(_) => {
                         for target in &cluster.targets {
                             let selected = watch.rule.selects(target);
                             let name = Some(&target.id.target);
                             let judgement = Judgement { name, target: Some(target), ..judgement };
                             judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
-                                read(cluster, target, now, emit)
+                                read(signal, Seen::Target(cluster, target), emit)
                             });
                         }
                     }
-                    Read::Pooler(read) => {
+                    Read::Pooler(_) => {
                         for pooler in &cluster.poolers {
                             let selected = watch.rule.selects_name(&pooler.id.target);
                             let judgement = Judgement { name: Some(&pooler.id.target), ..judgement };
-                            judgement
-                                .run(&mut watch.alerts, &mut self.ledger, selected, |emit| read(pooler, now, emit));
+                            judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
+                                read(signal, Seen::Pooler(pooler), emit)
+                            });
                         }
                     }
                 }
@@ -205,8 +219,20 @@ impl Alerting {
     }
 
     fn notice(&self, due: Due, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Notice {
-        let watch = self.rules.iter().find(|watch| watch.rule.name == due.alert.id.rule);
-        let mut alert = due.alert;
+        let Due { notifier, group, purpose, alerts, dedup_key, attempt } = due;
+        let entry = |(alert, dedup_key)| self.entry(alert, dedup_key, clusters, now, wall);
+        Notice { notifier, group, purpose, alerts: alerts.into_iter().map(entry).collect(), dedup_key, attempt }
+    }
+
+    fn entry(
+        &self,
+        mut alert: AlertView,
+        dedup_key: String,
+        clusters: &[Arc<ClusterView>],
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Entry {
+        let watch = self.rules.iter().find(|watch| watch.rule.name == alert.id.rule);
         // Told late, an alert is told with its present reading.
         if let Some(current) = watch.and_then(|watch| watch.current(&alert.id))
             && current.phase == alert.phase
@@ -219,9 +245,8 @@ impl Alerting {
         let target = cluster.and_then(|cluster| cluster.target(name?));
         let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-        Notice {
-            notifier: due.notifier,
-            dedup_key: due.dedup_key,
+        Entry {
+            dedup_key,
             active_at: wall_of(alert.active_at),
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
@@ -235,7 +260,6 @@ impl Alerting {
                 },
             }),
             alert,
-            attempt: due.attempt,
         }
     }
 }
@@ -422,6 +446,7 @@ impl Alert {
             is_unknown: self.is_unknown,
             condition: rule.condition.text.clone(),
             unit: signal.unit,
+            muted: Vec::new(),
         })
     }
 }

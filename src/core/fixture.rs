@@ -321,6 +321,7 @@ pub(crate) fn alert(rule: &str, severity: Severity, phase: Phase, labels: &[(&st
         is_unknown: false,
         condition: "replay_lag_seconds > 5s".to_owned(),
         unit: Unit::Seconds,
+        muted: vec![],
     }
 }
 

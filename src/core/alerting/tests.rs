@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::alert::Severity;
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
-use crate::core::ledger::SendFailure;
+use crate::core::ledger::{Purpose, SendFailure};
 use crate::core::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState,
     StandbyState, StatementsAccess,
@@ -129,22 +129,17 @@ pub(super) fn tick(alerting: &mut Alerting, second: f64, clusters: &[Arc<Cluster
     for notice in &notices {
         alerting.record(&delivery(notice, Ok(())), now);
     }
-    notices
-        .iter()
-        .map(|notice| {
-            let reading = notice.alert.reading.map_or("?".to_owned(), |reading| reading.to_string());
-            format!("{} {} {reading}", notice.alert.phase.as_str(), notice.alert.id)
+    let entries = notices.iter().flat_map(|notice| &notice.alerts);
+    entries
+        .map(|Entry { alert, .. }| {
+            let reading = alert.reading.map_or("?".to_owned(), |reading| reading.to_string());
+            format!("{} {} {reading}", alert.phase.as_str(), alert.id)
         })
         .collect()
 }
 
 pub(super) fn delivery(notice: &Notice, outcome: Result<(), SendFailure>) -> Delivery {
-    Delivery {
-        notifier: notice.notifier.clone(),
-        alert: notice.alert.id.clone(),
-        dedup_key: notice.dedup_key.clone(),
-        outcome,
-    }
+    notice.ended(outcome)
 }
 
 /// A second, the clusters then, and what is told.
@@ -377,34 +372,40 @@ fn a_notice_says_all_that_is_known() {
         notices,
         [Notice {
             notifier: Name::new("pager"),
-            alert: AlertView {
-                id,
-                severity: Severity::Warning,
-                phase: Phase::Firing,
-                active_at: at(0.0),
-                fired_at: Some(at(2.0)),
-                resolved_at: None,
-                reading: Some(6.0),
-                is_unknown: false,
-                condition: "replay_lag_seconds > 5s".to_owned(),
-                unit: crate::core::signal::Unit::Seconds,
-            },
+            group: notices[0].group.clone(),
+            purpose: Purpose::Alerts,
             dedup_key: notices[0].dedup_key.clone(),
-            active_at: wall(0.0),
-            fired_at: Some(wall(2.0)),
-            resolved_at: None,
-            role: Some(Role::Replica),
-            diagnosis: None,
-            details: vec![
-                detail("meaning", "A number."),
-                detail("certainty", "at_least"),
-                detail("method", "lsn~primary_lost"),
-                detail("lower_seconds", "4.500"),
-                detail("upper_seconds", "inf"),
-                detail("error", "connection refused"),
-                detail("failing_for_seconds", "35"),
-                detail("server", "15.18"),
-            ],
+            alerts: vec![Entry {
+                alert: AlertView {
+                    id,
+                    severity: Severity::Warning,
+                    phase: Phase::Firing,
+                    active_at: at(0.0),
+                    fired_at: Some(at(2.0)),
+                    resolved_at: None,
+                    reading: Some(6.0),
+                    is_unknown: false,
+                    condition: "replay_lag_seconds > 5s".to_owned(),
+                    unit: crate::core::signal::Unit::Seconds,
+                    muted: vec![],
+                },
+                dedup_key: notices[0].dedup_key.clone(),
+                active_at: wall(0.0),
+                fired_at: Some(wall(2.0)),
+                resolved_at: None,
+                role: Some(Role::Replica),
+                diagnosis: None,
+                details: vec![
+                    detail("meaning", "A number."),
+                    detail("certainty", "at_least"),
+                    detail("method", "lsn~primary_lost"),
+                    detail("lower_seconds", "4.500"),
+                    detail("upper_seconds", "inf"),
+                    detail("error", "connection refused"),
+                    detail("failing_for_seconds", "35"),
+                    detail("server", "15.18"),
+                ],
+            }],
             attempt: 1,
         }]
     );
@@ -529,18 +530,12 @@ fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
         alerting.judge(watched, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
         let due = alerting.due(watched, now, SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
         for notice in &due {
-            let delivery = Delivery {
-                notifier: notice.notifier.clone(),
-                alert: notice.alert.id.clone(),
-                dedup_key: notice.dedup_key.clone(),
-                outcome: Ok(()),
-            };
-            alerting.record(&delivery, now);
+            alerting.record(&delivery(notice, Ok(())), now);
         }
         due
     };
     let fired = told(&watched, 0.0);
-    let id = &fired[0].alert.id;
+    let id = &fired[0].alerts[0].alert.id;
     assert_eq!(
         (
             fired.len(),
@@ -549,8 +544,16 @@ fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
         ),
         (1, Some("pgb"), vec!["reports", "app"])
     );
-    assert!(fired[0].details.contains(&("clients_waiting".to_owned(), "4".to_owned())), "{:?}", fired[0].details);
-    assert!(fired[0].details.contains(&("pooler".to_owned(), "1.18.0".to_owned())), "{:?}", fired[0].details);
+    assert!(
+        fired[0].alerts[0].details.contains(&("clients_waiting".to_owned(), "4".to_owned())),
+        "{:?}",
+        fired[0].alerts[0].details
+    );
+    assert!(
+        fired[0].alerts[0].details.contains(&("pooler".to_owned(), "1.18.0".to_owned())),
+        "{:?}",
+        fired[0].alerts[0].details
+    );
 
     // Silence is not recovery; a pool that is there no more is.
     assert!(told(&watched, 100.0).is_empty());
@@ -561,7 +564,7 @@ fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
     });
     let resolved = told(&watched, 101.5);
     assert_eq!(resolved.len(), 1);
-    assert!(resolved[0].resolved_at.is_some());
+    assert!(resolved[0].alerts[0].resolved_at.is_some());
 }
 
 #[test]
@@ -580,6 +583,6 @@ fn an_alert_about_two_primaries_names_them() {
     let mut alerting = Alerting::new(rules, vec![Name::new("log")], POLL);
     alerting.judge(&watched, at(1.0), wall(1.0));
     let due = alerting.due(&watched, at(1.0), wall(1.0));
-    let names = due[0].details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());
+    let names = due[0].alerts[0].details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());
     assert_eq!(names, Some("a (timeline 1), b (timeline 2)"));
 }
