@@ -4,6 +4,7 @@
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
 mod keep;
+mod standing;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::standing::Standing;
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
 use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
@@ -28,6 +30,7 @@ pub struct Alerting {
     rules: Vec<Watch>,
     poll_interval: Duration,
     ledger: Ledger,
+    standing: Standing,
     /// Only clusters that have something to show.
     views: HashMap<Name, Arc<[AlertView]>>,
     no_views: Arc<[AlertView]>,
@@ -106,6 +109,7 @@ impl Alerting {
             rules: rules.into_iter().map(|rule| Watch { rule, alerts: HashMap::new() }).collect(),
             poll_interval,
             ledger: Ledger::new(notifiers),
+            standing: Standing::default(),
             views: HashMap::new(),
             no_views: Arc::default(),
             round: 0,
@@ -175,8 +179,10 @@ impl Alerting {
 
     /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
     pub fn due(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        let mut notices = self.stand(clusters, now, wall);
         let due = self.ledger.due(now);
-        due.into_iter().map(|due| self.notice(due, clusters, now, wall)).collect()
+        notices.extend(due.into_iter().map(|due| self.notice(due, clusters, now, wall)));
+        notices
     }
 
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {

@@ -66,6 +66,8 @@ pub struct FleetSpec {
     pub pooler_stale_after: Duration,
     pub rules: Vec<Rule>,
     pub notifiers: Vec<Name>,
+    /// Those of them that must hear of a firing alert again and again.
+    pub standing: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +114,7 @@ impl Fleet {
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
-            alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
+            alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval).with_standing(spec.standing),
             survey_stale_after: spec.survey_stale_after,
             news: Vec::new(),
         }

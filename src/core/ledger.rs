@@ -68,6 +68,9 @@ pub enum Purpose {
     Flapping,
     /// Its alerts came and went all the time, and do so no more: it says how they are now.
     Calm,
+    /// All that its notifier was told and that still fires, and what resolved of late: for one that must hear it again and
+    /// again. It settles nothing.
+    Standing,
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
 }
@@ -378,6 +381,13 @@ impl Ledger {
         }
         self.drop_settled();
         due
+    }
+
+    /// Whether a notifier takes the alert for firing, or may do so.
+    pub(super) fn has_heard(&self, notifier: &Name, alert: &AlertId) -> bool {
+        let Some(index) = self.notifiers.iter().position(|name| name == notifier) else { return false };
+        let line = self.accounts.get(alert).map(|account| &account.lines[index]);
+        line.and_then(Line::may_have_heard).is_some_and(|told| told.phase == Phase::Firing)
     }
 
     /// Enters how an attempt ended.

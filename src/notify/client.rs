@@ -71,6 +71,10 @@ impl Endpoint {
         Ok(Self(uri))
     }
 
+    pub(super) fn ends_with(&self, path: &str) -> bool {
+        self.0.path().trim_end_matches('/').ends_with(path)
+    }
+
     /// Another path below the one it has.
     pub(super) fn join(&self, path: &str) -> Self {
         let prefix = self.0.path().trim_end_matches('/');
