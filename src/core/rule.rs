@@ -410,6 +410,11 @@ fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static st
         .map_or("", |(_, name)| name)
 }
 
+/// A value, written as in a rule, in the base unit of its signal.
+pub(crate) fn in_unit_of(signal: &'static Signal, text: &str) -> Option<f64> {
+    threshold(text, signal).ok()
+}
+
 /// A threshold in the base unit of its signal.
 fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
     let plain = text.parse::<f64>().ok().filter(|number| number.is_finite());
