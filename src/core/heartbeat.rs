@@ -102,6 +102,7 @@ mod tests {
     fn failing(name: &str, last_answer: f64, last_failure: f64) -> TargetView {
         let mut target = answered(name, last_answer);
         fixture::fail(&mut target, PollFailure::Refused);
+        fixture::age(&mut target, last_answer);
         if let Some(failing) = &mut target.failing {
             failing.last_at = ago(last_failure);
         }

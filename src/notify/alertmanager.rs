@@ -23,6 +23,7 @@ use crate::clock;
 use crate::core::alert::{AlertId, Phase, Severity};
 use crate::core::ledger::{Entry, Notice, Purpose, SendFailure};
 
+const PATH: &str = "/api/v2/alerts";
 /// A firing alert ends by itself after so long without a word: ten times as long as it is until the next.
 const HOLDS: Duration = Duration::from_secs(10 * 60);
 /// Alerts in one request. A fleet in trouble has thousands.
@@ -43,7 +44,7 @@ pub struct Config {
     #[serde(default)]
     pub name: Option<String>,
     /// Each of them gets all alerts.
-    pub urls: Vec<Endpoint>,
+    pub urls: Vec<Secret>,
     /// Beside the labels of each alert, for routing.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -93,8 +94,13 @@ impl Config {
         if self.urls.is_empty() {
             return Err("urls: there is none; write for example [\"http://alertmanager.example:9093\"]".to_owned());
         }
-        if let Some((position, _)) = self.urls.iter().enumerate().find(|(_, url)| url.ends_with("/api/v2/alerts")) {
-            return Err(format!("urls[{position}]: leave out /api/v2/alerts, which is added to it"));
+        let mut urls = Vec::new();
+        for (position, url) in self.urls.iter().enumerate() {
+            let url = Endpoint::parse(url).map_err(|reason| format!("urls[{position}]: {reason}"))?;
+            if url.ends_with(PATH) {
+                return Err(format!("urls[{position}]: leave out {PATH}, which is added to it"));
+            }
+            urls.push(url.join(PATH));
         }
         for name in self.labels.keys() {
             if OWN.contains(&name.as_str()) {
@@ -108,17 +114,18 @@ impl Config {
             (None, None, None) => Identity::Nobody,
             (Some(username), Some(password), None) => Identity::Basic { username, password },
             (None, None, Some(token)) => Identity::Bearer(token),
-            (_, _, Some(_)) => return Err("bearer_token and username are two ways to say who asks; take one".to_owned()),
+            (_, _, Some(_)) => {
+                return Err("bearer_token and username are two ways to say who asks; take one".to_owned());
+            }
             (Some(_), None, None) => return Err("username needs password; write for example \"file:PATH\"".to_owned()),
             (None, Some(_), None) => return Err("password needs username".to_owned()),
         };
         let files = TlsFiles { ca: self.ca_file.clone(), cert: self.cert_file.clone(), key: self.key_file.clone() };
-        let address = |url: &Endpoint| {
+        let address = |url: Endpoint| {
             let client = Client::new(&BTreeMap::new(), identity.clone(), files.clone(), self.timeout)?;
-            let (url, labels) = (url.join("/api/v2/alerts"), self.labels.clone());
-            Ok(Alertmanager { url, labels, client, severities: Mutex::default() })
+            Ok(Alertmanager { url, labels: self.labels.clone(), client, severities: Mutex::default() })
         };
-        self.urls.iter().map(address).collect()
+        urls.into_iter().map(address).collect()
     }
 }
 
@@ -157,30 +164,24 @@ impl Alertmanager {
         let mut n_requests = 0;
         let mut away = None;
         while let Some(range) = ranges.pop() {
-            let failure = match &away {
-                Some(failure) => SendFailure::clone(failure),
-                None => {
-                    n_requests += 1;
-                    let body = serde_json::to_string(&alerts[range.clone()]).expect("text always serializes");
-                    match self.client.post(&self.url, &[], body).await {
-                        Ok(()) => continue,
-                        Err(Failure::Refused(Refusal { status: StatusCode::BAD_REQUEST, .. }))
-                            if range.len() > 1 && n_requests < MOST_REQUESTS =>
-                        {
-                            let middle = range.start + range.len() / 2;
-                            ranges.extend([middle..range.end, range.start..middle]);
-                            continue;
-                        }
-                        Err(failure) => {
-                            let is_invalid = matches!(&failure, Failure::Refused(refusal) if refusal.status == StatusCode::BAD_REQUEST);
-                            let failure = failure.judged(&self.url, said);
-                            // What it does not answer, or is not allowed to take, it will not take in the next request either.
-                            away = (!is_invalid).then(|| failure.clone());
-                            failure
-                        }
-                    }
-                }
-            };
+            if let Some(failure) = &away {
+                outcomes[range].fill(Err(SendFailure::clone(failure)));
+                continue;
+            }
+            n_requests += 1;
+            let body = serde_json::to_string(&alerts[range.clone()]).expect("text always serializes");
+            let Err(failure) = self.client.post(&self.url, &[], body).await else { continue };
+            let is_invalid = matches!(&failure, Failure::Refused(refusal) if refusal.status == StatusCode::BAD_REQUEST);
+            if is_invalid && range.len() > 1 && n_requests < MOST_REQUESTS {
+                let middle = range.start + range.len() / 2;
+                ranges.extend([middle..range.end, range.start..middle]);
+                continue;
+            }
+            let failure = failure.judged(&self.url, said);
+            if !is_invalid {
+                // What it does not answer, or is not allowed to take, it will not take in the next request either.
+                away = Some(failure.clone());
+            }
             outcomes[range].fill(Err(failure));
         }
         outcomes
@@ -255,4 +256,143 @@ fn label_name(text: &str) -> String {
 
 fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::message::tests::{firing, resolved};
+    use super::*;
+    use crate::core::topology::Name;
+
+    fn address(url: &str) -> Alertmanager {
+        let config = format!(r#"{{"urls": ["{url}/am/"], "labels": {{"site": "eu"}}, "timeout": "2s"}}"#);
+        let config: Config = serde_json::from_str(&config).expect("a good configuration");
+        config.addresses().expect("a good configuration").remove(0)
+    }
+
+    /// One that takes no alert of a target whose name begins with `bad`, and says so as Alertmanager does.
+    async fn picky() -> (String, Arc<Mutex<Vec<Vec<Value>>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let requests: Arc<Mutex<Vec<Vec<Value>>>> = Arc::default();
+        let seen = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (mut text, mut buffer) = (String::new(), [0; 4096]);
+                let alerts = loop {
+                    let n_read = stream.read(&mut buffer).await.unwrap_or(0);
+                    text.push_str(&String::from_utf8_lossy(&buffer[..n_read]));
+                    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+                    if let Ok(alerts) = serde_json::from_str::<Vec<Value>>(body) {
+                        break alerts;
+                    }
+                };
+                assert!(text.starts_with("POST /am/api/v2/alerts HTTP/1.1\r\n"), "{text}");
+                let is_bad = |alert: &Value| alert["labels"]["target"].as_str().is_some_and(|t| t.starts_with("bad"));
+                let status = if alerts.iter().any(is_bad) { "400 Bad Request" } else { "200 OK" };
+                seen.lock().expect("no panic").push(alerts);
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 5\r\n\r\n\"no!\"");
+                stream.write_all(answer.as_bytes()).await.ok();
+            }
+        });
+        (url, requests)
+    }
+
+    fn about(target: &str) -> Notice {
+        let mut notice = firing();
+        notice.alerts[0].alert.id.target = Some(Name::new(target));
+        notice
+    }
+
+    #[tokio::test]
+    async fn of_a_request_that_is_refused_what_is_valid_counts_as_told() {
+        let (url, requests) = picky().await;
+        let notices: Vec<Notice> = ["a", "b", "bad-c", "d", "e"].into_iter().map(about).collect();
+        let outcomes = address(&url).tell(&notices).await;
+        let is_told: Vec<bool> = outcomes.iter().map(Result::is_ok).collect();
+        assert_eq!(is_told, [true, true, false, true, true]);
+        let reason = format!("{url} answered 400 Bad Request: \"no!\"");
+        assert_eq!(outcomes[2], Err(SendFailure::Permanent(reason)));
+        let sizes: Vec<usize> = requests.lock().expect("no panic").iter().map(Vec::len).collect();
+        assert_eq!(sizes, [5, 2, 3, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_away_is_asked_once_for_all() {
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", free.local_addr().expect("an address"));
+        drop(free);
+        let mut many = firing();
+        many.alerts = vec![many.alerts[0].clone(); 3 * CHUNK];
+        let outcomes = address(&url).tell(&[many, about("a")]).await;
+        for outcome in outcomes {
+            assert!(
+                matches!(&outcome, Err(SendFailure::Transient(reason)) if reason.contains("refused")),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_alert_is_what_alertmanager_takes() {
+        let alertmanager = address("http://127.0.0.1:1");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_300);
+        let alerts = alertmanager.alerts(&firing().alerts[0], now);
+        let json = serde_json::to_value(&alerts).expect("text");
+        assert_eq!(json[0]["startsAt"], "2027-01-15T08:01:00.000Z");
+        assert_eq!(json[0]["endsAt"], "2027-01-15T08:15:00.000Z");
+        let labels = serde_json::json!({
+            "alertname": "ReplicaLagging", "severity": "warning", "cluster": "orders", "target": "orders-replica-1",
+            "site": "eu",
+        });
+        assert_eq!(json[0]["labels"], labels);
+        let ended = serde_json::to_value(alertmanager.alerts(&resolved().alerts[0], now)).expect("text");
+        assert_eq!((&ended[0]["labels"], &ended[0]["endsAt"]), (&labels, &"2027-01-15T08:03:20.000Z".into()));
+        // Wall times are reckoned anew each time: an end never comes before its start, which would be refused.
+        let mut short = resolved().alerts[0].clone();
+        short.resolved_at = short.fired_at.map(|at| at - Duration::from_millis(1));
+        let short = serde_json::to_value(alertmanager.alerts(&short, now)).expect("text");
+        assert_eq!(short[0]["startsAt"], short[0]["endsAt"]);
+    }
+
+    #[tokio::test]
+    async fn an_alert_that_becomes_more_severe_ends_as_what_it_was() {
+        let (url, requests) = picky().await;
+        let alertmanager = address(&url);
+        let mut warning = firing();
+        warning.alerts[0].fired_at = Some(SystemTime::UNIX_EPOCH);
+        let mut critical = warning.clone();
+        critical.alerts[0].alert.severity = Severity::Critical;
+        for notice in [warning.clone(), warning, critical.clone(), critical] {
+            assert_eq!(alertmanager.tell(&[notice]).await, [Ok(())]);
+        }
+        let now = clock::wall();
+        let words = |alert: &Value| {
+            let end = alert["endsAt"].as_str().and_then(|end| humantime::parse_rfc3339(end).ok()).expect("a time");
+            let state = if end > now + Duration::from_secs(60) { "firing" } else { "ended" };
+            format!("{state} {}", alert["labels"]["severity"].as_str().unwrap_or_default())
+        };
+        let requests = requests.lock().expect("no panic");
+        let sent: Vec<Vec<String>> = requests.iter().map(|alerts| alerts.iter().map(words).collect()).collect();
+        let expect = [
+            vec!["firing warning"],
+            vec!["firing warning"],
+            vec!["ended warning", "firing critical"],
+            vec!["firing critical"],
+        ];
+        assert_eq!(sent, expect);
+    }
+
+    #[test]
+    fn any_text_makes_the_name_of_a_label() {
+        for (text, name) in [("slot", "slot"), ("a-b.c", "a_b_c"), ("9a", "_9a")] {
+            assert_eq!(label_name(text), name);
+        }
+    }
 }

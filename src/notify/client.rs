@@ -56,12 +56,13 @@ impl<'de> Deserialize<'de> for Secret {
 
 /// An address that can be asked: `http://` or `https://`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Endpoint(Uri);
+pub(super) struct Endpoint(Uri);
 
 impl Endpoint {
     /// The reason why it is none does not repeat it.
-    fn parse(text: &str) -> Result<Self, &'static str> {
-        let uri: Uri = text.parse().map_err(|_| "this is no URL; write for example \"https://example.com/path\"")?;
+    pub(super) fn parse(text: &Secret) -> Result<Self, &'static str> {
+        let uri: Uri =
+            text.as_str().parse().map_err(|_| "this is no URL; write for example \"https://example.com/path\"")?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
             return Err("this URL must begin with http:// or https:// and a host");
         }
@@ -95,12 +96,6 @@ impl fmt::Display for Endpoint {
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}/..")
-    }
-}
-
-impl<'de> Deserialize<'de> for Endpoint {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -197,10 +192,6 @@ impl Client {
         Ok(Self { headers: own, files, tls: (!has_files).then_some(tls), timeout })
     }
 
-    pub(super) async fn get(&self, endpoint: &Endpoint) -> Result<(), Failure> {
-        self.ask(Method::GET, endpoint, &[], Bytes::new()).await
-    }
-
     /// POST of JSON, with headers of this request's own.
     pub(super) async fn post(
         &self,
@@ -247,7 +238,8 @@ impl Client {
         has_left: &mut bool,
     ) -> Result<(), Failure> {
         let not_sent = |reason: String| Failure::NotSent(format!("cannot reach {endpoint}: {reason}"));
-        let no_answer = |error: hyper::Error| Failure::NoAnswer(format!("no answer from {endpoint}: {}", causes(&error)));
+        let no_answer =
+            |error: hyper::Error| Failure::NoAnswer(format!("no answer from {endpoint}: {}", causes(&error)));
         let request = self.request(method, endpoint, headers, body).map_err(not_sent)?;
         let stream = self.connector().map_err(not_sent)?.call(endpoint.0.clone()).await;
         let stream = stream.map_err(|error| not_sent(connecting(&*error)))?;
@@ -426,5 +418,55 @@ impl Failure {
             501..=599 => SendFailure::Transient(said),
             _ => SendFailure::Permanent(said),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(text: &str) -> Endpoint {
+        Endpoint::parse(&Secret(text.to_owned())).expect("a good URL")
+    }
+
+    #[test]
+    fn an_address_shows_nothing_but_scheme_and_host() {
+        let shown = endpoint("https://hooks.example.com:8443/T0/s3cr3t?key=s3cr3t");
+        assert_eq!(format!("{shown} {shown:?}"), "https://hooks.example.com:8443 https://hooks.example.com:8443/..");
+        assert_eq!(format!("{:?}", Secret("s3cr3t".to_owned())), "Secret(..)");
+    }
+
+    #[test]
+    fn a_path_is_kept_before_what_is_added() {
+        for (url, expect) in [
+            ("http://am:9093", "http://am:9093/api/v2/alerts"),
+            ("http://am:9093/", "http://am:9093/api/v2/alerts"),
+            ("https://am/a/b/", "https://am/a/b/api/v2/alerts"),
+        ] {
+            assert_eq!(endpoint(url).join("/api/v2/alerts").0.to_string(), expect);
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_worth_another_attempt_or_not() {
+        use SendFailure::{Later, Permanent, Transient, Unclear};
+        let url = endpoint("https://a/s3cr3t");
+        let judged = |status: u16, retry_after: Option<u64>| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let refusal =
+                Refusal { status, retry_after: retry_after.map(Duration::from_secs), text: "s3cr3t".to_owned() };
+            Failure::Refused(refusal).judged(&url, |_| String::new())
+        };
+        let said = |status: &str| format!("https://a answered {status}");
+        assert_eq!(judged(400, None), Permanent(said("400 Bad Request")));
+        assert_eq!(judged(401, None), Permanent(said("401 Unauthorized")));
+        assert_eq!(judged(408, None), Transient(said("408 Request Timeout")));
+        assert_eq!(judged(425, None), Transient(said("425 Too Early")));
+        assert_eq!(judged(503, None), Transient(said("503 Service Unavailable")));
+        assert_eq!(judged(502, None), Unclear(said("502 Bad Gateway")));
+        let after = Duration::from_secs(120);
+        assert_eq!(judged(429, Some(120)), Later { reason: said("429 Too Many Requests"), after });
+        let redirect = ": redirects are not followed, so write the address that it leads to";
+        assert_eq!(judged(301, None), Permanent(said("301 Moved Permanently") + redirect));
     }
 }

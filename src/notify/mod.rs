@@ -84,9 +84,9 @@ impl NotifierConfig {
         let notifiers = match self {
             Self::Log(_) => Ok(vec![Notifier::Log]),
             Self::Sns(config) => sns::Sns::new(config).map(|sns| vec![Notifier::Sns(sns)]),
-            Self::Alertmanager(config) => config
-                .addresses()
-                .map(|addresses| addresses.into_iter().map(Notifier::Alertmanager).collect()),
+            Self::Alertmanager(config) => {
+                config.addresses().map(|addresses| addresses.into_iter().map(Notifier::Alertmanager).collect())
+            }
             Self::Webhook(config) => webhook::Webhook::new(config).map(|webhook| vec![Notifier::Webhook(webhook)]),
         };
         let notifiers = notifiers.map_err(|fault| NotifierError { notifier: name, fault })?;

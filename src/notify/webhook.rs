@@ -37,7 +37,7 @@ pub struct Config {
     #[serde(default)]
     pub name: Option<String>,
     /// Its path is taken for a secret: only scheme and host are ever logged.
-    pub url: Endpoint,
+    pub url: Secret,
     /// What notices are signed with. Not set: they are not signed.
     #[serde(default)]
     pub secret: Option<Secret>,
@@ -75,10 +75,11 @@ impl std::fmt::Debug for Key {
 
 impl Webhook {
     pub(super) fn new(config: Config) -> Result<Self, String> {
+        let url = Endpoint::parse(&config.url).map_err(|reason| format!("url: {reason}"))?;
         let key = config.secret.as_ref().map(Key::new).transpose()?;
         let files = TlsFiles { ca: config.ca_file, cert: config.cert_file, key: config.key_file };
         let client = Client::new(&config.headers, Identity::Nobody, files, config.timeout)?;
-        Ok(Self { url: config.url, key, client })
+        Ok(Self { url, key, client })
     }
 
     /// One attempt, within the time-out.
@@ -123,4 +124,36 @@ fn headers(key: Option<&Key>, dedup_key: &str, now: SystemTime, body: &str) -> V
         .chain(signature)
         .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(&value).ok()?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_the_one_that_standard_webhooks_asks_for() {
+        // The example in its own documentation.
+        let secret = serde_json::from_str(r#""whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw""#).expect("a text");
+        let key = Key::new(&secret).expect("a good secret");
+        let signature = key.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, r#"{"test": 2432232314}"#);
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn headers_say_what_when_and_who() {
+        let secret = serde_json::from_str(r#""hush""#).expect("a text");
+        let key = Key::new(&secret).expect("a good secret");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let found = headers(Some(&key), "Lag-firing-1.0-ab", now, "{}");
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
+        let signature = key.sign("Lag-firing-1_0-ab", 1_800_000_000, "{}");
+        let expect = [
+            ("webhook-id", "Lag-firing-1_0-ab"),
+            ("webhook-timestamp", "1800000000"),
+            ("webhook-signature", signature.as_str()),
+        ];
+        assert_eq!(found, expect);
+        assert_eq!(headers(None, "a", now, "{}").len(), 2);
+    }
 }

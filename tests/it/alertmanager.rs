@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::alertmanager::{Alertmanager, is_installed};
 use crate::support::daemon::{Daemon, SOON, cluster_toml, series};
-use crate::support::receiver::Receiver;
+use crate::support::receiver::{Receiver, Request};
 use crate::support::tls::Certificates;
 use crate::support::{free_port, pg, until};
 
@@ -36,7 +36,7 @@ async fn start(config: &str, store: &Path) -> Daemon {
 
 /// What whoever the Alertmanager tells got: state and labels of each alert.
 fn told(hook: &Receiver) -> Vec<(String, Value)> {
-    let messages: Vec<Value> = hook.requests().iter().map(|request| request.json()).collect();
+    let messages: Vec<Value> = hook.requests().iter().map(Request::json).collect();
     let alerts = messages.iter().flat_map(|message| message["alerts"].as_array().cloned().unwrap_or_default());
     alerts.map(|alert| (alert["status"].as_str().unwrap().to_owned(), alert["labels"].clone())).collect()
 }

@@ -109,7 +109,10 @@ mod tests {
         let resolved = ["Standing: resolved Lag orders/r1"];
         assert_eq!(tick(&mut alerting, 60.0, exact(6.0), true), firing);
         assert_eq!(tick(&mut alerting, 61.0, exact(6.0), true), [""; 0]);
-        assert_eq!(tick(&mut alerting, 130.0, exact(0.0), true), ["Standing: resolved Lag orders/r1", "Alerts: resolved Lag orders/r1"]);
+        assert_eq!(
+            tick(&mut alerting, 130.0, exact(0.0), true),
+            ["Standing: resolved Lag orders/r1", "Alerts: resolved Lag orders/r1"]
+        );
         for second in [190.0, 250.0, 310.0, 370.0] {
             assert_eq!(tick(&mut alerting, second, exact(0.0), true), resolved);
         }

@@ -67,7 +67,7 @@ impl Receiver {
 
     /// From now on it answers so: `503 Service Unavailable`, with headers behind `\r\n`.
     pub(crate) fn answer(&self, answer: &str) {
-        self.state.lock().unwrap().answer = answer.to_owned();
+        answer.clone_into(&mut self.state.lock().unwrap().answer);
     }
 
     /// All that came so far, in order.
