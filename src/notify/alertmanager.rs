@@ -200,7 +200,9 @@ impl Alertmanager {
         let start = entry.fired_at.unwrap_or(entry.active_at);
         let Entry { alert, .. } = entry;
         let mut labels = self.labels.clone();
-        labels.extend(alert.id.labels.iter().map(|(name, value)| (label_name(name), value.clone())));
+        labels.extend(
+            alert.rule_labels.iter().chain(&alert.id.labels).map(|(name, value)| (label_name(name), value.clone())),
+        );
         let target = alert.id.target.as_ref().map(|target| ("target", target.as_str()));
         let own = [
             ("alertname", alert.id.rule.as_str()),
@@ -233,11 +235,15 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
         attempt: 1,
     };
     let mut annotations = BTreeMap::from([
-        ("summary", message::line(Purpose::Alerts, entry)),
+        ("summary", entry.alert.summary.clone().unwrap_or_else(|| message::line(Purpose::Alerts, entry))),
         ("description", Message::new(&notice, Format::Text).body),
     ]);
     if let Some(cause) = entry.diagnosis.as_ref().and_then(|found| found.causes.first()) {
         annotations.insert("cause", cause.as_str().to_owned());
+    }
+    if let Some(runbook) = &entry.alert.runbook {
+        // The name by which pagers and dashboards look for a link.
+        annotations.insert("runbook_url", runbook.clone());
     }
     annotations
 }
@@ -343,6 +349,15 @@ mod tests {
     fn an_alert_is_what_alertmanager_takes() {
         let alertmanager = address("http://127.0.0.1:1");
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_300);
+        let mut own = firing().alerts.remove(0);
+        own.alert.rule_labels = vec![("team".to_owned(), "dba".to_owned()), ("severity".to_owned(), "x".to_owned())];
+        own.alert.summary = Some("orders lags".to_owned());
+        own.alert.runbook = Some("https://runbooks.example/lag".to_owned());
+        let own = serde_json::to_value(alertmanager.alerts(&own, now)).expect("text");
+        assert_eq!((&own[0]["labels"]["team"], &own[0]["labels"]["severity"]), (&"dba".into(), &"warning".into()));
+        let annotations = &own[0]["annotations"];
+        assert_eq!(annotations["summary"], "orders lags");
+        assert_eq!(annotations["runbook_url"], "https://runbooks.example/lag");
         let alerts = alertmanager.alerts(&firing().alerts[0], now);
         let json = serde_json::to_value(&alerts).expect("text");
         assert_eq!(json[0]["startsAt"], "2027-01-15T08:01:00.000Z");

@@ -17,6 +17,7 @@ mod config;
 mod connect;
 mod demo;
 mod hostile;
+mod kills;
 mod layers;
 mod life;
 mod logical;

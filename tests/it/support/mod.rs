@@ -10,7 +10,9 @@ pub(crate) mod pgbouncer;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
+pub(crate) mod random;
 pub(crate) mod receiver;
+pub(crate) mod sns;
 pub(crate) mod tls;
 
 use std::future::Future;
