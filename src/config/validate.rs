@@ -303,7 +303,7 @@ fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().worker(position) {
+        if let Err(error) = notifier.clone().workers(position) {
             finding(&["notify", &position.to_string()], error.fault);
         }
     }

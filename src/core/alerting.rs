@@ -4,6 +4,7 @@
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
 mod keep;
+mod standing;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::standing::Standing;
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED, Severity, Terms, Track};
 use super::cause::Cause;
 use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
@@ -32,6 +34,7 @@ pub struct Alerting {
     ledger: Ledger,
     /// Of what people know already.
     silences: Arc<Silences>,
+    standing: Standing,
     /// Only clusters that have something to show.
     views: HashMap<Name, Arc<[AlertView]>>,
     no_views: Arc<[AlertView]>,
@@ -125,6 +128,7 @@ impl Alerting {
             poll_interval,
             ledger: Ledger::new(notifiers),
             silences: Arc::default(),
+            standing: Standing::default(),
             views: HashMap::new(),
             no_views: Arc::default(),
             round: 0,
@@ -197,8 +201,10 @@ impl Alerting {
 
     /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
     pub fn due(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        let mut notices = self.stand(clusters, now, wall);
         let due = self.ledger.due(now);
-        due.into_iter().map(|due| self.notice(due, clusters, now, wall)).collect()
+        notices.extend(due.into_iter().map(|due| self.notice(due, clusters, now, wall)));
+        notices
     }
 
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {

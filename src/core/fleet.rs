@@ -83,6 +83,8 @@ pub struct FleetSpec {
     /// Windows in which alerts are not told.
     pub maintenance: Vec<Window>,
     pub notifiers: Vec<Name>,
+    /// Those of them that must hear of a firing alert again and again.
+    pub standing: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +130,7 @@ impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
         let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
         let rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
-        let mut alerting = Alerting::new(spec.rules, spec.notifiers, spec.poll_interval);
+        let mut alerting = Alerting::new(spec.rules, spec.notifiers, spec.poll_interval).with_standing(spec.standing);
         *alerting.silences_mut() = Silences::new(spec.maintenance);
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),

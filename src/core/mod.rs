@@ -9,6 +9,7 @@ pub mod datapoints;
 pub(crate) mod fixture;
 pub mod fleet;
 pub mod glob;
+pub mod heartbeat;
 pub mod lag;
 pub mod ledger;
 pub mod mute;
