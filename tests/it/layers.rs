@@ -65,6 +65,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["main.rs", "cli.rs", "cli/"]),
     ("sd_notify", &["app.rs"]),
     ("rusqlite", &["store.rs"]),
+    ("jiff", &["core/silence/"]),
+    ("subtle", &["http/"]),
+    ("ureq", &["silence.rs"]),
     ("toml", &["rules/"]),
 ];
 
