@@ -23,6 +23,7 @@ use serde::de::{Deserializer, Error};
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{Rule, RuleConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
@@ -45,6 +46,7 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The written ones, or the built-in ones when none are written.
     pub rules: Vec<Rule>,
+    pub alerting: AlertingConfig,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -80,7 +82,8 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
-            notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
+            recipients: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.recipient(place)).collect(),
+            alerting: self.alerting.clone(),
         }
     }
 
@@ -107,6 +110,7 @@ struct Written {
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,
     rule: Vec<RuleConfig>,
+    alerting: AlertingConfig,
     notify: Vec<NotifierConfig>,
 }
 

@@ -15,7 +15,8 @@ use super::alert::AlertId;
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
 use super::lag::{AuroraBytes, Evidence, LagTracker, SavedLag};
-use super::ledger::{Delivery, Notice};
+use super::ledger::pacing::AlertingConfig;
+use super::ledger::{Delivery, Notice, Recipient};
 use super::observation::{Observation, PollFailure, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
@@ -65,7 +66,8 @@ pub struct FleetSpec {
     /// What a pooler said is unknown when older than this.
     pub pooler_stale_after: Duration,
     pub rules: Vec<Rule>,
-    pub notifiers: Vec<Name>,
+    pub recipients: Vec<Recipient>,
+    pub alerting: AlertingConfig,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +114,7 @@ impl Fleet {
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
-            alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
+            alerting: Alerting::new(spec.rules, spec.recipients, spec.poll_interval, spec.alerting),
             survey_stale_after: spec.survey_stale_after,
             news: Vec::new(),
         }
@@ -192,7 +194,8 @@ impl Fleet {
 
     /// What readers get.
     pub fn snapshot(&self, now: MonoTime, wall: SystemTime) -> Snapshot {
-        Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
+        let alerts = self.alerting.own_views(now);
+        Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index), alerts }
     }
 
     /// What changed in who is who since this was last asked, each with its cluster.

@@ -44,7 +44,7 @@ impl Saved {
                 resolved.move_times(nanos);
             }
             if let Some(account) = &mut alert.account {
-                account.alert.move_times(nanos);
+                account.move_times(nanos);
             }
         }
         self.lags.clear();

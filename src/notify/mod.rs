@@ -15,7 +15,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::fleet::Event;
-use crate::core::ledger::{Delivery, Notice, SendFailure};
+use crate::core::ledger::pacing::GroupBy;
+use crate::core::ledger::{Delivery, Notice, Recipient, SendFailure};
 use crate::core::topology::Name;
 
 /// One `[[notify]]`.
@@ -53,6 +54,11 @@ impl NotifierConfig {
             Some(name) => Name::new(name),
             None => Name::new(&format!("{kind}-{}", index + 1)),
         }
+    }
+
+    /// Whom the ledger tells.
+    pub fn recipient(&self, index: usize) -> Recipient {
+        Recipient { name: self.name(index), group_by: GroupBy::Cluster }
     }
 
     /// The worker of the notifier at this place, checked but not started.

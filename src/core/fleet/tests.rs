@@ -63,7 +63,8 @@ impl Story {
             survey_stale_after: Duration::from_secs(45),
             pooler_stale_after: Duration::from_secs(15),
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
-            notifiers: vec![Name::new("sns"), Name::new("log")],
+            recipients: vec![Recipient::new("sns"), Recipient::new("log")],
+            alerting: AlertingConfig::IMMEDIATE,
         });
         Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new(), sees_senders: false }
     }
