@@ -82,7 +82,12 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
-            recipients: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.recipient(place)).collect(),
+            recipients: self
+                .notifiers
+                .iter()
+                .enumerate()
+                .map(|(place, notifier)| notifier.recipient(place, &self.alerting))
+                .collect(),
             alerting: self.alerting.clone(),
         }
     }

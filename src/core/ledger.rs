@@ -212,7 +212,7 @@ impl Episode {
         let mut key: String =
             alert.rule.as_str().chars().take(48).map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let (minute, nth, alert) = (self.began_minute, self.nth, fingerprint(alert));
-        let written = write!(key, "-{}-{minute}.{nth}-{alert:032x}", word);
+        let written = write!(key, "-{word}-{minute}.{nth}-{alert:032x}");
         written.expect("writing to a String cannot fail");
         key
     }
@@ -537,13 +537,12 @@ impl Ledger {
             .filter_map(|id| self.accounts.get(id))
             .map(|account| (account.alert.clone(), key(account)))
             .collect();
-        let dedup_key = match alerts.as_slice() {
-            [(_, key)] => key.clone(),
-            _ => {
-                let mut keys: Vec<&str> = alerts.iter().map(|(_, key)| key.as_str()).collect();
-                keys.sort_unstable();
-                format!("{}-{:032x}", purpose.as_str(), hash(keys.into_iter()))
-            }
+        let dedup_key = if let [(_, key)] = alerts.as_slice() {
+            key.clone()
+        } else {
+            let mut keys: Vec<&str> = alerts.iter().map(|(_, key)| key.as_str()).collect();
+            keys.sort_unstable();
+            format!("{}-{:032x}", purpose.as_str(), hash(keys.into_iter()))
         };
         let by_use = |alert: &AlertView| (alert.phase, std::cmp::Reverse(alert.severity), alert.active_at);
         alerts.sort_by(|(a, _), (b, _)| (by_use(a), &a.id).cmp(&(by_use(b), &b.id)));
@@ -777,5 +776,9 @@ impl Purpose {
     }
 }
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod storms;
 #[cfg(test)]
 mod tests;

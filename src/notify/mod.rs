@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::fleet::Event;
-use crate::core::ledger::pacing::GroupBy;
+use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::ledger::{Delivery, Notice, Recipient, SendFailure};
 use crate::core::topology::Name;
 
@@ -57,8 +57,8 @@ impl NotifierConfig {
     }
 
     /// Whom the ledger tells.
-    pub fn recipient(&self, index: usize) -> Recipient {
-        Recipient { name: self.name(index), group_by: GroupBy::Cluster }
+    pub fn recipient(&self, index: usize, alerting: &AlertingConfig) -> Recipient {
+        Recipient { name: self.name(index), group_by: alerting.group_by }
     }
 
     /// The worker of the notifier at this place, checked but not started.

@@ -40,6 +40,7 @@ pub enum GroupBy {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertingConfig {
+    pub group_by: GroupBy,
     /// What is new waits this long for what comes with it.
     #[serde(deserialize_with = "duration")]
     pub group_wait: Duration,
@@ -59,6 +60,7 @@ pub struct AlertingConfig {
 impl Default for AlertingConfig {
     fn default() -> Self {
         Self {
+            group_by: GroupBy::default(),
             group_wait: Duration::from_secs(5),
             group_interval: MINUTE,
             repeat_interval: MINUTE * 4 * 60,
@@ -72,6 +74,7 @@ impl Default for AlertingConfig {
 impl AlertingConfig {
     /// Every change is told at once.
     pub(crate) const IMMEDIATE: Self = Self {
+        group_by: GroupBy::Cluster,
         group_wait: Duration::ZERO,
         group_interval: Duration::ZERO,
         repeat_interval: Duration::ZERO,
@@ -143,15 +146,10 @@ pub(super) fn due(members: &Members<'_>, config: &AlertingConfig, now: MonoTime)
 }
 
 fn is_due(members: &Members<'_>, purpose: Purpose, config: &AlertingConfig, now: MonoTime) -> bool {
-    let told_firing = || {
-        members.iter().filter_map(|(_, account, line)| {
-            let told = line.told.filter(|told| told.phase == Phase::Firing && !told.is_flapping)?;
-            Some((*account, told))
-        })
-    };
+    let told = |line: &Line| line.told.filter(|told| told.phase == Phase::Firing && !told.is_flapping);
     let last_at = members.iter().filter_map(|(_, _, line)| Some(line.told?.at)).max();
-    let told_severity: Option<Severity> = told_firing().map(|(_, told)| told.severity).max();
-    let is_over = told_firing().all(|(account, _)| account.alert.phase == Phase::Resolved);
+    let told_severity: Option<Severity> = members.iter().filter_map(|(_, _, line)| Some(told(line)?.severity)).max();
+    let is_over = members.iter().all(|(_, account, _)| account.alert.phase == Phase::Resolved);
     members.iter().any(|(_, account, line)| {
         let Some((_, since)) = line.news.filter(|news| news.0 == purpose) else { return false };
         if line.next_at > now {
