@@ -86,7 +86,7 @@ impl Config {
                 .notifiers
                 .iter()
                 .enumerate()
-                .map(|(place, notifier)| notifier.recipient(place, &self.alerting))
+                .flat_map(|(place, notifier)| notifier.recipients(place, &self.alerting))
                 .collect(),
             alerting: self.alerting.clone(),
         }

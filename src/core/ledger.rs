@@ -76,6 +76,9 @@ pub enum Purpose {
     Flapping,
     /// Its alerts came and went all the time, and do so no more: it says how they are now.
     Calm,
+    /// All that its notifier was told and that still fires, and what resolved of late: for one that must hear it again and
+    /// again. It settles nothing.
+    Standing,
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
 }
@@ -159,6 +162,9 @@ pub enum SendFailure {
     /// Not taken; worth another attempt, after a while.
     #[error("{0}")]
     Transient(String),
+    /// As before, and it said after how long.
+    #[error("{reason}")]
+    Later { reason: String, after: Duration },
     /// It left and no answer came: it may have been taken or not. Tried again as if not.
     #[error("{0}")]
     Unclear(String),
@@ -171,7 +177,7 @@ impl SendFailure {
     /// A word for a metric label.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Transient(_) => "transient",
+            Self::Transient(_) | Self::Later { .. } => "transient",
             Self::Unclear(_) => "unclear",
             Self::Permanent(_) => "permanent",
         }
@@ -180,10 +186,15 @@ impl SendFailure {
     /// How long to wait after this many attempts that failed.
     fn back_off(&self, attempts: u32) -> Duration {
         let (first, most) = match self {
-            Self::Transient(_) | Self::Unclear(_) => (2, 5 * 60),
+            Self::Transient(_) | Self::Later { .. } | Self::Unclear(_) => (2, 5 * 60),
             Self::Permanent(_) => (60, 60 * 60),
         };
-        Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most))
+        let own = Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most));
+        match self {
+            // However long it asks for, an hour later it is tried again.
+            Self::Later { after, .. } => own.max((*after).min(Duration::from_secs(60 * 60))),
+            _ => own,
+        }
     }
 }
 
@@ -287,11 +298,14 @@ pub struct Muted {
 pub struct Recipient {
     pub name: Name,
     pub group_by: GroupBy,
+    /// It groups, repeats and mutes by itself, and must hear of a firing alert again and again: it is told of every change
+    /// at once.
+    pub is_standing: bool,
 }
 
 impl Recipient {
     pub fn new(name: &str) -> Self {
-        Self { name: Name::new(name), group_by: GroupBy::default() }
+        Self { name: Name::new(name), group_by: GroupBy::default(), is_standing: false }
     }
 }
 
@@ -300,6 +314,8 @@ impl Recipient {
 pub struct Ledger {
     recipients: Vec<Recipient>,
     config: AlertingConfig,
+    /// One for each recipient.
+    paces: Vec<AlertingConfig>,
     accounts: BTreeMap<AlertId, Account>,
     /// One for each recipient.
     desks: Vec<Desk>,
@@ -370,7 +386,9 @@ struct Waiting {
 impl Ledger {
     pub fn new(recipients: Vec<Recipient>, config: AlertingConfig) -> Self {
         let desks = recipients.iter().map(|_| Desk::default()).collect();
-        Self { recipients, config, accounts: BTreeMap::new(), desks }
+        let pace =
+            |recipient: &Recipient| if recipient.is_standing { AlertingConfig::IMMEDIATE } else { config.clone() };
+        Self { paces: recipients.iter().map(pace).collect(), recipients, config, accounts: BTreeMap::new(), desks }
     }
 
     /// The alert fires, or is resolved, from now on. Or it fires on, with another severity.
@@ -471,13 +489,13 @@ impl Ledger {
             return Vec::new();
         }
         for account in self.accounts.values_mut() {
-            account.review(&self.config, now);
+            account.review(&self.config, &self.paces, now);
         }
         let mut due = Vec::new();
         for recipient in 0..self.recipients.len() {
             let (mut ready, n_open) = self.ready(recipient, now);
             ready.sort_by(|a, b| (b.severity, a.since, &a.group).cmp(&(a.severity, b.since, &b.group)));
-            let max = self.config.max_per_minute as usize;
+            let max = self.paces[recipient].max_per_minute as usize;
             let left = self.desks[recipient].left(max, now);
             let mut held = Vec::new();
             if ready.len() > left {
@@ -496,6 +514,15 @@ impl Ledger {
         due
     }
 
+    /// Whether a notifier takes the alert for firing, or may do so.
+    pub(super) fn has_heard(&self, notifier: &Name, alert: &AlertId) -> bool {
+        let Some(index) = self.recipients.iter().position(|recipient| recipient.name == *notifier) else {
+            return false;
+        };
+        let line = self.accounts.get(alert).map(|account| &account.lines[index]);
+        line.and_then(Line::may_have_heard).is_some_and(|told| told.phase == Phase::Firing)
+    }
+
     /// The groups of which one notifier must hear now, and how many notices it has not answered.
     fn ready(&self, recipient: usize, now: MonoTime) -> (Vec<Waiting>, usize) {
         let by = self.recipients[recipient].group_by;
@@ -512,7 +539,7 @@ impl Ledger {
             if members.iter().any(|(_, _, line)| line.is_open()) {
                 // So that nothing overtakes it.
                 n_open += 1;
-            } else if let Some(purpose) = pacing::due(&members, &self.config, now) {
+            } else if let Some(purpose) = pacing::due(&members, &self.paces[recipient], now) {
                 let of_it = |line: &Line| line.news.filter(|news| news.0 == purpose);
                 let news = || members.iter().filter(|(_, _, line)| of_it(line).is_some());
                 ready.push(Waiting {
@@ -554,7 +581,7 @@ impl Ledger {
                 phase: account.alert.phase,
                 is_sure: true,
                 severity: account.alert.severity,
-                is_flapping: account.is_flapping,
+                is_flapping: account.is_flapping && purpose == Purpose::Flapping,
                 at: now,
             };
             let line = &mut account.lines[recipient];
@@ -596,20 +623,24 @@ impl Ledger {
     }
 
     fn drop_settled(&mut self, now: MonoTime) {
-        let config = &self.config;
+        let (config, paces) = (&self.config, &self.paces);
         self.accounts.retain(|_, account| {
             account.forget_changes(config, now);
             account.alert.phase == Phase::Firing
                 || account.is_flapping
                 || !account.changes.is_empty()
-                || account.lines.iter().any(|line| line.is_open() || account.news(line, config, now).is_some())
+                || account
+                    .lines
+                    .iter()
+                    .zip(paces)
+                    .any(|(line, pace)| line.is_open() || account.news(line, pace, now).is_some())
         });
     }
 }
 
 impl Account {
     /// Brings up to date what time alone changes.
-    fn review(&mut self, config: &AlertingConfig, now: MonoTime) {
+    fn review(&mut self, config: &AlertingConfig, paces: &[AlertingConfig], now: MonoTime) {
         self.forget_changes(config, now);
         if self.is_flapping {
             let is_calm = self.changes.back().is_none_or(|last| now.duration_since(*last) >= pacing::CALM_AFTER);
@@ -620,9 +651,9 @@ impl Account {
         } else {
             self.is_flapping = config.flapping > 0 && self.changes.len() > config.flapping as usize;
         }
-        for index in 0..self.lines.len() {
+        for (index, pace) in paces.iter().enumerate() {
             self.lines[index].take_for_lost(now);
-            let purpose = self.news(&self.lines[index], config, now);
+            let purpose = self.news(&self.lines[index], pace, now);
             let line = &mut self.lines[index];
             if purpose.is_none() {
                 line.attempts = 0;
@@ -649,7 +680,7 @@ impl Account {
         let told = line.told;
         let fires = self.alert.phase == Phase::Firing;
         let is_quiet = self.muted.is_some() || self.held_until.is_some_and(|until| now < until);
-        if self.is_flapping {
+        if self.is_flapping && config.flapping > 0 {
             let knows = told.is_some_and(|told| {
                 let is_worse = fires && self.alert.severity > told.severity;
                 told.is_flapping && told.is_sure && !is_worse
@@ -685,7 +716,7 @@ impl Account {
             Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.first_severity => {
                 format!("{phase}-{}", self.alert.severity.as_str())
             }
-            Purpose::Alerts | Purpose::Held => phase.to_owned(),
+            Purpose::Alerts | Purpose::Held | Purpose::Standing => phase.to_owned(),
             Purpose::Repeat => {
                 // Counted from the beginning, for another daemon may have begun to tell later.
                 let nth = now.duration_since(self.alert.active_at).as_secs() / repeat_interval.as_secs().max(1);
@@ -771,6 +802,7 @@ impl Purpose {
             Self::Repeat => "repeat",
             Self::Flapping => "flapping",
             Self::Calm => "calm",
+            Self::Standing => "standing",
             Self::Held => "held",
         }
     }

@@ -138,6 +138,9 @@ impl Isolation {
             is_unknown: false,
             condition: format!("silent_targets_ratio >= {:.0}%", LEAST_SHARE * 100.0),
             unit: Unit::Ratio,
+            rule_labels: Vec::new(),
+            summary: None,
+            runbook: None,
             muted: Vec::new(),
         })
     }

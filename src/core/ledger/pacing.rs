@@ -70,7 +70,6 @@ impl Default for AlertingConfig {
     }
 }
 
-#[cfg(test)]
 impl AlertingConfig {
     /// Every change is told at once.
     pub(crate) const IMMEDIATE: Self = Self {
@@ -131,7 +130,8 @@ impl Desk {
     }
 
     pub(super) fn record(&mut self, outcome: &Result<(), SendFailure>) {
-        self.is_cut_off = matches!(outcome, Err(SendFailure::Transient(_) | SendFailure::Unclear(_)));
+        self.is_cut_off =
+            matches!(outcome, Err(SendFailure::Transient(_) | SendFailure::Later { .. } | SendFailure::Unclear(_)));
     }
 }
 
@@ -163,7 +163,7 @@ fn is_due(members: &Members<'_>, purpose: Purpose, config: &AlertingConfig, now:
         match purpose {
             // The waits are behind it.
             Purpose::Repeat => true,
-            Purpose::Flapping | Purpose::Calm | Purpose::Held => waited,
+            Purpose::Flapping | Purpose::Calm | Purpose::Held | Purpose::Standing => waited,
             Purpose::Alerts => {
                 let is_severer = account.alert.phase == Phase::Firing && Some(account.alert.severity) > told_severity;
                 let is_urgent = told_severity.is_none() || is_severer || is_over;

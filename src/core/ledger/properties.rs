@@ -101,7 +101,7 @@ impl World {
     }
 
     fn ledger(config: &AlertingConfig) -> Ledger {
-        let recipient = Recipient { name: Name::new("pager"), group_by: config.group_by };
+        let recipient = Recipient { name: Name::new("pager"), group_by: config.group_by, is_standing: false };
         Ledger::new(vec![recipient], config.clone())
     }
 
@@ -139,6 +139,9 @@ impl World {
             is_unknown: false,
             condition: String::new(),
             unit: crate::core::signal::Unit::Seconds,
+            rule_labels: vec![],
+            summary: None,
+            runbook: None,
             muted: vec![],
         };
         let episode = truth.episode.expect("it has fired");

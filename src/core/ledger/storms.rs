@@ -21,7 +21,10 @@ struct Pager {
 impl Pager {
     fn new(config: AlertingConfig) -> Self {
         Self {
-            ledger: Ledger::new(vec![Recipient { name: Name::new("pager"), group_by: config.group_by }], config),
+            ledger: Ledger::new(
+                vec![Recipient { name: Name::new("pager"), group_by: config.group_by, is_standing: false }],
+                config,
+            ),
             keys: Vec::new(),
             began: BTreeMap::new(),
         }
@@ -50,6 +53,9 @@ impl Pager {
             is_unknown: false,
             condition: String::new(),
             unit: crate::core::signal::Unit::Seconds,
+            rule_labels: vec![],
+            summary: None,
+            runbook: None,
             muted: vec![],
         };
         self.ledger.set(view, Episode::begin(wall(began), None), at(second));
@@ -263,7 +269,7 @@ fn beyond_the_limit_the_severest_come_first_and_the_rest_is_summed_up_and_told_l
 fn what_is_muted_is_not_told_until_it_has_outlived_its_cause() {
     let mut pager = Pager::new(AlertingConfig::default());
     let muted = || Some(Muted { hold: Duration::from_secs(30), cause: None });
-    let mut mute = |pager: &mut Pager, second, muted| pager.ledger.mute(&Pager::id("A"), muted, at(second));
+    let mute = |pager: &mut Pager, second, muted| pager.ledger.mute(&Pager::id("A"), muted, at(second));
     pager.set(0, "A", FIRES);
     mute(&mut pager, 0, muted());
     assert_eq!(pager.told(100), [""; 0]);

@@ -6,7 +6,7 @@ use crate::core::signal::Unit;
 
 /// Somebody who is told of each alert by itself.
 fn each(name: &str) -> Recipient {
-    Recipient { name: Name::new(name), group_by: GroupBy::Alert }
+    Recipient { name: Name::new(name), group_by: GroupBy::Alert, is_standing: false }
 }
 
 fn at(seconds: u64) -> MonoTime {
@@ -33,6 +33,9 @@ fn view(rule: &str, phase: Phase, active_at: u64) -> AlertView {
         is_unknown: false,
         condition: String::new(),
         unit: Unit::Seconds,
+        rule_labels: vec![],
+        summary: None,
+        runbook: None,
         muted: vec![],
     }
 }
