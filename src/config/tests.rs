@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::error::known_keys;
 use super::*;
-use crate::core::rule::preset;
+use crate::core::alert::Severity;
+use crate::core::rule::{WhenUnknown, preset};
 use crate::notify::{log, sns};
 
 const FLEET: &str = r#"
@@ -99,7 +100,10 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ),
         ("[health]\npanic_threshold = 2", "pgvigil.toml: health.panic_threshold: 2 is not between 0 and 1"),
         // Rules.
-        ("[[rule]]\nname = \"a\"", "pgvigil.toml: rule \"a\": key \"when\" is missing"),
+        (
+            "[[rule]]\nname = \"a\"",
+            "pgvigil.toml: rule \"a\": it has no condition; write for example when = \"replay_lag_seconds > 5s\"",
+        ),
         (
             "[[rule]]\nname = \"replica-behind\"\nwhen = \"replay_lag_seconds > 10MB\"",
             "pgvigil.toml: rule \"replica-behind\": threshold \"10MB\" is a size, but replay_lag_seconds is a duration; write for example \"10s\"",
@@ -561,10 +565,15 @@ fn the_example_shows_the_defaults() {
         (default.server, default.statements, default.health)
     );
 
-    let [rule] = &example.rule[..] else { panic!("one rule is shown") };
-    let least = written("[[rule]]\nname = \"ReplicaLagging\"\nwhen = \"replay_lag_seconds > 5s\"").rule.remove(0);
-    assert_eq!(rule.keep_firing_for, Some(Duration::ZERO));
-    assert_eq!(RuleConfig { hold_for: None, keep_firing_for: None, role: None, ..rule.clone() }, least);
+    let [rule, other] = &example.rule[..] else { panic!("two rules are shown") };
+    let named = |name: &str| RuleConfig { name: name.to_owned(), ..RuleConfig::default() };
+    assert_eq!((rule.severity, rule.when_unknown), (Some(Severity::Warning), Some(WhenUnknown::Hold)));
+    assert_eq!((rule.keep_firing_for, rule.warm_up), (Some(Duration::ZERO), Some(Duration::ZERO)));
+    assert_eq!(rule.enabled, Some(true));
+    let (cluster, target, certainty, cause) = Default::default();
+    assert_eq!((&rule.cluster, &rule.target, &rule.certainty, &rule.cause), (&cluster, &target, &certainty, &cause));
+    // Whatever else is shown has no default, and says so.
+    assert_eq!((other.name.as_str(), &other.cluster, other.severity), ("SlotKeepsWal", &cluster, named("").severity));
 
     let [_, NotifierConfig::Sns(sns)] = &example.notify[..] else { panic!("a log and an sns notifier are shown") };
     let least = format!("[[notify]]\ntype = \"sns\"\ntopic_arn = \"{}\"", sns.topic_arn);

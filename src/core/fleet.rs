@@ -177,9 +177,10 @@ impl Fleet {
     }
 
     /// Takes up what was kept, before anything else happens.
-    pub fn restore(&mut self, saved: Saved, now: MonoTime) {
-        self.alerting.restore(saved.alerts, now);
-        for (name, lag) in saved.lags {
+    pub fn restore(&mut self, mut saved: Saved, now: MonoTime) {
+        let lags = std::mem::take(&mut saved.lags);
+        self.alerting.restore(saved.silent_alerts(), now);
+        for (name, lag) in lags {
             if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
                 cluster.lag.restore(lag);
                 Arc::make_mut(&mut cluster.view).primary = cluster.lag.primary().cloned();

@@ -487,6 +487,9 @@ mod tests {
             is_unknown: false,
             condition: String::new(),
             unit: Unit::Seconds,
+            rule_labels: vec![],
+            summary: None,
+            runbook: None,
             muted: vec![],
         }
     }

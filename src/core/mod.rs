@@ -4,6 +4,7 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod datapoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
