@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::diagnosis::Past;
-use super::alert::AlertId;
+use super::alert::{AlertId, Phase};
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
-use super::lag::{AuroraBytes, Evidence, LagTracker, SavedLag};
+use super::glob::Glob;
+use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
@@ -22,6 +23,9 @@ use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
 use super::senders;
 use super::sessions::SessionTracker;
+use super::silence::selector::Selector;
+use super::silence::window::Window;
+use super::silence::{Change as SilenceChange, Changed, Refusal, Silences};
 use super::skew::SkewTracker;
 use super::slots::SlotTracker;
 use super::snapshot::{
@@ -33,7 +37,7 @@ use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::events::{self, Change, TopologyEvent};
 use super::topology::links::{self, SenderId, Upstream};
-use super::topology::{Name, TargetId};
+use super::topology::{Name, Role, TargetId};
 use super::trend::{Life, Sample, Trend, TrendTracker};
 use super::wal::{Lsn, WalBytes};
 
@@ -53,6 +57,17 @@ pub enum Event {
     Tick,
 }
 
+/// What is new in who is who.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    Changed(TopologyEvent),
+    /// Two targets lead to one server.
+    SameServer {
+        target: Name,
+        other: Name,
+    },
+}
+
 /// What is watched, and how it is judged.
 #[derive(Clone, Debug)]
 pub struct FleetSpec {
@@ -65,7 +80,11 @@ pub struct FleetSpec {
     /// What a pooler said is unknown when older than this.
     pub pooler_stale_after: Duration,
     pub rules: Vec<Rule>,
+    /// Windows in which alerts are not told.
+    pub maintenance: Vec<Window>,
     pub notifiers: Vec<Name>,
+    /// Those of them that must hear of a firing alert again and again.
+    pub standing: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,9 +100,10 @@ pub struct Fleet {
     clusters: Vec<Cluster>,
     index: Arc<HashMap<Name, usize>>,
     alerting: Alerting,
+    rule_names: Vec<Name>,
     survey_stale_after: Duration,
     /// Each with its cluster, until they are taken.
-    news: Vec<(Name, TopologyEvent)>,
+    news: Vec<(Name, News)>,
 }
 
 #[derive(Debug)]
@@ -109,10 +129,14 @@ struct Cluster {
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
         let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
+        let rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
+        let mut alerting = Alerting::new(spec.rules, spec.notifiers, spec.poll_interval).with_standing(spec.standing);
+        *alerting.silences_mut() = Silences::new(spec.maintenance);
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
-            alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
+            rule_names,
+            alerting,
             survey_stale_after: spec.survey_stale_after,
             news: Vec::new(),
         }
@@ -125,7 +149,7 @@ impl Fleet {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
                     let event = cluster.polled(observation, now, wall);
                     let name = cluster.view.name.clone();
-                    self.news.extend(event.map(|event| (name, event)));
+                    self.news.extend(event.map(|event| (name, News::Changed(event))));
                 }
                 Vec::new()
             }
@@ -148,7 +172,9 @@ impl Fleet {
             }
             Event::Tick => {
                 for cluster in &mut self.clusters {
-                    cluster.tick(now);
+                    let found = cluster.tick(now);
+                    let name = &cluster.view.name;
+                    self.news.extend(found.into_iter().map(|news| (name.clone(), news)));
                 }
                 self.measure_subscriptions(now);
                 let views: Vec<Arc<ClusterView>> = self.views();
@@ -165,6 +191,51 @@ impl Fleet {
         }
     }
 
+    /// Makes or ends a silence. What it changes for alerts is seen with the next [`Event::Tick`].
+    ///
+    /// # Errors
+    /// Why it is not done. Then nothing has changed.
+    pub fn change_silences(
+        &mut self,
+        change: SilenceChange,
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Result<Changed, Refusal> {
+        let silence = self.alerting.silences_mut().change(change, now, wall)?;
+        let alerts = self.clusters.iter().flat_map(|cluster| cluster.view.alerts.iter());
+        let alerts = alerts
+            .filter(|alert| alert.phase != Phase::Resolved && silence.selector.matches(&alert.id, alert.severity))
+            .map(|alert| alert.id.clone())
+            .collect();
+        let until = silence.until(now, wall);
+        Ok(Changed { alerts, until, remarks: self.remarks(&silence.selector), silence, stored: Ok(()) })
+    }
+
+    /// Which of the names in a selector nothing has.
+    fn remarks(&self, selector: &Selector) -> Vec<String> {
+        let views = || self.clusters.iter().map(|cluster| &cluster.view);
+        let clusters: Vec<&Name> = views().map(|view| &view.name).collect();
+        let targets = views().flat_map(|view| view.targets.iter().map(|target| &target.id.target));
+        let poolers = views().flat_map(|view| view.poolers.iter().map(|pooler| &pooler.id.target));
+        let targets: Vec<&Name> = targets.chain(poolers).collect();
+        let rules: Vec<&Name> = self.rule_names.iter().collect();
+        [
+            ("cluster", &selector.cluster, clusters),
+            ("target", &selector.target, targets),
+            ("rule", &selector.rule, rules),
+        ]
+        .into_iter()
+        .flat_map(|(what, globs, known)| {
+            let is_missing = move |glob: &&Glob| !known.iter().any(|name| glob.matches(name.as_str()));
+            globs.iter().filter(is_missing).map(move |glob| format!("there is no {what} {:?} now", glob.as_str()))
+        })
+        .collect()
+    }
+
+    pub fn silences(&self) -> &Arc<Silences> {
+        self.alerting.silences()
+    }
+
     /// What alerts and notifiers must have kept over a restart. Asked after [`Fleet::apply`] and before its notices leave.
     pub fn saved_alerts(&self) -> BTreeMap<AlertId, SavedAlert> {
         self.alerting.saved()
@@ -179,6 +250,7 @@ impl Fleet {
     /// Takes up what was kept, before anything else happens.
     pub fn restore(&mut self, mut saved: Saved, now: MonoTime) {
         let lags = std::mem::take(&mut saved.lags);
+        self.alerting.silences_mut().restore(std::mem::take(&mut saved.silences));
         self.alerting.restore(saved.silent_alerts(), now);
         for (name, lag) in lags {
             if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
@@ -193,11 +265,17 @@ impl Fleet {
 
     /// What readers get.
     pub fn snapshot(&self, now: MonoTime, wall: SystemTime) -> Snapshot {
-        Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
+        Snapshot {
+            published_at: now,
+            wall,
+            clusters: self.views(),
+            index: Arc::clone(&self.index),
+            silences: Arc::clone(self.alerting.silences()),
+        }
     }
 
     /// What changed in who is who since this was last asked, each with its cluster.
-    pub fn take_news(&mut self) -> Vec<(Name, TopologyEvent)> {
+    pub fn take_news(&mut self) -> Vec<(Name, News)> {
         std::mem::take(&mut self.news)
     }
 
@@ -263,7 +341,6 @@ impl Cluster {
         let &position = self.view.index.get(&observation.target.target)?;
         let event = self.compare(position, &observation);
         self.lag.observe(&observation);
-        let lag = self.lag.estimate(&observation.target.target, now);
         if self.lag.primary() != self.view.primary.as_ref() {
             Arc::make_mut(&mut self.view).primary = self.lag.primary().cloned();
             // Replicas that answered before it are measured against it at once, not only when they answer again: a
@@ -273,6 +350,7 @@ impl Cluster {
             }
         }
 
+        let lag = self.estimate(position, now);
         let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
         let asked_and_answered = (wall_at(observation.asked_at), wall_at(observation.answered_at));
         let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
@@ -336,14 +414,20 @@ impl Cluster {
     }
 
     /// Finds out anew who follows whom.
-    fn relink(&mut self, now: MonoTime) {
+    fn relink(&mut self, now: MonoTime) -> Vec<News> {
+        let mut news = Vec::new();
         for (position, links) in links::find(&self.view.targets).into_iter().enumerate() {
             self.lag.set_sender(&self.view.targets[position].id.target, links.sender.clone());
             if links != *self.view.targets[position].links {
+                let target = &self.view.targets[position];
+                if let Some(other) = links.same_as.clone().filter(|_| links.same_as != target.links.same_as) {
+                    news.push(News::SameServer { target: target.id.target.clone(), other });
+                }
                 self.target_mut(position).links = Arc::new(links);
                 self.measure(position, now);
             }
         }
+        news
     }
 
     /// Keeps what a later diagnosis needs of a replica's last answer.
@@ -411,9 +495,10 @@ impl Cluster {
     }
 
     /// A silent replica's lag goes on growing although nothing is heard of it.
-    fn tick(&mut self, now: MonoTime) {
+    fn tick(&mut self, now: MonoTime) -> Vec<News> {
+        let mut news = Vec::new();
         if std::mem::take(&mut self.relink) {
-            self.relink(now);
+            news = self.relink(now);
         }
         for position in 0..self.view.targets.len() {
             let target = &self.view.targets[position];
@@ -421,12 +506,22 @@ impl Cluster {
                 self.measure(position, now);
             }
         }
+        news
+    }
+
+    /// How far a target lags. A primary lags behind nobody, whatever its name.
+    fn estimate(&self, position: usize, now: MonoTime) -> Option<LagEstimate> {
+        let target = &self.view.targets[position];
+        let is_another_name = self.view.primary.as_ref() != Some(&target.id.target)
+            && self.view.is_primary_itself(target)
+            && target.last_role() == Some(Role::Primary);
+        if is_another_name { None } else { self.lag.estimate(&target.id.target, now) }
     }
 
     /// Says anew how far a target lags, of which nothing new was heard.
     fn measure(&mut self, position: usize, now: MonoTime) {
         let target = &self.view.targets[position];
-        let lag = self.lag.estimate(&target.id.target, now);
+        let lag = self.estimate(position, now);
         let stages = self.stages(position);
         if lag != target.lag || stages != target.stages {
             let target = self.target_mut(position);

@@ -12,6 +12,7 @@ use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
 use super::shown::Dropped;
+use super::silence::Silences;
 use super::skew::ClockSkew;
 use super::slots::SlotOutlook;
 use super::statements::StatementCounters;
@@ -34,6 +35,7 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<ClusterView>>,
     /// Where a cluster's name stands in `clusters`.
     pub index: Arc<HashMap<Name, usize>>,
+    pub silences: Arc<Silences>,
 }
 
 impl Snapshot {
@@ -79,6 +81,11 @@ impl ClusterView {
     /// The primary's view, whether or not it still answers.
     pub fn primary_target(&self) -> Option<&Arc<TargetView>> {
         self.target(self.primary.as_ref()?.as_str())
+    }
+
+    /// Whether a target is the server that the lag is measured against, under whichever of its names.
+    pub fn is_primary_itself(&self, target: &TargetView) -> bool {
+        self.primary_target().is_some_and(|primary| primary.server() == target.server())
     }
 
     /// How long ago the primary was promoted, while lag rules hold their breath for it.
@@ -223,6 +230,11 @@ impl TargetView {
     /// Whether it has been tried at all: an answer or a failure is in hand.
     pub fn tried(&self) -> bool {
         self.answer.is_some() || self.failing.is_some()
+    }
+
+    /// The first name of the server that it leads to: its own, unless another target leads there too.
+    pub fn server(&self) -> &Name {
+        self.links.same_as.as_ref().unwrap_or(&self.id.target)
     }
 
     /// The last poll succeeded.
