@@ -26,6 +26,7 @@ use super::mute::Mute;
 use super::rule::{self, Rule, Selected, Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
+use super::silence::Silences;
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::Tally;
 use super::time::MonoTime;
@@ -39,6 +40,8 @@ pub struct Alerting {
     ledger: Ledger,
     upstreams: Upstreams,
     isolation: Isolation,
+    /// Of what people know already.
+    silences: Arc<Silences>,
     standing: Standing,
     /// Only clusters that have something to show.
     views: HashMap<Name, Arc<[AlertView]>>,
@@ -134,6 +137,7 @@ impl Alerting {
             ledger: Ledger::new(recipients, config),
             upstreams: Upstreams::default(),
             isolation: Isolation::default(),
+            silences: Arc::default(),
             standing: Standing::default(),
             views: HashMap::new(),
             no_views: Arc::default(),
@@ -208,7 +212,7 @@ impl Alerting {
             }
             watch.end_what_has_gone(&mut self.ledger, round, now, wall);
         }
-        self.show(clusters, now);
+        self.show(clusters, now, Some(wall));
     }
 
     /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
@@ -223,6 +227,14 @@ impl Alerting {
         self.ledger.record(delivery, now);
     }
 
+    pub fn silences(&self) -> &Arc<Silences> {
+        &self.silences
+    }
+
+    pub fn silences_mut(&mut self) -> &mut Silences {
+        Arc::make_mut(&mut self.silences)
+    }
+
     /// A cluster's alerts: firing, pending, and those that resolved of late; the severest and oldest first.
     pub fn views(&self, cluster: &Name) -> Arc<[AlertView]> {
         Arc::clone(self.views.get(cluster).unwrap_or(&self.no_views))
@@ -234,7 +246,14 @@ impl Alerting {
     }
 
     /// Says of each alert that fires why nobody is told of it.
-    fn mute(&mut self, cluster: Option<&ClusterView>, views: &mut [AlertView], now: MonoTime) {
+    fn mute(
+        &mut self,
+        cluster: Option<&ClusterView>,
+        views: &mut [AlertView],
+        now: MonoTime,
+        wall: Option<SystemTime>,
+    ) {
+        let active = wall.map(|wall| self.silences.at(now, wall));
         let mut follow = match cluster {
             Some(cluster) => mutes::causes(cluster, views, &self.upstreams, &self.ledger, now),
             None => HashMap::new(),
@@ -247,6 +266,11 @@ impl Alerting {
                 let cause = muted.take().and_then(|muted| muted.cause).or(by.cause);
                 muted = Some(Muted { hold, cause });
             };
+            let silenced = active.as_ref().map_or_else(Vec::new, |active| active.mutes(&view.id, view.severity));
+            if !silenced.is_empty() {
+                view.muted.extend(silenced);
+                add(Muted { hold: Duration::ZERO, cause: None });
+            }
             if let Some((mute, by)) = follow.remove(&view.id) {
                 view.muted.push(mute);
                 add(by);
@@ -264,7 +288,8 @@ impl Alerting {
         }
     }
 
-    fn show(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime) {
+    /// No `wall`: the silences are not looked at.
+    fn show(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: Option<SystemTime>) {
         let mut by_cluster: HashMap<Name, Vec<AlertView>> = HashMap::new();
         for watch in &self.rules {
             for (place, alerts) in &watch.alerts {
@@ -274,7 +299,7 @@ impl Alerting {
         }
         for (name, views) in &mut by_cluster {
             let cluster = clusters.iter().find(|cluster| cluster.name == *name);
-            self.mute(cluster.map(|cluster| &**cluster), views, now);
+            self.mute(cluster.map(|cluster| &**cluster), views, now, wall);
         }
         self.views = by_cluster
             .into_iter()

@@ -12,6 +12,7 @@ use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
 use super::shown::Dropped;
+use super::silence::Silences;
 use super::skew::ClockSkew;
 use super::slots::SlotOutlook;
 use super::statements::StatementCounters;
@@ -36,6 +37,7 @@ pub struct Snapshot {
     pub index: Arc<HashMap<Name, usize>>,
     /// About the daemon itself, in no cluster.
     pub alerts: Arc<[AlertView]>,
+    pub silences: Arc<Silences>,
 }
 
 impl Snapshot {

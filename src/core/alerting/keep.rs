@@ -82,7 +82,7 @@ impl Alerting {
                 self.ledger.restore(id, account, now);
             }
         }
-        self.show(&[], now);
+        self.show(&[], now, None);
     }
 }
 

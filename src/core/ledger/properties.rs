@@ -130,7 +130,7 @@ impl World {
         }
         let alert = AlertView {
             id: Self::id(index),
-            severity: if index % 2 == 0 { Severity::Critical } else { Severity::Warning },
+            severity: if index.is_multiple_of(2) { Severity::Critical } else { Severity::Warning },
             phase: if fires { Phase::Firing } else { Phase::Resolved },
             active_at: MonoTime::from_nanos(truth.began.cast_signed()),
             fired_at: None,

@@ -79,8 +79,11 @@ impl Pager {
     }
 }
 
-/// What happens second by second, and what is told then. Each second in between is looked at as well, and is quiet.
-fn check(config: AlertingConfig, steps: &[(u64, &[(&str, Phase)], &[&str])]) -> Pager {
+/// What happens at a second, and what is told then.
+type Step<'a> = (u64, &'a [(&'a str, Phase)], &'a [&'a str]);
+
+/// Each second in between is looked at as well, and is quiet.
+fn check(config: AlertingConfig, steps: &[Step<'_>]) -> Pager {
     let mut pager = Pager::new(config);
     let mut second = 0;
     for (next, changes, expect) in steps {
