@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `pgvigil`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -68,7 +69,7 @@ pub(crate) enum Command {
     Poll(PollArgs),
     /// Have a running daemon tell nobody of some alerts for a while
     Silence(Box<SilenceArgs>),
-    /// Test rules without any server
+    /// Test rules without any server, or over what was
     #[command(subcommand)]
     Rules(RulesCommand),
     /// Show it at work: a throw-away primary with two replicas, a lag that grows, an alert that fires and resolves
@@ -219,6 +220,15 @@ pub(crate) enum RulesCommand {
         /// Tests in TOML, as config/rules-test.example.toml shows them
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Say when each rule would have fired over the readings that a daemon kept, which may run meanwhile
+    Replay {
+        /// How far back, for example "12h"; readings are kept for eight days
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+        since: Duration,
+        /// The daemon's store [default: that of the configuration]
+        #[arg(long, value_name = "FILE")]
+        store: Option<PathBuf>,
     },
 }
 

@@ -39,6 +39,8 @@ pub enum Wish {
 pub struct Told {
     pub text: String,
     pub warnings: Vec<String>,
+    /// Of several wishes, why some were not done.
+    pub failures: Vec<String>,
 }
 
 /// The address of a daemon on this machine that listens there.
@@ -66,7 +68,14 @@ impl Daemon {
             }
             Wish::Expire(ids) => {
                 for id in ids {
-                    let answer = self.send(Method::DELETE, &format!("/api/v1/silences/{id}"), None)?;
+                    let answer = match self.send(Method::DELETE, &format!("/api/v1/silences/{id}"), None) {
+                        Ok(answer) => answer,
+                        Err(reason) => {
+                            // The others are ended all the same.
+                            told.failures.push(reason);
+                            continue;
+                        }
+                    };
                     let silence = &answer["silence"];
                     told.text += &if as_json {
                         json(&answer)
