@@ -24,6 +24,7 @@ use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::rule::{Rule, RuleConfig};
+use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::NotifierConfig;
@@ -45,6 +46,8 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The written ones, or the built-in ones when none are written.
     pub rules: Vec<Rule>,
+    /// Windows of maintenance.
+    pub maintenance: Vec<Window>,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -80,8 +83,16 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
-            notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
+            maintenance: self.maintenance.clone(),
+            notifiers: self.notifier_names(|_| true),
+            standing: self.notifier_names(|notifier| matches!(notifier, NotifierConfig::Alertmanager(_))),
         }
+    }
+
+    /// What the ledger calls them.
+    fn notifier_names(&self, is_wanted: impl Fn(&NotifierConfig) -> bool) -> Vec<Name> {
+        let notifiers = self.notifiers.iter().enumerate().filter(|(_, notifier)| is_wanted(notifier));
+        notifiers.flat_map(|(place, notifier)| notifier.names(place)).collect()
     }
 
     /// How many servers are watched.
@@ -107,6 +118,7 @@ struct Written {
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,
     rule: Vec<RuleConfig>,
+    maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }
 
