@@ -58,7 +58,11 @@ async fn a_silence_outlives_a_kill_and_its_end_tells_what_still_fires() {
     until("the muted alert", SOON, || async {
         let alerts = daemon.get("/api/v1/alerts").await?.json();
         let alert = &alerts["alerts"][0];
-        if alert["state"] == "firing" && alert["muted"][0]["author"] == "ada" { Ok(()) } else { Err(alerts.to_string()) }
+        if alert["state"] == "firing" && alert["muted"][0]["author"] == "ada" {
+            Ok(())
+        } else {
+            Err(alerts.to_string())
+        }
     })
     .await;
     let health = daemon.get("/healthz").await.unwrap();
@@ -87,7 +91,11 @@ async fn what_is_wrong_is_told_in_a_line() {
     assert!(warning.starts_with("pgvigil: a restart of the daemon will undo this: "), "{warning}");
     for (arguments, status, says) in [
         (&["add", "--for", "1h", "--reason", "r"][..], 64, "pgvigil: this would silence everything; say what with"),
-        (&["add", "--all", "--for", "soon", "--reason", "r"], 1, "pgvigil: parameter `for`: \"soon\" is not a duration"),
+        (
+            &["add", "--all", "--for", "soon", "--reason", "r"],
+            1,
+            "pgvigil: parameter `for`: \"soon\" is not a duration",
+        ),
         (&["add", "--rule", "D", "--label", "x", "--for", "1h", "--reason", "r"], 64, "error: invalid value 'x'"),
         (&["add", "--rule", "D", "--reason", "r"], 64, "error: the following required arguments"),
         (&["add", "--rule", "D", "--for", "1h"], 64, "error: the following required arguments"),
