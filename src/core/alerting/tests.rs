@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::alert::Severity;
+use crate::core::glob::Glob;
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::ledger::{Purpose, SendFailure};
 use crate::core::observation::{
@@ -11,6 +12,8 @@ use crate::core::observation::{
 use crate::core::pooler::PoolerFacts;
 use crate::core::rule::tests::{SIGNALS, config};
 use crate::core::rule::{OneOrMany, RuleConfig, WhenUnknown};
+use crate::core::silence::selector::Selector;
+use crate::core::silence::{Change, Length, NewSilence};
 use crate::core::snapshot::{Answer, Failing, SurveyView};
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
@@ -589,4 +592,44 @@ fn an_alert_about_two_primaries_names_them() {
     let due = alerting.due(&watched, at(1.0), wall(1.0));
     let names = due[0].alerts[0].details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());
     assert_eq!(names, Some("a (timeline 1), b (timeline 2)"));
+}
+
+/// Silences what the rule `Lag` says of anything for so many seconds.
+fn silenced(alerting: &mut Alerting, second: f64, seconds: u64) {
+    let new = NewSilence {
+        selector: Selector { rule: vec![Glob::new("Lag")], ..Selector::default() },
+        all: false,
+        author: "ada".to_owned(),
+        reason: "a test".to_owned(),
+        length: Length::For(Duration::from_secs(seconds)),
+    };
+    alerting.silences_mut().change(Change::Add(new), at(second), wall(second)).expect("a silence");
+}
+
+#[test]
+fn what_is_silenced_is_shown_and_told_when_the_silence_ends() {
+    let mut alerting = alerting(&[lagging(None)]);
+    silenced(&mut alerting, 0.0, 60);
+    for second in [0.0, 1.0, 59.0] {
+        assert_eq!(tick(&mut alerting, second, &one(exact(6.0))), [""; 0], "at {second} s");
+        let views = alerting.views(&Name::new("orders"));
+        assert_eq!((views[0].phase, views[0].muted.len()), (Phase::Firing, 1));
+    }
+    assert_eq!(tick(&mut alerting, 60.0, &one(exact(6.0))), ["firing Lag orders/r1 6"]);
+    // One that ends while it is silenced is never told.
+    let mut alerting = self::alerting(&[lagging(None)]);
+    silenced(&mut alerting, 0.0, 60);
+    assert_eq!(tick(&mut alerting, 0.0, &one(exact(6.0))), [""; 0]);
+    assert_eq!(tick(&mut alerting, 10.0, &one(exact(0.0))), [""; 0]);
+    assert_eq!(tick(&mut alerting, 99.0, &one(exact(0.0))), [""; 0]);
+}
+
+#[test]
+fn who_heard_that_it_fires_hears_that_it_resolved_also_when_it_was_silenced_since() {
+    let mut alerting = alerting(&[lagging(None)]);
+    assert_eq!(tick(&mut alerting, 0.0, &one(exact(6.0))), ["firing Lag orders/r1 6"]);
+    silenced(&mut alerting, 1.0, 60);
+    assert_eq!(tick(&mut alerting, 2.0, &one(exact(6.0))), [""; 0]);
+    assert_eq!(tick(&mut alerting, 10.0, &one(exact(0.0))), ["resolved Lag orders/r1 0"]);
+    assert_eq!(tick(&mut alerting, 99.0, &one(exact(0.0))), [""; 0]);
 }
