@@ -38,7 +38,8 @@ pub struct Notice {
     pub notifier: Name,
     pub group: Group,
     pub purpose: Purpose,
-    /// The one to act on first, first: firing before resolved, the severest and oldest first. Never empty.
+    /// The one to act on first, first: firing before resolved, the severest and oldest first. Empty in a
+    /// heartbeat alone.
     pub alerts: Vec<Entry>,
     /// The same for every attempt, and on every daemon that watches the same thing. Of a notice with one alert: the alert's own.
     pub dedup_key: String,
@@ -71,6 +72,8 @@ pub enum Purpose {
     /// All that its notifier was told and that still fires, and what resolved of late: for one that must hear it again and
     /// again. It settles nothing.
     Standing,
+    /// It has no alerts: the daemon gets on with its work, and says so again after this time.
+    Heartbeat { every: Duration },
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
 }
