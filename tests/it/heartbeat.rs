@@ -23,7 +23,7 @@ async fn the_heart_beats_on_while_a_server_is_down_and_stops_when_nobody_answers
     let config = "[poll]\ninterval = \"500ms\"\ntimeout = \"1s\"\n".to_owned()
         + &format!("[heartbeat]\ninterval = \"1s\"\nurl = \"http://127.0.0.1:{}/s3cr3t\"\n\n", listener.port)
         + &cluster_toml("c", &targets)
-        + "[[rule]]\nname = \"Never\"\nwhen = \"target_up == 7\"\n"
+        + "[[rule]]\nname = \"Never\"\nwhen = \"replay_lag_seconds > 1d\"\n"
         + &format!("[[notify]]\ntype = \"alertmanager\"\nurls = [{:?}]\n", alertmanager.url);
     let daemon = Daemon::start(&config).await;
     assert_eq!(listener.until(1, SOON).await[0].line, "GET /s3cr3t HTTP/1.1");
@@ -61,7 +61,7 @@ async fn a_notifier_is_sent_a_notice_at_each_beat() {
     let subscriber = aws.subscribe(&topic, "alerts.fifo").await;
     let config = "[heartbeat]\ninterval = \"1s\"\nnotify = \"pager\"\n".to_owned()
         + &cluster_toml("c", &[("primary", pg::dsn(servers.primary(), "mon"))])
-        + "[[rule]]\nname = \"Never\"\nwhen = \"target_up == 7\"\n"
+        + "[[rule]]\nname = \"Never\"\nwhen = \"replay_lag_seconds > 1d\"\n"
         + &format!("[[notify]]\ntype = \"sns\"\nname = \"pager\"\ntopic_arn = \"{topic}\"\n");
     let daemon = Daemon::start_with(&config, |command| {
         command.envs(aws.environment());
