@@ -4,7 +4,7 @@
 //! than a restarted one. On shutdown pollers stop and notifiers finish their attempt; when the last of them is gone the
 //! engine has applied their last events and ends too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -43,6 +43,9 @@ const EVENT_QUEUE: usize = 1024;
 
 /// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
 const NOTICE_QUEUE: usize = 64;
+
+/// Silences on their way to the engine. Who makes one waits for its turn.
+const SILENCE_QUEUE: usize = 16;
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +154,7 @@ impl App {
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (events, received) = mpsc::channel(EVENT_QUEUE);
+        let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let workers = config
             .notifiers
@@ -199,11 +203,19 @@ impl App {
             store,
             boot: clock::boot(),
             kept: None,
+            silencing: silencing_received,
+            unanswered: VecDeque::new(),
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
 
-        let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
+        let state = http::AppState {
+            snapshots: app.snapshots.clone(),
+            metrics,
+            health: config.health,
+            silencing,
+            token: config.server.token.clone(),
+        };
         let cancel = app.cancel.clone();
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         if open_files < n_targets as u64 + 64 {

@@ -25,6 +25,7 @@ use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::heartbeat::Limits;
 use crate::core::rule::{Rule, RuleConfig};
+use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::{NotifierConfig, heartbeat};
@@ -48,6 +49,8 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// The written ones, or the built-in ones when none are written.
     pub rules: Vec<Rule>,
+    /// Windows of maintenance.
+    pub maintenance: Vec<Window>,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -83,6 +86,7 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
+            maintenance: self.maintenance.clone(),
             notifiers: self.notifier_names(|_| true),
             standing: self.notifier_names(|notifier| matches!(notifier, NotifierConfig::Alertmanager(_))),
         }
@@ -138,6 +142,7 @@ struct Written {
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,
     rule: Vec<RuleConfig>,
+    maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }
 
