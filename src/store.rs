@@ -8,6 +8,8 @@
 //! When the file cannot be written, notices leave all the same: an alert that is told beats one that is kept. When it
 //! cannot be read it is put aside, and a new one begun.
 
+pub mod readings;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

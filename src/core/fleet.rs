@@ -460,6 +460,9 @@ impl Cluster {
                 if let Some(statements) = &target.statements {
                     target.dropped.add("statements", statements.left_out);
                 }
+                if facts.subscriptions.as_ref().is_some_and(|subscriptions| !subscriptions.is_empty()) {
+                    target.dropped.add("subscriptions", facts.subscriptions_left_out);
+                }
                 target.survey_failing = None;
                 target.survey = Some(SurveyView {
                     asked_at: survey.asked_at,

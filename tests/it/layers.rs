@@ -64,7 +64,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("figment", &["config.rs", "config/"]),
     ("clap", &["main.rs", "cli.rs", "cli/"]),
     ("sd_notify", &["app.rs"]),
-    ("rusqlite", &["store.rs"]),
+    ("rusqlite", &["store.rs", "store/"]),
     ("toml", &["rules/"]),
 ];
 
