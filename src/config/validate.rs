@@ -87,6 +87,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
+        alerting: written.alerting,
         rules,
         maintenance,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
