@@ -36,6 +36,7 @@ mod series;
 mod sessions;
 mod slots;
 
+mod silence;
 mod sns;
 mod support;
 mod tls;
