@@ -28,7 +28,9 @@ use crate::collect::tls::Trust;
 use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
+use crate::core::topology::Name;
 use crate::engine::Engine;
+use crate::notify::heartbeat::Heartbeat;
 use crate::notify::{NotifierError, Worker};
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store, readings};
@@ -57,6 +59,8 @@ pub enum RunError {
     Thread(io::Error),
     #[error("cannot start {0}")]
     Notifier(#[from] NotifierError),
+    #[error("cannot start the heartbeat: {0}")]
+    Heartbeat(String),
     #[error("task `{0}` ended by itself")]
     TaskEnded(String),
     #[error("task `{0}` panicked")]
@@ -209,6 +213,16 @@ impl App {
             let (queue, notices) = mpsc::channel(NOTICE_QUEUE);
             notifiers.insert(name.clone(), queue);
             app.spawn(format!("notify {name}"), worker.run(notices, events.clone(), app.cancel.clone()));
+        }
+
+        if let Some(heartbeat) = &config.heartbeat {
+            let heart = Heartbeat::new(heartbeat, config.heartbeat_limits()).map_err(RunError::Heartbeat)?;
+            let queue = |name: Name| notifiers.get(&name).map(|queue| (name.clone(), queue.clone()));
+            let heart = heart.telling(config.heartbeat_hearers().into_iter().filter_map(queue).collect());
+            app.spawn(
+                "heartbeat".to_owned(),
+                heart.run(app.snapshots.clone(), Arc::clone(&metrics), app.cancel.clone()),
+            );
         }
 
         let engine = Engine {

@@ -83,6 +83,12 @@ const NOTIFICATIONS: Family = Family {
     labels: &["notifier", "outcome"],
     help: "Attempts to tell a notifier, by outcome: ok, transient or unclear (tried again), or permanent (someone must act).",
 };
+const HEARTBEATS: Family = Family {
+    name: "pgvigil_heartbeats_total",
+    kind: "counter",
+    labels: &["outcome"],
+    help: "Beats of the dead man's switch, by outcome: ok, failed (not heard, tried again), or withheld for want of progress. Stands still without [heartbeat].",
+};
 const BUILD_INFO: Family = Family {
     name: "pgvigil_build_info",
     kind: "gauge",
@@ -91,8 +97,28 @@ const BUILD_INFO: Family = Family {
 };
 
 /// The families of the daemon's own doings, for the table of metrics. The `process_*` families come beside them.
-pub const FAMILIES: [Family; 7] =
-    [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, STORE_WRITES, BUILD_INFO];
+pub const FAMILIES: [Family; 8] =
+    [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, HEARTBEATS, STORE_WRITES, BUILD_INFO];
+
+/// How a beat of the dead man's switch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    Ok,
+    Failed,
+    Withheld,
+}
+
+impl Heartbeat {
+    const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::Withheld];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Withheld => "withheld",
+        }
+    }
+}
 
 /// Counters and histograms of the daemon's own doings.
 #[derive(Debug)]
@@ -103,6 +129,7 @@ pub struct SelfMetrics {
     surveys: IntCounterVec,
     survey_duration: Histogram,
     notifications: IntCounterVec,
+    heartbeats: IntCounterVec,
     store_writes: IntCounterVec,
     is_store_failing: AtomicBool,
 }
@@ -117,6 +144,7 @@ impl SelfMetrics {
             surveys: counters(SURVEYS),
             survey_duration: histogram(SURVEY_DURATION),
             notifications: counters(NOTIFICATIONS),
+            heartbeats: counters(HEARTBEATS),
             store_writes: counters(STORE_WRITES),
             is_store_failing: AtomicBool::new(false),
         };
@@ -125,6 +153,9 @@ impl SelfMetrics {
             metrics.surveys.with_label_values(&[outcome]);
         }
         metrics.surveys.with_label_values(&[PARTIAL]);
+        for outcome in Heartbeat::ALL {
+            metrics.heartbeats.with_label_values(&[outcome.as_str()]);
+        }
         for outcome in STORE_OUTCOMES {
             metrics.store_writes.with_label_values(&[outcome]);
         }
@@ -143,12 +174,13 @@ impl SelfMetrics {
         )
         .expect(VALID);
         build_info.set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 8] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(self.polls.clone()),
             Box::new(self.poll_duration.clone()),
             Box::new(self.surveys.clone()),
             Box::new(self.survey_duration.clone()),
             Box::new(self.notifications.clone()),
+            Box::new(self.heartbeats.clone()),
             Box::new(self.store_writes.clone()),
             Box::new(build_info),
             Box::new(ProcessCollector::for_self()),
@@ -182,6 +214,11 @@ impl SelfMetrics {
     pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
         let outcome = failure.map_or("ok", SendFailure::kind);
         self.notifications.with_label_values(&[notifier, outcome]).inc();
+    }
+
+    /// A beat of the dead man's switch ended.
+    pub fn beaten(&self, outcome: Heartbeat) {
+        self.heartbeats.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// What must outlive a restart was written, or was not and why.

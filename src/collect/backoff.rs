@@ -14,6 +14,9 @@ const UNREACHABLE: Duration = Duration::from_secs(10);
 /// The longest wait where somebody must change something first: each attempt leaves a line in the server's log.
 const REFUSED: Duration = Duration::from_secs(30);
 
+/// Nobody is left alone for longer.
+pub(super) const LONGEST: Duration = REFUSED;
+
 /// How long to wait before the next attempt after `failures` of them in a row (at least 1), the last one `failure`.
 /// `chance` in `0.0..1.0` takes up to a fifth off: what went down together does not come back in step.
 pub(crate) fn wait(failure: &PollFailure, failures: u32, chance: f64) -> Duration {

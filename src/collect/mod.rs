@@ -98,6 +98,11 @@ impl Default for StatementsConfig {
 }
 
 impl PollConfig {
+    /// For how long a server that is down may go without being asked, everything included.
+    pub fn longest_wait(&self) -> Duration {
+        backoff::LONGEST + self.interval + self.timeout + Duration::from_secs(5)
+    }
+
     /// `stale_after`, or its default.
     pub fn stale_after(&self) -> Duration {
         self.stale_after.unwrap_or_else(|| self.outliving_one(self.interval))

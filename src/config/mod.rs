@@ -23,12 +23,13 @@ use serde::de::{Deserializer, Error};
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::heartbeat::Limits;
 use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
-use crate::notify::NotifierConfig;
+use crate::notify::{NotifierConfig, heartbeat};
 use crate::store::StoreConfig;
 use environment::Environment;
 pub use error::ConfigError;
@@ -42,6 +43,8 @@ pub struct Config {
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
+    /// The dead man's switch. `None`: there is none.
+    pub heartbeat: Option<heartbeat::Config>,
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
     pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
@@ -96,6 +99,26 @@ impl Config {
         }
     }
 
+    /// What stops the heart.
+    pub fn heartbeat_limits(&self) -> Limits {
+        Limits { answer: self.poll.stale_after(), failure: self.poll.longest_wait() }
+    }
+
+    /// Who is told at each beat: the notifier that is named for it, and Alertmanagers, for which it is an alert that always fires.
+    pub fn heartbeat_hearers(&self) -> Vec<Name> {
+        let Some(heartbeat) = &self.heartbeat else { return Vec::new() };
+        let is_named = |place, notifier: &NotifierConfig| {
+            heartbeat.notify.as_ref().is_some_and(|name| notifier.name(place) == Name::new(name))
+        };
+        let notifiers = self.notifiers.iter().enumerate();
+        notifiers
+            .filter(|(place, notifier)| {
+                matches!(notifier, NotifierConfig::Alertmanager(_)) || is_named(*place, notifier)
+            })
+            .flat_map(|(place, notifier)| notifier.names(place))
+            .collect()
+    }
+
     /// How many servers are watched.
     pub fn n_targets(&self) -> usize {
         self.clusters.iter().map(|cluster| cluster.targets.len()).sum()
@@ -115,6 +138,7 @@ struct Written {
     poll: PollConfig,
     statements: StatementsConfig,
     health: HealthConfig,
+    heartbeat: Option<heartbeat::Config>,
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,

@@ -5,7 +5,7 @@ use super::error::known_keys;
 use super::*;
 use crate::core::alert::Severity;
 use crate::core::rule::{WhenUnknown, preset};
-use crate::notify::{alertmanager, log, sns, webhook};
+use crate::notify::{alertmanager, heartbeat, log, sns, webhook};
 
 const FLEET: &str = r#"
 [[cluster]]
@@ -56,7 +56,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, rule, alerting, maintenance, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, rule, alerting, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -257,6 +257,22 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         (
             "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nkey_file = \"/nowhere.pem\"",
             "pgvigil.toml: notify[0]: key_file needs cert_file, the key's certificate",
+        ),
+        (
+            "[heartbeat]\ninterval = \"1m\"",
+            "pgvigil.toml: heartbeat: nobody would hear it; write url, or notify with the name of a notifier, or add a [[notify]] of type \"alertmanager\"",
+        ),
+        (
+            "[heartbeat]\nnotify = \"pagr\"\n[[notify]]\ntype = \"log\"\nname = \"pager\"",
+            "pgvigil.toml: heartbeat.notify: there is no notifier \"pagr\"; did you mean \"pager\"?",
+        ),
+        (
+            "[heartbeat]\nurl = \"hc-ping.com/hunter2\"",
+            "pgvigil.toml: heartbeat: url: this is no URL; write for example \"https://example.com/path\"",
+        ),
+        (
+            "[heartbeat]\nurl = \"https://a\"\ninterval = \"7d\"",
+            "pgvigil.toml: heartbeat.interval: \"7d\" is not between 1s and 1d",
         ),
         ("[[notify]]\nname = \"a\"", "pgvigil.toml: notify \"a\": key \"type\" is missing"),
         (
@@ -650,7 +666,7 @@ fn the_example_shows_every_key() {
     let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
     let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
-    for section in ["server", "poll", "statements", "health", "alerting"] {
+    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting"] {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
@@ -695,6 +711,9 @@ fn the_example_shows_the_defaults() {
     assert_eq!((&rule.cluster, &rule.target, &rule.certainty, &rule.cause), (&cluster, &target, &certainty, &cause));
     // Whatever else is shown has no default, and says so.
     assert_eq!((other.name.as_str(), &other.cluster, other.severity), ("SlotKeepsWal", &cluster, named("").severity));
+
+    let heartbeat = heartbeat::Config { url: None, notify: None, ..example.heartbeat.unwrap() };
+    assert_eq!(heartbeat, heartbeat::Config::default());
 
     let [_, NotifierConfig::Sns(sns), NotifierConfig::Alertmanager(alertmanager), NotifierConfig::Webhook(webhook)] =
         &example.notify[..]

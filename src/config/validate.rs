@@ -10,11 +10,13 @@ use super::layers::KeyPath;
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::collect::PollConfig;
 use crate::core::glob::Glob;
+use crate::core::heartbeat::Limits;
 use crate::core::rule::{Condition, Rule, matches, preset};
 use crate::core::signal::{SIGNALS, Unit};
 use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
+use crate::notify::heartbeat::Heartbeat;
 
 /// A server is not asked more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,6 +59,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     let rules = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &rules, &mut finding);
     check_notifiers(&written.notify, &mut finding);
+    check_heartbeat(&written, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
     }
@@ -81,6 +84,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         poll: written.poll,
         statements: written.statements,
         health: written.health,
+        heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
         alerting: written.alerting,
@@ -253,6 +257,30 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
         return rules;
     }
     preset().iter().filter_map(|config| Rule::parse(config, &SIGNALS).ok()).collect()
+}
+
+fn check_heartbeat(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    let Some(heartbeat) = &written.heartbeat else { return };
+    let limits = Limits { answer: written.poll.stale_after(), failure: written.poll.longest_wait() };
+    if let Err(fault) = Heartbeat::new(heartbeat, limits) {
+        finding(&["heartbeat"], fault);
+    }
+    let own: Vec<Name> = written.notify.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect();
+    let own: Vec<&str> = own.iter().map(Name::as_str).collect();
+    match &heartbeat.notify {
+        Some(name) if !own.contains(&name.as_str()) => {
+            let hint = did_you_mean(name, &own);
+            finding(&["heartbeat", "notify"], format!("there is no notifier {name:?}{hint}"));
+        }
+        _ => {}
+    }
+    let is_alertmanager = |notifier: &NotifierConfig| matches!(notifier, NotifierConfig::Alertmanager(_));
+    if heartbeat.url.is_none() && heartbeat.notify.is_none() && !written.notify.iter().any(is_alertmanager) {
+        finding(
+            &["heartbeat"],
+            "nobody would hear it; write url, or notify with the name of a notifier, or add a [[notify]] of type \"alertmanager\"".to_owned(),
+        );
+    }
 }
 
 /// The windows of maintenance, as far as they can be used.

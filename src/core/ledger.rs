@@ -46,7 +46,8 @@ pub struct Notice {
     pub notifier: Name,
     pub group: Group,
     pub purpose: Purpose,
-    /// The one to act on first, first: firing before resolved, the severest and oldest first. Never empty.
+    /// The one to act on first, first: firing before resolved, the severest and oldest first. Empty in a
+    /// heartbeat alone.
     pub alerts: Vec<Entry>,
     /// The same for every attempt, and on every daemon that watches the same thing. Of a notice with one alert: the alert's own.
     pub dedup_key: String,
@@ -79,6 +80,8 @@ pub enum Purpose {
     /// All that its notifier was told and that still fires, and what resolved of late: for one that must hear it again and
     /// again. It settles nothing.
     Standing,
+    /// It has no alerts: the daemon gets on with its work, and says so again after this time.
+    Heartbeat { every: Duration },
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
 }
@@ -716,7 +719,7 @@ impl Account {
             Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.first_severity => {
                 format!("{phase}-{}", self.alert.severity.as_str())
             }
-            Purpose::Alerts | Purpose::Held | Purpose::Standing => phase.to_owned(),
+            Purpose::Alerts | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } => phase.to_owned(),
             Purpose::Repeat => {
                 // Counted from the beginning, for another daemon may have begun to tell later.
                 let nth = now.duration_since(self.alert.active_at).as_secs() / repeat_interval.as_secs().max(1);
@@ -803,6 +806,7 @@ impl Purpose {
             Self::Flapping => "flapping",
             Self::Calm => "calm",
             Self::Standing => "standing",
+            Self::Heartbeat { .. } => "heartbeat",
             Self::Held => "held",
         }
     }

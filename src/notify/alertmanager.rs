@@ -26,6 +26,8 @@ use crate::core::ledger::{Entry, Notice, Purpose, SendFailure};
 const PATH: &str = "/api/v2/alerts";
 /// A firing alert ends by itself after so long without a word: ten times as long as it is until the next.
 const HOLDS: Duration = Duration::from_secs(10 * 60);
+/// Beyond three beats of the heart, for one that is late.
+const TO_SPARE: Duration = Duration::from_secs(30);
 /// Alerts in one request. A fleet in trouble has thousands.
 const CHUNK: usize = 500;
 /// Requests to find the alerts in a chunk that are refused.
@@ -136,6 +138,10 @@ impl Alertmanager {
         let mut alerts = Vec::new();
         let mut owners = Vec::new();
         for (owner, notice) in notices.iter().enumerate() {
+            if let Purpose::Heartbeat { every } = notice.purpose {
+                alerts.push(self.watchdog(every, now));
+                owners.push(owner);
+            }
             for entry in &notice.alerts {
                 alerts.extend(self.alerts(entry, now));
                 owners.resize(alerts.len(), owner);
@@ -212,6 +218,16 @@ impl Alertmanager {
         labels.extend(own.into_iter().chain(target).map(|(name, value)| (name.to_owned(), value.to_owned())));
         // One that ends before it starts is refused. Wall times are reckoned anew each time, and clocks are set.
         Alert { labels, annotations: annotations(entry), starts_at: rfc3339(start), ends_at: rfc3339(end.max(start)) }
+    }
+
+    /// Fires for as long as the heart beats: who knows it from Prometheus has it raise an alarm when it is gone.
+    fn watchdog(&self, every: Duration, now: SystemTime) -> Alert {
+        let mut labels = self.labels.clone();
+        for (name, value) in [("alertname", "Watchdog"), ("severity", "none")] {
+            labels.insert(name.to_owned(), value.to_owned());
+        }
+        let annotations = BTreeMap::from([("summary", message::alive(every))]);
+        Alert { labels, annotations, starts_at: rfc3339(now), ends_at: rfc3339(now + every * 3 + TO_SPARE) }
     }
 
     fn remember(&self, notice: &Notice) {

@@ -192,6 +192,10 @@ impl Client {
         Ok(Self { headers: own, files, tls: (!has_files).then_some(tls), timeout })
     }
 
+    pub(super) async fn get(&self, endpoint: &Endpoint) -> Result<(), Failure> {
+        self.ask(Method::GET, endpoint, &[], Bytes::new()).await
+    }
+
     /// POST of JSON, with headers of this request's own.
     pub(super) async fn post(
         &self,

@@ -16,6 +16,9 @@ pub struct Config {
 
 /// Writes one line for each alert: an error when a critical alert fires, a warning when another does, information when one resolves.
 pub(super) fn tell(notice: &Notice) {
+    if let Purpose::Heartbeat { every } = notice.purpose {
+        tracing::info!("{}", message::alive(every));
+    }
     notice.alerts.iter().for_each(|entry| tell_one(notice.purpose, entry));
 }
 

@@ -1,7 +1,7 @@
 //! The words of a notice, as pure functions: a subject that SNS takes, a text for someone who was asleep, a JSON body for
 //! programs, attributes for filter policies. Nothing of query texts, sessions or passwords can get in: a notice has none.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub struct Message {
 
 impl Message {
     pub fn new(notice: &Notice, format: Format) -> Self {
+        if let Purpose::Heartbeat { every } = notice.purpose {
+            return heartbeat(every, format);
+        }
         let attributes = attributes(notice);
         let taken: usize = attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len()).sum();
         let limit = MAX_BYTES.saturating_sub(taken);
@@ -50,6 +53,28 @@ impl Message {
         };
         Self { subject: subject(notice), body, attributes }
     }
+}
+
+/// What a notifier is sent at each beat of the heart.
+fn heartbeat(every: Duration, format: Format) -> Message {
+    let body = match format {
+        Format::Text => format!("{}\n", alive(every)),
+        Format::Json => {
+            let body = serde_json::json!({
+                "version": 1, "source": "pgvigil", "state": "heartbeat", "every_seconds": every.as_secs(), "summary": alive(every),
+            });
+            format!("{body:#}")
+        }
+    };
+    Message { subject: "HEARTBEAT of pgvigil".to_owned(), body, attributes: vec![("state", "heartbeat".to_owned())] }
+}
+
+/// What a heartbeat says.
+pub(super) fn alive(every: Duration) -> String {
+    let every = humantime::format_duration(every);
+    format!(
+        "pgvigil gets on with its work: servers answer, and rules are judged. It says so every {every} while that is so."
+    )
 }
 
 /// One line: printable ASCII, at most 99 characters, beginning with a letter.
@@ -83,7 +108,7 @@ fn subject(notice: &Notice) -> String {
 /// What tells a notice from one of alerts that are new.
 const fn prefix(purpose: Purpose) -> &'static str {
     match purpose {
-        Purpose::Alerts | Purpose::Standing => "",
+        Purpose::Alerts | Purpose::Standing | Purpose::Heartbeat { .. } => "",
         Purpose::Repeat => "still ",
         Purpose::Flapping => "flapping: ",
         Purpose::Calm => "calm again: ",
@@ -370,8 +395,6 @@ fn cut(mut text: String, limit: usize) -> String {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::core::alert::{AlertId, AlertView, Severity};
     use crate::core::cause::Cause;

@@ -3,6 +3,7 @@
 
 pub mod alertmanager;
 pub mod client;
+pub mod heartbeat;
 pub mod log;
 pub mod message;
 pub mod sns;
