@@ -124,7 +124,7 @@ impl Engine {
         let is_kept = matches!(event, Event::Tick | Event::Delivered(_));
         let (now, wall) = (clock::now(), clock::wall());
         let notices = self.fleet.apply(event, now, wall);
-        self.log_news();
+        let keeps_lags = (is_kept && self.log_news()) || keeps_lags;
         match &self.store {
             Some(store) if is_kept => {
                 let alerts = self.fleet.saved_alerts();
@@ -175,8 +175,11 @@ impl Engine {
         }
     }
 
-    fn log_news(&mut self) {
-        for (cluster, news) in self.fleet.take_news() {
+    /// Whether there was any.
+    fn log_news(&mut self) -> bool {
+        let news = self.fleet.take_news();
+        let is_any = !news.is_empty();
+        for (cluster, news) in news {
             match news {
                 News::Changed(TopologyEvent { target, change, timeline, .. }) => {
                     let timeline = timeline.map(|timeline| timeline.0);
@@ -187,6 +190,7 @@ impl Engine {
                 }
             }
         }
+        is_any
     }
 
     /// What had to be written first may leave.

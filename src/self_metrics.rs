@@ -96,7 +96,18 @@ const BUILD_INFO: Family = Family {
     help: "The version of pgvigil; always 1.",
 };
 
-/// The families of the daemon's own doings, for the table of metrics. The `process_*` families come beside them.
+/// What every process that Prometheus scrapes tells of itself: name, kind, unit, meaning.
+pub const PROCESS: [(&str, &str, &str, &str); 7] = [
+    ("process_cpu_seconds_total", "counter", "seconds", "CPU time that pgvigil has used."),
+    ("process_resident_memory_bytes", "gauge", "bytes", "Memory that it holds."),
+    ("process_virtual_memory_bytes", "gauge", "bytes", "Address space that it holds."),
+    ("process_open_fds", "gauge", "count", "Open file descriptors."),
+    ("process_max_fds", "gauge", "count", "File descriptors that it may open."),
+    ("process_threads", "gauge", "count", "Threads."),
+    ("process_start_time_seconds", "gauge", "seconds", "When it started, in seconds since 1970."),
+];
+
+/// The families of the daemon's own doings, for the table of metrics. Those of [`PROCESS`] come beside them.
 pub const FAMILIES: [Family; 8] =
     [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, HEARTBEATS, STORE_WRITES, BUILD_INFO];
 
@@ -288,7 +299,14 @@ mod tests {
             let series = format!("pgvigil_notifications_total{{notifier=\"pager\",outcome=\"{outcome}\"}} 0\n");
             assert!(text.contains(&series), "{text}");
         }
-        assert!(text.contains("process_resident_memory_bytes "), "{text}");
+        let told: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE process_"))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let mut known: Vec<&str> = PROCESS.iter().filter_map(|(name, ..)| name.strip_prefix("process_")).collect();
+        known.sort_unstable();
+        assert_eq!(told, known);
     }
 
     #[test]

@@ -246,8 +246,11 @@ impl Fleet {
 
     /// The history of each cluster's WAL, by which a restart keeps the lag exact.
     pub fn saved_lags(&self) -> BTreeMap<Name, SavedLag> {
-        let lags = self.clusters.iter().filter_map(|cluster| Some((cluster.view.name.clone(), cluster.lag.saved()?)));
-        lags.collect()
+        let saved = |cluster: &Cluster| {
+            let lag = cluster.lag.saved()?;
+            Some((cluster.view.name.clone(), lag.with_events(&cluster.view.events)))
+        };
+        self.clusters.iter().filter_map(saved).collect()
     }
 
     /// Takes up what was kept, before anything else happens.
@@ -255,8 +258,9 @@ impl Fleet {
         let lags = std::mem::take(&mut saved.lags);
         self.alerting.silences_mut().restore(std::mem::take(&mut saved.silences));
         self.alerting.restore(saved.silent_alerts(), now);
-        for (name, lag) in lags {
+        for (name, mut lag) in lags {
             if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
+                cluster.restore_events(std::mem::take(&mut lag.events));
                 cluster.lag.restore(lag);
                 Arc::make_mut(&mut cluster.view).primary = cluster.lag.primary().cloned();
             }
@@ -407,14 +411,28 @@ impl Cluster {
             change,
             timeline: after.primary().map(|primary| primary.timeline),
         };
-        if change != Change::NewTimeline {
+        self.count_role_change(position, &event);
+        let view = Arc::make_mut(&mut self.view);
+        view.events = events::with(&view.events, event.clone());
+        Some(event)
+    }
+
+    fn count_role_change(&mut self, position: usize, event: &TopologyEvent) {
+        if event.change != Change::NewTimeline {
             let target = self.target_mut(position);
             let count = target.role_changes.map_or(0, |changes| changes.count);
             target.role_changes = Some(RoleChanges { last_at: event.at, count: count.saturating_add(1) });
         }
-        let view = Arc::make_mut(&mut self.view);
-        view.events = events::with(&view.events, event.clone());
-        Some(event)
+    }
+
+    /// Takes up what changed before a restart of the daemon, as far as it is kept.
+    fn restore_events(&mut self, events: Vec<TopologyEvent>) {
+        for event in &events {
+            if let Some(&position) = self.view.index.get(&event.target) {
+                self.count_role_change(position, event);
+            }
+        }
+        Arc::make_mut(&mut self.view).events = events.into();
     }
 
     /// Finds out anew who follows whom.

@@ -71,6 +71,7 @@ use self::server::{LastAnswer, Polled, Server, Standing, Stream};
 use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
 use super::time::MonoTime;
 use super::topology::Name;
+use super::topology::events::TopologyEvent;
 use super::topology::links::SenderId;
 use super::wal::{Lsn, Timeline};
 use super::wal_clock::WalClock;
@@ -199,7 +200,7 @@ impl LagTracker {
 
     /// What is to be kept over a restart. `None` while no primary has answered.
     pub fn saved(&self) -> Option<SavedLag> {
-        Some(SavedLag { history: self.history.clone(), primary: self.primary.clone()? })
+        Some(SavedLag { history: self.history.clone(), primary: self.primary.clone()?, events: Vec::new() })
     }
 
     /// Takes up what was kept: by the same clock, before anything was observed.
@@ -328,6 +329,16 @@ impl LagTracker {
 pub struct SavedLag {
     history: WalClock,
     primary: Primary,
+    /// The last changes of who is who in its cluster.
+    #[serde(default)]
+    pub(super) events: Vec<TopologyEvent>,
+}
+
+impl SavedLag {
+    #[must_use]
+    pub(super) fn with_events(self, events: &[TopologyEvent]) -> Self {
+        Self { events: events.to_vec(), ..self }
+    }
 }
 
 /// An instant of the monitor's clock in seconds: where server stamps and fractions of brackets are computed with.

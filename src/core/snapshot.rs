@@ -154,7 +154,7 @@ pub struct Answer {
     pub positions: Arc<Positions>,
 }
 
-/// Changes of a target's role since this daemon began to watch.
+/// Changes of a target's role since it began to be watched; of those before a restart the last few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoleChanges {
     pub last_at: MonoTime,

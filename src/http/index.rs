@@ -56,7 +56,13 @@ fn write_target(page: &mut String, target: &TargetView, now: MonoTime) -> fmt::R
     let sureness = lag.map(|lag| format!("{} ({})", lag.certainty.as_str(), lag.method)).unwrap_or_default();
     let role = target.last_role().map_or("–", |role| role.as_str());
     let diagnosis = target.diagnosis.as_ref().filter(|diagnosis| is_attended && diagnosis.lags);
-    let why = diagnosis.and_then(|_| target.diagnosis_sentence()).unwrap_or_default();
+    // What does not answer now is not what it last said it was.
+    let (role, why) = match (&target.failing, &target.answer) {
+        (Some(failing), _) => (format!("{role}, down"), failing.failure.to_string()),
+        (None, Some(_)) if !is_attended => (format!("{role}, stale"), "not heard of late".to_owned()),
+        (None, Some(_)) => (role.to_owned(), diagnosis.and_then(|_| target.diagnosis_sentence()).unwrap_or_default()),
+        (None, None) => (role.to_owned(), "not asked yet".to_owned()),
+    };
     let (name, sureness, why) = (Escaped(&target.id.target), Escaped(&sureness), Escaped(&why));
     writeln!(page, "<tr><td>{name}</td><td>{role}</td><td>{value}</td><td>{sureness}</td><td>{why}</td></tr>")
 }

@@ -11,7 +11,7 @@ use crate::core::signal::{Read, SIGNALS, Signal, Value};
 use crate::core::snapshot::{ClusterView, Snapshot};
 use crate::core::time::MonoTime;
 use crate::core::topology::TargetId;
-use crate::self_metrics::{FAMILIES, SelfMetrics};
+use crate::self_metrics::{FAMILIES, PROCESS, SelfMetrics};
 
 /// The format that every scraper reads.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -289,6 +289,9 @@ pub fn metrics_table() -> String {
     for family in FAMILIES {
         let unit = if family.name.ends_with("_seconds") { "seconds" } else { "count" };
         row(family.name, family.kind, &quoted(family.labels.iter()), unit, family.help, "Never.", "");
+    }
+    for (name, kind, unit, help) in PROCESS {
+        row(name, kind, "", unit, help, "Where the system has no `/proc`.", "/proc");
     }
     table
 }

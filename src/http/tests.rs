@@ -367,6 +367,16 @@ async fn the_index_escapes_what_it_shows() {
     assert!(got.headers.contains_key("content-security-policy"));
 }
 
+#[tokio::test]
+async fn the_index_does_not_show_a_dead_primary_as_one_that_is_well() {
+    let mut targets = fixture::orders();
+    fixture::fail(&mut targets[0], PollFailure::Refused);
+    let state = state_of(fixture::snapshot(vec![fixture::cluster("orders", targets, Vec::new())]));
+    let body = ask(&state, "GET", "/", "*/*").await.body;
+    let row = body.lines().find(|line| line.starts_with("<tr><td>primary</td>")).expect("a row");
+    assert_eq!(row, "<tr><td>primary</td><td>primary, down</td><td>–</td><td></td><td>connection refused</td></tr>");
+}
+
 /// A real server on a port of its own.
 async fn served(
     state: AppState,

@@ -658,3 +658,24 @@ fn a_server_under_two_names_is_one_primary_and_lags_behind_nobody() {
     }
     assert!(story.told.contains(&"log: firing SeveralPrimaries -".to_owned()), "{:?}", story.told);
 }
+
+#[test]
+fn a_promotion_and_its_grace_outlive_a_restart_of_the_daemon() {
+    let mut story = Story::new();
+    story.run(10, |second| [primary(written(second)), severed(written(second))]);
+    let switched = |second| [severed(written(10.0)), promoted(written(second) + 64)];
+    story.run(5, switched);
+    let text = serde_json::to_string(&story.fleet.saved_lags()).expect("has a JSON form");
+    let before = story.snapshot().clusters[0].events.clone();
+    assert_eq!(before.len(), 2);
+
+    let mut again = Story::new();
+    again.second = story.second;
+    let lags = serde_json::from_str(&text).expect("is read back");
+    again.fleet.restore(Saved { lags, ..Saved::default() }, at(story.second));
+    assert_eq!(again.snapshot().clusters[0].events, before);
+    assert_eq!(again.target("db-2").role_changes.map(|changes| changes.count), Some(1));
+    again.run(40, switched);
+    let lagging = again.told.iter().filter(|told| told.contains("Lag")).count();
+    assert_eq!(lagging, 0, "{:?}", again.told);
+}

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Name, Role};
 use crate::core::observation::Positions;
 use crate::core::time::MonoTime;
@@ -16,7 +18,7 @@ const KEPT: usize = 32;
 pub const LAG_HOLD: Duration = Duration::from_secs(60);
 
 /// A server is not what it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopologyEvent {
     /// When the answer that showed it was in hand.
     pub at: MonoTime,
@@ -26,7 +28,8 @@ pub struct TopologyEvent {
     pub timeline: Option<Timeline>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     /// A replica has become a primary.
     Promoted,
