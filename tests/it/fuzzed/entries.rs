@@ -19,7 +19,7 @@ fn lines<'a>(text: &'a str, keys: &[&'a str]) -> serde_json::Map<String, serde_j
 }
 
 /// A rule's condition, thresholds, selectors.
-pub fn rule(text: &str) {
+pub(crate) fn rule(text: &str) {
     let keys =
         ["when", "clear", "datapoints", "every", "signal", "warning", "critical", "for", "cluster", "target", "cause"];
     let mut table = lines(text, &keys);
@@ -37,7 +37,7 @@ pub fn rule(text: &str) {
 }
 
 /// A rule's texts with placeholders.
-pub fn template(text: &str) {
+pub(crate) fn template(text: &str) {
     let mut table = lines(text, &["summary", "runbook"]);
     table.insert("name".to_owned(), "R".into());
     table.insert("when".to_owned(), "slot_retained_bytes > 1GiB".into());
@@ -64,7 +64,7 @@ pub fn template(text: &str) {
 }
 
 /// Silences and maintenance windows.
-pub fn silence(text: &str) {
+pub(crate) fn silence(text: &str) {
     let id = AlertId {
         rule: Name::new("ReplicaLagging"),
         cluster: Name::new("orders"),
@@ -72,11 +72,10 @@ pub fn silence(text: &str) {
         labels: vec![("slot".to_owned(), text.to_owned())],
     };
     let table = lines(text, &["cluster", "target", "rule", "severity"]);
-    if let Ok(config) = serde_json::from_value::<SelectorConfig>(table.into()) {
-        if let Ok(selector) = Selector::parse(&config) {
-            let _ = selector.matches(&id, Severity::Critical);
-            let _ = selector.to_string();
-        }
+    let config = serde_json::from_value::<SelectorConfig>(table.into());
+    if let Some(selector) = config.ok().and_then(|config| Selector::parse(&config).ok()) {
+        let _ = selector.matches(&id, Severity::Critical);
+        let _ = selector.to_string();
     }
     let keys = ["cluster", "start", "end", "duration", "time_zone", "days", "from", "until"];
     let mut table = lines(text, &keys);
@@ -94,7 +93,7 @@ pub fn silence(text: &str) {
 }
 
 /// A whole configuration: what variables say, which goes through all layers, and what a file says.
-pub fn config(text: &str) {
+pub(crate) fn config(text: &str) {
     let mut environment = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, value)) = line.split_once('=') {
