@@ -462,3 +462,6 @@ mod tests {
         check(60, 30, &[(0, Proven, pending(0)), (1, Gone, Inactive)]);
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -97,11 +97,13 @@ impl Replay {
         for alert in self.alerts() {
             let state = (alert.phase, alert.severity);
             current.insert(alert.id.clone(), state);
-            let before = self.last.get(&alert.id).map_or((Phase::Pending, alert.severity), |before| *before);
-            let turns = match (before.0, alert.phase) {
-                (_, Phase::Pending) => false,
-                (Phase::Firing, Phase::Firing) => before.1 != alert.severity,
-                (before, after) => before != after,
+            let fired_as =
+                self.last.get(&alert.id).and_then(|(phase, severity)| (*phase == Phase::Firing).then_some(*severity));
+            let turns = match alert.phase {
+                Phase::Pending => false,
+                Phase::Firing => fired_as != Some(alert.severity),
+                // One that was pending meanwhile is shown as it ended before.
+                Phase::Resolved => fired_as.is_some(),
             };
             if turns {
                 turned.push(Turn { at: now, alert });
@@ -307,3 +309,6 @@ fn answer(role: Role, now: MonoTime) -> Answer {
     let positions = Arc::new(Positions { identity, clock, state, senders: Vec::new(), sees_senders: false });
     Answer { asked_at: now, answered_at: now, positions }
 }
+
+#[cfg(test)]
+mod properties;
