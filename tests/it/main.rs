@@ -36,6 +36,7 @@ mod sessions;
 mod slots;
 
 mod sns;
+mod storm;
 mod support;
 mod tls;
 mod topology;
