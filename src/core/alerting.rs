@@ -790,4 +790,6 @@ fn pooler_details(rule: &Rule, pooler: &PoolerView, now: MonoTime) -> Vec<(Strin
 }
 
 #[cfg(test)]
+mod storms;
+#[cfg(test)]
 mod tests;

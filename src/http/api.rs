@@ -518,6 +518,7 @@ pub(super) fn alerts(snapshot: &Snapshot, now: MonoTime) -> Alerts<'_> {
             .clusters
             .iter()
             .flat_map(|view| view.alerts.iter())
+            .chain(snapshot.alerts.iter())
             .map(|alert| Alert::new(snapshot, alert))
             .collect(),
     }

@@ -3,7 +3,7 @@
 //! Nothing is kept between scrapes, so the series of a slot or target that has gone end with it. Each family stands
 //! together under one HELP and one TYPE line; a value that is not known is not written.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
 use crate::core::alert::{AlertView, Phase};
@@ -18,6 +18,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const ALERT: &str = "pgvigil_alert";
 const ALERT_HELP: &str = "1 for each alert that is pending or firing.";
+const MUTED: &str = "pgvigil_alerts_muted";
+const MUTED_HELP: &str = "Firing alerts of which nobody is told now, by reason.";
 const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
 
 const SILENCES: &str = "pgvigil_silences";
@@ -163,6 +165,37 @@ fn render_alerts(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
             seen.insert(series);
         }
     }
+    for alert in snapshot.alerts.iter().filter(|alert| alert.phase != Phase::Resolved) {
+        let mut prefix = "{".to_owned();
+        write_label(&mut prefix, "cluster", alert.id.cluster.as_str());
+        if seen.is_empty() {
+            write_header(out, &[ALERT], ALERT_HELP, "gauge");
+        }
+        out.push_str(&alert_series(alert, &prefix));
+        out.push_str(" 1\n");
+        seen.insert(prefix);
+    }
+    render_muted(out, snapshot, prefixes);
+}
+
+fn render_muted(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
+    let mut has_header = false;
+    for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
+        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+        let firing = cluster.alerts.iter().filter(|alert| alert.phase == Phase::Firing);
+        for mute in firing.filter_map(|alert| alert.muted.first()) {
+            *counts.entry(mute.kind()).or_default() += 1;
+        }
+        for (reason, count) in counts {
+            if !has_header {
+                has_header = true;
+                write_header(out, &[MUTED], MUTED_HELP, "gauge");
+            }
+            let mut series = format!("{MUTED}{}", prefixes.cluster);
+            write_label(&mut series, "reason", reason);
+            out.push_str(&format!("{series}}} {count}\n"));
+        }
+    }
 }
 
 fn alert_series(alert: &AlertView, cluster_prefix: &str) -> String {
@@ -284,6 +317,7 @@ pub fn metrics_table() -> String {
     }
     let labels = format!("{}, and those of the rule's signal", quoted(ALERT_LABELS.iter()));
     row(ALERT, "gauge", &labels, "0 or 1", ALERT_HELP, "Inactive or resolved.", "rules");
+    row(MUTED, "gauge", "`cluster`, `reason`", "count", MUTED_HELP, "None is muted.", "rules");
     row(SILENCES, "gauge", "`state`", "count", SILENCES_HELP, "Never.", "");
     row(MAINTENANCE, "gauge", "`window`", "0 or 1", MAINTENANCE_HELP, "Not configured.", "");
     for family in FAMILIES {

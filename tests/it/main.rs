@@ -39,6 +39,7 @@ mod slots;
 
 mod silence;
 mod sns;
+mod storm;
 mod support;
 mod tls;
 mod topology;
