@@ -64,7 +64,8 @@ impl TargetTask {
     }
 
     /// Runs until cancelled, until the beat ends, or until nobody takes events any more.
-    pub async fn run(mut self, events: mpsc::Sender<Event>, cancel: CancellationToken) {
+    /// Boxed: a future keeps its arguments where they came and where they are used, and there may be thousands of these.
+    pub async fn run(mut self: Box<Self>, events: mpsc::Sender<Event>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.turns(&events)).await;
     }
 
