@@ -58,7 +58,7 @@ struct Alike<'a> {
     state: Option<&'a str>,
     waits_for_lock: bool,
     /// How many have been in this state for longer than a session may be idle.
-    for_long: u64,
+    for_long: Option<u64>,
     /// Seconds of the oldest transaction.
     transaction: Option<f64>,
     /// Seconds of the one that has been in this state for longest.
@@ -78,7 +78,7 @@ impl<'a> Alike<'a> {
             client: row.text("client_addr")?,
             state: row.text("state")?,
             waits_for_lock: row.optional("wait_event_type", boolean)?.unwrap_or(false),
-            for_long: row.optional("idle", number)?.unwrap_or(0),
+            for_long: row.optional("idle", number)?,
             transaction: row.optional("xact_start", number)?,
             in_state: row.optional("state_change", number)?,
             longest_lock_wait: row.optional("waitstart", number)?,
@@ -113,7 +113,7 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
     states.named.sort();
     let mut activity = Activity {
         idle_in_transaction: count(&|alike| alike.is_in_transaction()),
-        idle_long: alike.iter().filter(|alike| alike.state == Some("idle")).map(|alike| alike.for_long).sum(),
+        idle_long: alike.iter().filter(|alike| alike.state == Some("idle")).filter_map(|alike| alike.for_long).sum(),
         waiting_on_locks: count(&|alike| alike.waits_for_lock),
         longest_lock_wait: alike.iter().find_map(|alike| alike.longest_lock_wait).map(|age| age.max(0.0)),
         ..Activity::default()
@@ -161,7 +161,7 @@ fn tally(alike: &[Alike<'_>], name: impl for<'b> Fn(&'b Alike<'_>) -> Option<&'b
     let named = |(name, count): (&str, u64)| (if name.is_empty() { "(none)" } else { name }.to_owned(), count);
     Tally {
         named: ranked.into_iter().map(named).collect(),
-        others: others.iter().map(|(_, count)| count).sum::<u64>() + nameless.unwrap_or(0),
+        others: others.iter().map(|(_, count)| *count).chain(nameless).sum(),
         n_others: others.len() as u64 + u64::from(nameless.is_some()),
     }
 }
