@@ -321,6 +321,9 @@ pub(crate) fn alert(rule: &str, severity: Severity, phase: Phase, labels: &[(&st
         is_unknown: false,
         condition: "replay_lag_seconds > 5s".to_owned(),
         unit: Unit::Seconds,
+        rule_labels: vec![],
+        summary: None,
+        runbook: None,
         muted: vec![],
     }
 }

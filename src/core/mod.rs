@@ -4,9 +4,11 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod datapoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
+pub mod heartbeat;
 pub mod lag;
 pub mod ledger;
 pub mod mute;

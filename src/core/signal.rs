@@ -171,6 +171,41 @@ impl Unit {
             Self::Bool => "0 or 1",
         }
     }
+
+    /// A number for people, in the largest fitting unit.
+    pub fn say(self, value: f64) -> String {
+        match self {
+            _ if value.is_infinite() => "unbounded".to_owned(),
+            Self::Seconds => span(value),
+            Self::Bytes => {
+                let units =
+                    [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
+                match units.into_iter().find(|(size, _)| value.abs() >= *size) {
+                    Some((size, name)) => format!("{:.1} {name}", value / size),
+                    None => format!("{value:.0} bytes"),
+                }
+            }
+            Self::BytesPerSecond => format!("{}/s", Self::Bytes.say(value).replace(" bytes", " B")),
+            Self::Ratio => format!("{:.1} %", value * 100.0),
+            Self::Count | Self::Bool => format!("{value}"),
+        }
+    }
+}
+
+/// Seconds for people: `0.25s`, `12.4s`, `3m 5s`, `2h 10m`, `4d 3h`.
+pub fn span(seconds: f64) -> String {
+    let whole = seconds.abs().round();
+    let sign = if seconds < 0.0 { "-" } else { "" };
+    let pair = |large: f64, large_name: &str, small: f64, small_name: &str| {
+        format!("{sign}{:.0}{large_name} {:.0}{small_name}", (whole / large).floor(), (whole % large / small).floor())
+    };
+    match whole {
+        _ if whole >= 86_400.0 => pair(86_400.0, "d", 3600.0, "h"),
+        _ if whole >= 3600.0 => pair(3600.0, "h", 60.0, "m"),
+        _ if whole >= 60.0 => pair(60.0, "m", 1.0, "s"),
+        _ if seconds.abs() < 1.0 => format!("{seconds:.2}s"),
+        _ => format!("{seconds:.1}s"),
+    }
 }
 
 impl Signal {

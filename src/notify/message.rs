@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::alert::Phase;
 use crate::core::ledger::{Entry, Group, Notice, Purpose};
-use crate::core::signal::Unit;
+use crate::core::signal::{Unit, span};
 
 /// SNS takes a body and its attributes up to this size together.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -83,7 +83,7 @@ fn subject(notice: &Notice) -> String {
 /// What tells a notice from one of alerts that are new.
 const fn prefix(purpose: Purpose) -> &'static str {
     match purpose {
-        Purpose::Alerts => "",
+        Purpose::Alerts | Purpose::Standing => "",
         Purpose::Repeat => "still ",
         Purpose::Flapping => "flapping: ",
         Purpose::Calm => "calm again: ",
@@ -341,36 +341,7 @@ const fn unit(unit: Unit) -> &'static str {
 
 /// A number for people, in the largest fitting unit.
 pub(super) fn reading(unit: Unit, value: f64) -> String {
-    match unit {
-        _ if value.is_infinite() => "unbounded".to_owned(),
-        Unit::Seconds => span(value),
-        Unit::Bytes => {
-            let units = [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
-            match units.into_iter().find(|(size, _)| value.abs() >= *size) {
-                Some((size, name)) => format!("{:.1} {name}", value / size),
-                None => format!("{value:.0} bytes"),
-            }
-        }
-        Unit::BytesPerSecond => format!("{}/s", self::reading(Unit::Bytes, value).replace(" bytes", " B")),
-        Unit::Ratio => format!("{:.1} %", value * 100.0),
-        Unit::Count | Unit::Bool => format!("{value}"),
-    }
-}
-
-/// Seconds for people: `0.25s`, `12.4s`, `3m 5s`, `2h 10m`, `4d 3h`.
-fn span(seconds: f64) -> String {
-    let whole = seconds.abs().round();
-    let sign = if seconds < 0.0 { "-" } else { "" };
-    let pair = |large: f64, large_name: &str, small: f64, small_name: &str| {
-        format!("{sign}{:.0}{large_name} {:.0}{small_name}", (whole / large).floor(), (whole % large / small).floor())
-    };
-    match whole {
-        _ if whole >= 86_400.0 => pair(86_400.0, "d", 3600.0, "h"),
-        _ if whole >= 3600.0 => pair(3600.0, "h", 60.0, "m"),
-        _ if whole >= 60.0 => pair(60.0, "m", 1.0, "s"),
-        _ if seconds.abs() < 1.0 => format!("{seconds:.2}s"),
-        _ => format!("{seconds:.1}s"),
-    }
+    unit.say(value)
 }
 
 /// `2026-03-05 04:12:09 UTC`.
@@ -450,6 +421,9 @@ pub(crate) mod tests {
                 is_unknown: false,
                 condition: "replay_lag_seconds > 5s".to_owned(),
                 unit: Unit::Seconds,
+                rule_labels: vec![],
+                summary: None,
+                runbook: None,
                 muted: vec![],
             },
             dedup_key: "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0".to_owned(),

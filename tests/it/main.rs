@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
 mod abuse;
+mod alertmanager;
 mod aurora;
 mod cause;
 mod check;
@@ -16,6 +17,7 @@ mod config;
 mod connect;
 mod demo;
 mod hostile;
+mod kills;
 mod layers;
 mod life;
 mod logical;
@@ -36,3 +38,4 @@ mod support;
 mod tls;
 mod topology;
 mod truth;
+mod webhook;
