@@ -73,7 +73,8 @@ impl TargetTask {
         while let Some(beat) = self.seat.turn().await {
             if self.failures.retry_at.is_some_and(|at| clock::now() < at) {
                 self.seat.answered(None);
-            } else if self.take_turn(beat, events).await.is_err() {
+            // Boxed: between two turns, which is nearly always, a target then keeps no place for one.
+            } else if Box::pin(self.take_turn(beat, events)).await.is_err() {
                 return;
             }
             self.seat.ready();
@@ -99,7 +100,7 @@ impl TargetTask {
     /// One fast poll. The stamps of an answer are those of its question alone; a failure's cover the whole attempt.
     async fn observe(&mut self, beat: u64) -> Observation {
         let began = clock::now();
-        // Boxed, here and below: between two polls, which is nearly always, a target then keeps no place for them.
+        // Boxed, here and below, so that it takes no place in what comes after it.
         let answer = Box::pin(self.dialog.positions()).await;
         let ended = clock::now();
         let target = self.id.clone();
