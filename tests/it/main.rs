@@ -28,6 +28,7 @@ mod promises;
 mod readme;
 mod restart;
 mod rig;
+mod rules;
 mod scenarios;
 mod series;
 mod sessions;
