@@ -129,6 +129,9 @@ const MAX_PARTS: usize = 200_000;
 /// than it must, questions are put into it up to here and sent.
 const ROOM: usize = 7 << 10;
 
+/// How long the end of a session may take.
+const GOODBYE: Duration = Duration::from_millis(800);
+
 /// An open session.
 pub struct Session {
     client: Client,
@@ -260,6 +263,13 @@ impl Session {
             };
             take(position, answer.map_err(|failure| failure::without(failure, password.as_ref())));
         }
+    }
+
+    /// Says good-bye, so that the server logs no cut connection; waits for what is still being answered, but not for long.
+    pub async fn end(self) {
+        let Self { client, mut connection, lost: None, .. } = self else { return };
+        drop(client);
+        let _ = tokio::time::timeout(GOODBYE, poll_fn(|cx| drive(&mut connection, cx))).await;
     }
 
     async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {

@@ -67,6 +67,7 @@ impl TargetTask {
     /// Boxed: a future keeps its arguments where they came and where they are used, and there may be thousands of these.
     pub async fn run(mut self: Box<Self>, events: mpsc::Sender<Event>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.turns(&events)).await;
+        self.dialog.end().await;
     }
 
     async fn turns(&mut self, events: &mpsc::Sender<Event>) {
