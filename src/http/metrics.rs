@@ -28,6 +28,12 @@ const PIECE: usize = 96 * 1024;
 /// allocator gets from the kernel anew each time.
 const OVERHANG: usize = 16 * 1024;
 
+const SILENCES: &str = "pgvigil_silences";
+const SILENCES_HELP: &str = "Silences by state: active, or ended and still listed.";
+const MAINTENANCE: &str = "pgvigil_maintenance_open";
+const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
+
+
 /// The whole page.
 #[cfg(test)]
 pub(crate) fn render(snapshot: Snapshot, now: MonoTime, metrics: SelfMetrics) -> String {
@@ -96,10 +102,29 @@ impl Iterator for Page {
         let mut out = String::with_capacity(PIECE + OVERHANG);
         if !self.fill(&mut out) {
             render_alerts(&mut out, &self.snapshot, &self.prefixes);
+            render_silences(&mut out, &self.snapshot, self.now);
             self.metrics.render(&mut out);
             self.has_ended = true;
         }
         Some(out)
+    }
+}
+
+fn render_silences(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
+    let wall = snapshot.wall_time(now);
+    let all = snapshot.silences.all();
+    let n_active = all.iter().filter(|silence| silence.is_active(now, wall)).count();
+    write_header(out, &[SILENCES], SILENCES_HELP, "gauge");
+    for (state, count) in [("active", n_active), ("ended", all.len() - n_active)] {
+        out.push_str(&format!("{SILENCES}{{state=\"{state}\"}} {count}\n"));
+    }
+    for (position, window) in snapshot.silences.windows().iter().enumerate() {
+        if position == 0 {
+            write_header(out, &[MAINTENANCE], MAINTENANCE_HELP, "gauge");
+        }
+        let is_open = u8::from(window.open_at(wall).is_some());
+        // A name that was checked: nothing in it needs to be escaped.
+        out.push_str(&format!("{MAINTENANCE}{{window=\"{}\"}} {is_open}\n", window.name));
     }
 }
 
@@ -324,6 +349,8 @@ pub fn metrics_table() -> String {
     }
     let labels = format!("{}, and those of the rule's signal", quoted(ALERT_LABELS.iter()));
     row(ALERT, "gauge", &labels, "0 or 1", ALERT_HELP, "Inactive or resolved.", "rules");
+    row(SILENCES, "gauge", "`state`", "count", SILENCES_HELP, "Never.", "");
+    row(MAINTENANCE, "gauge", "`window`", "0 or 1", MAINTENANCE_HELP, "Not configured.", "");
     for family in FAMILIES {
         let unit = if family.name.ends_with("_seconds") { "seconds" } else { "count" };
         row(family.name, family.kind, &quoted(family.labels.iter()), unit, family.help, "Never.", "");
@@ -355,6 +382,7 @@ mod tests {
         let mut out = String::new();
         while page.fill(&mut out) {}
         render_alerts(&mut out, &snapshot, &page.prefixes);
+        render_silences(&mut out, &snapshot, fixture::NOW);
         out
     }
 
@@ -532,7 +560,7 @@ mod tests {
     #[test]
     fn dashboards_and_alerts_use_only_series_that_exist() {
         let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
-        known.insert(ALERT.to_owned());
+        known.extend([ALERT, SILENCES, MAINTENANCE].map(str::to_owned));
         for family in FAMILIES {
             known.insert(family.name.to_owned());
             if family.kind == "histogram" {
