@@ -79,17 +79,22 @@ fn run(phases: &[String]) -> Outcome<()> {
 async fn measure(phases: &[String]) -> Outcome<()> {
     let rig = rig::Rig::start().await?;
     let mut table = Table::default();
+    let mut failed = Vec::new();
     for phase in phases {
         eprintln!("measuring: {phase}");
-        match phase.as_str() {
-            "poll" => poll::measure(&rig, &mut table).await?,
-            "fleet" => fleet::measure(&rig, &mut table).await?,
-            "http" => http::measure_health(&rig, &mut table).await?,
-            "metrics" => http::measure_metrics(&rig, &mut table).await?,
-            "server" => server::measure(&rig, &mut table).await?,
-            _ => exporter::measure(&rig, &mut table).await?,
+        let outcome = match phase.as_str() {
+            "poll" => poll::measure(&rig, &mut table).await,
+            "fleet" => fleet::measure(&rig, &mut table).await,
+            "http" => http::measure_health(&rig, &mut table).await,
+            "metrics" => http::measure_metrics(&rig, &mut table).await,
+            "server" => server::measure(&rig, &mut table).await,
+            _ => exporter::measure(&rig, &mut table).await,
+        };
+        // The others' figures are worth having all the same.
+        if let Err(error) = outcome {
+            failed.push(format!("{phase}: {error}"));
         }
     }
     println!("{table}");
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ").into()) }
 }

@@ -161,11 +161,11 @@ pub fn cluster(
     poll: &PollConfig,
     statements: StatementsConfig,
     trust: &Arc<Trust>,
-) -> (BeatTask, Vec<TargetTask>) {
+) -> (BeatTask, Vec<Box<TargetTask>>) {
     let (beat, seats) = beat::new(index, targets.len(), poll.interval);
     let tasks = seats.into_iter().zip(targets).enumerate().map(|(place, (seat, spec))| {
         let id = TargetId { cluster: name.clone(), target: spec.name };
-        TargetTask {
+        Box::new(TargetTask {
             dialog: Dialog::new(id.clone(), spec.conninfo, Arc::clone(trust), poll.timeout),
             id,
             seat,
@@ -179,7 +179,7 @@ pub fn cluster(
             failures: Failures::default(),
             role: None,
             survey_at: None,
-        }
+        })
     });
     (beat, tasks.collect())
 }

@@ -7,10 +7,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsStream};
-use tokio_postgres::{Client, Connection, SimpleQueryMessage};
+use tokio_postgres::{Client, Connection, SimpleQueryMessage, SimpleQueryStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure;
@@ -126,6 +125,10 @@ pub(super) type Wired = Connection<Wire, Encrypted>;
 /// the wire allows this bounds the memory an answer can take, which for the shortest rows is many times their length.
 const MAX_PARTS: usize = 200_000;
 
+/// The connection's buffer has 8 KiB at first, and keeps what it grows to. So that a target takes no more memory for good
+/// than it must, questions are put into it up to here and sent.
+const ROOM: usize = 7 << 10;
+
 /// How long the end of a session may take.
 const GOODBYE: Duration = Duration::from_millis(800);
 
@@ -239,14 +242,24 @@ impl Session {
             return;
         }
         let Self { client, connection, lost, password, allowance, .. } = self;
-        let mut answers: FuturesOrdered<_> = questions.iter().map(|sql| parts(client, sql)).collect();
-        for position in 0..questions.len() {
+        let mut answers = Vec::with_capacity(questions.len());
+        let mut unsent = 0;
+        for sql in questions {
+            if unsent + sql.len() > ROOM {
+                send(connection, lost).await;
+                unsent = 0;
+            }
+            unsent += sql.len();
+            // Only puts it into the queue.
+            answers.push(client.simple_query_raw(sql).await.map_err(Interruption::from));
+        }
+        for (position, answer) in answers.into_iter().enumerate() {
             let answer = if let Some(lost) = lost {
                 Err(lost.clone())
             } else {
                 allowance.renew();
-                let next = async { answers.next().await.unwrap_or(Err(Interruption::Closed)) };
-                while_driving(connection, lost, next).await
+                let whole = async { all_parts(answer?).await };
+                while_driving(connection, lost, whole).await
             };
             take(position, answer.map_err(|failure| failure::without(failure, password.as_ref())));
         }
@@ -327,9 +340,26 @@ impl From<tokio_postgres::Error> for Interruption {
     }
 }
 
-/// A whole answer.
+/// Has the connection send what is in its queue, without waiting for what it answers.
+async fn send(connection: &mut Wired, lost: &mut Option<PollFailure>) {
+    poll_fn(|cx| {
+        if lost.is_none()
+            && let Poll::Ready(ending) = drive(connection, cx)
+        {
+            *lost = Some(ending);
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Asks, and waits for the whole answer.
 async fn parts(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, Interruption> {
-    let mut answer = pin!(client.simple_query_raw(sql).await?);
+    all_parts(client.simple_query_raw(sql).await?).await
+}
+
+async fn all_parts(answer: SimpleQueryStream) -> Result<Vec<SimpleQueryMessage>, Interruption> {
+    let mut answer = pin!(answer);
     let mut messages = Vec::new();
     while let Some(message) = answer.next().await {
         if messages.len() == MAX_PARTS {

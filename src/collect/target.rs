@@ -64,7 +64,8 @@ impl TargetTask {
     }
 
     /// Runs until cancelled, until the beat ends, or until nobody takes events any more.
-    pub async fn run(mut self, events: mpsc::Sender<Event>, cancel: CancellationToken) {
+    /// Boxed: a future keeps its arguments where they came and where they are used, and there may be thousands of these.
+    pub async fn run(mut self: Box<Self>, events: mpsc::Sender<Event>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.turns(&events)).await;
         self.dialog.end().await;
     }
@@ -73,7 +74,8 @@ impl TargetTask {
         while let Some(beat) = self.seat.turn().await {
             if self.failures.retry_at.is_some_and(|at| clock::now() < at) {
                 self.seat.answered(None);
-            } else if self.take_turn(beat, events).await.is_err() {
+            // Boxed: between two turns, which is nearly always, a target then keeps no place for one.
+            } else if Box::pin(self.take_turn(beat, events)).await.is_err() {
                 return;
             }
             self.seat.ready();
@@ -99,7 +101,7 @@ impl TargetTask {
     /// One fast poll. The stamps of an answer are those of its question alone; a failure's cover the whole attempt.
     async fn observe(&mut self, beat: u64) -> Observation {
         let began = clock::now();
-        // Boxed, here and below: between two polls, which is nearly always, a target then keeps no place for them.
+        // Boxed, here and below, so that it takes no place in what comes after it.
         let answer = Box::pin(self.dialog.positions()).await;
         let ended = clock::now();
         let target = self.id.clone();

@@ -11,7 +11,7 @@
 
 pub mod text;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::survey::{StatementKey, StatementRow, Statements};
@@ -172,7 +172,7 @@ pub struct StatementTracker {
     server_started_at: Option<ServerTime>,
     /// Sorted by key, without room to spare: there may be thousands, for each target.
     previous: Vec<(StatementKey, Entry)>,
-    databases: BTreeMap<Arc<str>, Database>,
+    databases: Databases,
     shown: Vec<Member>,
     surveys: u64,
     /// Surveys since the last that told all entries.
@@ -180,6 +180,21 @@ pub struct StatementTracker {
     resets: u64,
     evicted: Option<u64>,
     reset_at: Option<ServerTime>,
+}
+
+/// By name, sorted: most servers have one or two.
+#[derive(Debug, Default)]
+struct Databases(Vec<(Arc<str>, Database)>);
+
+impl Databases {
+    fn of(&mut self, datname: &Arc<str>) -> &mut Database {
+        let place = self.0.binary_search_by(|(known, _)| known.cmp(datname)).unwrap_or_else(|place| {
+            self.0.reserve_exact(1);
+            self.0.insert(place, (Arc::clone(datname), Database::default()));
+            place
+        });
+        &mut self.0[place].1
+    }
 }
 
 #[derive(Debug, Default)]
@@ -247,7 +262,7 @@ impl StatementTracker {
         let mut recent: HashMap<(Arc<str>, i64), StatementTotals> = HashMap::new();
         let mut restarted_entries = false;
         for (key, entry) in &current {
-            let database = self.databases.entry(Arc::clone(&entry.datname)).or_default();
+            let database = self.databases.of(&entry.datname);
             if is_baseline {
                 continue;
             }
@@ -348,6 +363,8 @@ impl StatementTracker {
                 may_leave = if has_room { may_leave - 1 } else { 0 };
             }
             if has_room {
+                // Never more than there is room for.
+                self.shown.reserve_exact(1);
                 self.shown.push(Member {
                     datname,
                     queryid,
@@ -360,7 +377,7 @@ impl StatementTracker {
                 });
             } else {
                 left_out += 1;
-                self.databases.entry(datname).or_default().others.add(&added);
+                self.databases.of(&datname).others.add(&added);
             }
         }
         left_out
@@ -377,7 +394,7 @@ impl StatementTracker {
             .filter(|least| exec_seconds > TO_REPLACE * self.shown[*least].usual_exec_seconds);
         let Some(least) = least else { return false };
         let member = self.shown.swap_remove(least);
-        self.databases.entry(member.datname).or_default().others.add(&member.totals);
+        self.databases.of(&member.datname).others.add(&member.totals);
         true
     }
 
@@ -398,7 +415,7 @@ impl StatementTracker {
             let by_time = right.recent_exec_seconds.total_cmp(&left.recent_exec_seconds);
             by_time.then_with(|| (&left.datname, left.queryid).cmp(&(&right.datname, right.queryid)))
         });
-        let databases = self.databases.iter().map(|(datname, database)| DatabaseCounters {
+        let databases = self.databases.0.iter().map(|(datname, database)| DatabaseCounters {
             datname: Arc::clone(datname),
             totals: database.totals,
             others: database.others,
@@ -576,7 +593,7 @@ mod tests {
     /// A server's entries and what was really executed on it.
     #[derive(Default)]
     struct Server {
-        entries: BTreeMap<i64, (u64, f64)>,
+        entries: std::collections::BTreeMap<i64, (u64, f64)>,
         evicted: u64,
         resets: i64,
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
+use std::sync::{Arc, LazyLock};
 
 use crate::core::alert::{AlertView, Phase};
 use crate::core::signal::{Read, SIGNALS, Signal, Value};
@@ -22,30 +23,93 @@ const MUTED: &str = "pgvigil_alerts_muted";
 const MUTED_HELP: &str = "Firing alerts of which nobody is told now, by reason.";
 const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
 
+/// Length of a piece of the page. It stays in the processor's cache while it is written and sent.
+const PIECE: usize = 96 * 1024;
+
+/// What one cluster adds to a piece that is nearly full, nearly always. With it a piece is still less than what the
+/// allocator gets from the kernel anew each time.
+const OVERHANG: usize = 16 * 1024;
+
 const SILENCES: &str = "pgvigil_silences";
 const SILENCES_HELP: &str = "Silences by state: active, or ended and still listed.";
 const MAINTENANCE: &str = "pgvigil_maintenance_open";
 const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
 
-/// Roughly what one target's series take, so that a large page is not copied again and again while it grows.
-const BYTES_PER_TARGET: usize = 16 * 1024;
 
 /// The whole page.
-pub fn render(snapshot: &Snapshot, now: MonoTime, metrics: &SelfMetrics) -> String {
-    let n_targets: usize = snapshot.clusters.iter().map(|cluster| cluster.targets.len()).sum();
-    let mut out = String::with_capacity((n_targets + 1) * BYTES_PER_TARGET);
-    render_views(&mut out, snapshot, now);
-    metrics.render(&mut out);
-    out
+#[cfg(test)]
+pub(crate) fn render(snapshot: Snapshot, now: MonoTime, metrics: SelfMetrics) -> String {
+    Page::new(Arc::new(snapshot), now, Arc::new(metrics)).collect()
 }
 
-fn render_views(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
-    let prefixes: Vec<Prefixes> = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
-    for signal in SIGNALS.iter() {
-        render_signal(out, signal, snapshot, &prefixes, now);
+/// The page, piece by piece: that of a large fleet is megabytes, and is written no faster than it is taken. However many
+/// pieces there are, all are of one snapshot.
+#[derive(Debug)]
+pub struct Page {
+    snapshot: Arc<Snapshot>,
+    now: MonoTime,
+    metrics: Arc<SelfMetrics>,
+    prefixes: Vec<Prefixes>,
+    /// The place in [`SIGNALS`] of the one to be written next. Beyond the last: all that is left is what follows signals.
+    signal: usize,
+    /// The first cluster that it is not yet written of.
+    cluster: usize,
+    has_ended: bool,
+}
+
+impl Page {
+    pub fn new(snapshot: Arc<Snapshot>, now: MonoTime, metrics: Arc<SelfMetrics>) -> Self {
+        let prefixes = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
+        Self { snapshot, now, metrics, prefixes, signal: 0, cluster: 0, has_ended: false }
     }
-    render_alerts(out, snapshot, &prefixes);
-    render_silences(out, snapshot, now);
+
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
+    /// Writes on until the piece is full. Says whether it is; else nothing is left of the signals.
+    fn fill(&mut self, out: &mut String) -> bool {
+        while let (Some(signal), Some(series)) = (SIGNALS.get(self.signal), SERIES.get(self.signal)) {
+            let start = out.len();
+            if self.cluster == 0 {
+                out.push_str(&series.header);
+            }
+            let header_end = out.len();
+            while let (Some(cluster), Some(prefixes)) =
+                (self.snapshot.clusters.get(self.cluster), self.prefixes.get(self.cluster))
+            {
+                series.write_all(out, signal, cluster, prefixes, self.now);
+                self.cluster += 1;
+                if out.len() >= PIECE && out.len() > header_end {
+                    return true;
+                }
+            }
+            if out.len() == header_end {
+                out.truncate(start);
+            }
+            self.signal += 1;
+            self.cluster = 0;
+        }
+        false
+    }
+}
+
+impl Iterator for Page {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        if self.has_ended {
+            return None;
+        }
+        let mut out = String::with_capacity(PIECE + OVERHANG);
+        if !self.fill(&mut out) {
+            render_alerts(&mut out, &self.snapshot, &self.prefixes);
+            render_silences(&mut out, &self.snapshot, self.now);
+            self.metrics.render(&mut out);
+            self.has_ended = true;
+        }
+        Some(out)
+    }
 }
 
 fn render_silences(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
@@ -67,6 +131,7 @@ fn render_silences(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
 }
 
 /// `{cluster="...",target="..."`, escaped once a page instead of once a series.
+#[derive(Debug)]
 struct Prefixes {
     cluster: String,
     targets: Vec<String>,
@@ -88,48 +153,48 @@ impl Prefixes {
     }
 }
 
-fn render_signal(out: &mut String, signal: &Signal, snapshot: &Snapshot, prefixes: &[Prefixes], now: MonoTime) {
-    let start = out.len();
-    write_header(out, &["pgvigil_", signal.name], signal.help, signal.kind.as_str());
-    let header_end = out.len();
-    let family = Series::new(signal);
-    for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
+/// What all samples of a signal have in common.
+struct Series {
+    /// HELP and TYPE.
+    header: String,
+    name: String,
+    /// `,slot="` for each label.
+    leads: Vec<String>,
+}
+
+/// In the order of [`SIGNALS`].
+static SERIES: LazyLock<Vec<Series>> = LazyLock::new(|| SIGNALS.iter().map(Series::new).collect());
+
+impl Series {
+    fn new(signal: &Signal) -> Self {
+        let mut header = String::new();
+        write_header(&mut header, &["pgvigil_", signal.name], signal.help, signal.kind.as_str());
+        let leads = signal.labels.iter().map(|label| format!(",{label}=\"")).collect();
+        Self { header, name: signal.series(), leads }
+    }
+
+    /// All samples of one cluster.
+    fn write_all(&self, out: &mut String, signal: &Signal, cluster: &ClusterView, prefixes: &Prefixes, now: MonoTime) {
         match signal.read {
             Read::Cluster(read) => {
-                read(cluster, now, &mut |labels, value| family.write(out, &prefixes.cluster, labels, value));
+                read(cluster, now, &mut |labels, value| self.write(out, &prefixes.cluster, labels, value));
             }
             Read::Target(read) => {
                 for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
                     let shown = signal.shown.map(|shown| shown(target));
                     read(cluster, target, now, &mut |labels, value| {
                         if shown.zip(labels.first()).is_none_or(|(shown, name)| shown.contains(name)) {
-                            family.write(out, prefix, labels, value);
+                            self.write(out, prefix, labels, value);
                         }
                     });
                 }
             }
             Read::Pooler(read) => {
                 for (pooler, prefix) in cluster.poolers.iter().zip(&prefixes.poolers) {
-                    read(pooler, now, &mut |labels, value| family.write(out, prefix, labels, value));
+                    read(pooler, now, &mut |labels, value| self.write(out, prefix, labels, value));
                 }
             }
         }
-    }
-    if out.len() == header_end {
-        out.truncate(start);
-    }
-}
-
-/// What all samples of a signal have in common, put together once a page.
-struct Series {
-    name: String,
-    /// `,slot="` for each label.
-    leads: Vec<String>,
-}
-
-impl Series {
-    fn new(signal: &Signal) -> Self {
-        Self { name: signal.series(), leads: signal.labels.iter().map(|label| format!(",{label}=\"")).collect() }
     }
 
     fn write(&self, out: &mut String, prefix: &str, labels: &[&str], value: Value) {
@@ -347,11 +412,19 @@ mod tests {
     use crate::core::observation::{PollFailure, SenderState};
     use crate::core::snapshot::TargetView;
 
-    fn views(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> String {
+    /// What the page says of clusters, without the daemon's own doings.
+    fn page_of(clusters: Vec<ClusterView>) -> String {
+        let snapshot = Arc::new(fixture::snapshot(clusters));
+        let mut page = Page::new(Arc::clone(&snapshot), fixture::NOW, Arc::new(SelfMetrics::new(&[])));
         let mut out = String::new();
-        let cluster = fixture::cluster("orders", targets, alerts);
-        render_views(&mut out, &fixture::snapshot(vec![cluster]), fixture::NOW);
+        while page.fill(&mut out) {}
+        render_alerts(&mut out, &snapshot, &page.prefixes);
+        render_silences(&mut out, &snapshot, fixture::NOW);
         out
+    }
+
+    fn views(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> String {
+        page_of(vec![fixture::cluster("orders", targets, alerts)])
     }
 
     /// A cluster with everything: a primary with slots and statements, a replica, one that is silent, alerts.
@@ -386,6 +459,30 @@ mod tests {
     #[test]
     fn the_page_is_as_it_was() {
         insta::assert_snapshot!(eventful());
+    }
+
+    #[test]
+    fn a_large_page_comes_in_pieces_that_make_one_page() {
+        let cluster = |number: u32| {
+            let name = format!("c{number}");
+            let targets = vec![fixture::primary(&name, "primary"), fixture::replica(&name, "replica-1")];
+            fixture::cluster(&name, targets, vec![fixture::alert("R", Severity::Warning, Phase::Firing, &[])])
+        };
+        let snapshot = Arc::new(fixture::snapshot((0..100).map(cluster).collect()));
+        let pieces: Vec<String> = Page::new(snapshot, fixture::NOW, Arc::new(SelfMetrics::new(&["log"]))).collect();
+        assert!(pieces.len() > 5, "{}", pieces.len());
+        let (last, others) = pieces.split_last().expect("has pieces");
+        for piece in others {
+            assert!((PIECE..PIECE + OVERHANG).contains(&piece.len()), "{}", piece.len());
+        }
+        assert!(last.ends_with('\n'));
+        let text = pieces.concat();
+        let own = text.find("# HELP pgvigil_build_info ").expect("the daemon's own doings come last");
+        assert_well_formed(&text[..own]);
+        for number in 0..100 {
+            assert_eq!(text.matches(&format!("pgvigil_target_up{{cluster=\"c{number}\",")).count(), 2);
+        }
+        assert_eq!(text.matches("# TYPE pgvigil_target_up ").count(), 1);
     }
 
     #[test]
@@ -433,9 +530,8 @@ mod tests {
     #[test]
     fn a_pooler_stands_in_the_place_of_a_target() {
         let mut cluster = fixture::cluster("orders", Vec::new(), Vec::new());
-        cluster.poolers = vec![std::sync::Arc::new(fixture::pooler("orders", "pgb"))];
-        let mut text = String::new();
-        render_views(&mut text, &fixture::snapshot(vec![cluster]), fixture::NOW);
+        cluster.poolers = vec![Arc::new(fixture::pooler("orders", "pgb"))];
+        let text = page_of(vec![cluster]);
         assert_well_formed(&text);
         for series in [
             "pgvigil_pooler_up{cluster=\"orders\",target=\"pgb\"} 1",

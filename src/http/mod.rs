@@ -183,8 +183,7 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 fn metrics_page(ask: &Ask<'_>) -> Reply {
-    let text = metrics::render(&ask.snapshot, ask.now, &ask.state.metrics);
-    Reply { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: text.into_bytes() }
+    Reply::metrics(metrics::Page::new(Arc::clone(&ask.snapshot), ask.now, Arc::clone(&ask.state.metrics)))
 }
 
 fn livez(ask: &Ask<'_>) -> Reply {

@@ -1,13 +1,17 @@
 //! What a page says, and how it is put into a response.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 
 use super::PATHS;
 use super::limits::BadParameter;
+use super::metrics::{CONTENT_TYPE, Page};
 use super::serve::MAX_BODY_BYTES;
 
 /// Status, type and body; the same for GET, HEAD and OPTIONS.
@@ -15,6 +19,8 @@ pub(super) struct Reply {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
     pub(super) body: Vec<u8>,
+    /// What follows, of a page that is too long to be held whole. Its length is not known when it begins.
+    pub(super) rest: Option<Page>,
 }
 
 /// Why there is no page.
@@ -49,7 +55,7 @@ impl Reply {
         match serde_json::to_vec(body) {
             Ok(mut body) => {
                 body.push(b'\n');
-                Self { status, content_type: "application/json", body }
+                Self { status, content_type: "application/json", body, rest: None }
             }
             // Our own types do not fail to serialize; were one to, the status must not say that all is well.
             Err(error) => Self::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -57,11 +63,19 @@ impl Reply {
     }
 
     pub(super) fn text(status: StatusCode, line: String) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: line.into_bytes() }
+        Self { status, content_type: "text/plain; charset=utf-8", body: line.into_bytes(), rest: None }
     }
 
     pub(super) fn html(page: String) -> Self {
-        Self { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body: page.into_bytes() }
+        let (status, content_type) = (StatusCode::OK, "text/html; charset=utf-8");
+        Self { status, content_type, body: page.into_bytes(), rest: None }
+    }
+
+    /// One piece is sent as any page is.
+    pub(super) fn metrics(mut page: Page) -> Self {
+        let first = page.next().unwrap_or_default();
+        let rest = Some(page).filter(|page| !page.has_ended());
+        Self { status: StatusCode::OK, content_type: CONTENT_TYPE, body: first.into_bytes(), rest }
     }
 
     pub(super) fn not_configured(path: &str, wants_text: bool) -> Self {
@@ -95,17 +109,22 @@ impl Reply {
     }
 
     pub(super) fn into_response_to(self, method: &Method) -> Response {
-        let length = self.body.len();
-        let (body, length) = match *method {
-            Method::HEAD => (Body::empty(), length),
-            Method::OPTIONS => (Body::empty(), 0),
-            _ => (Body::from(self.body), length),
+        let length = self.rest.is_none().then_some(self.body.len());
+        let (body, length) = match (method, self.rest) {
+            (&Method::HEAD, None) => (Body::empty(), length),
+            // An empty body of no known length: else it would be told as 0.
+            (&Method::HEAD, Some(_)) => (Body::from_stream(stream::empty::<Result<Vec<u8>, Infallible>>()), None),
+            (&Method::OPTIONS, _) => (Body::empty(), Some(0)),
+            (_, None) => (Body::from(self.body), length),
+            (_, Some(rest)) => (in_pieces(self.body, rest), None),
         };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        if let Some(length) = length {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if *method == Method::OPTIONS || self.status == StatusCode::METHOD_NOT_ALLOWED {
@@ -117,4 +136,13 @@ impl Reply {
         }
         response
     }
+}
+
+/// Each piece is written when the one before is on its way, and others who ask get their turn in between.
+fn in_pieces(first: Vec<u8>, rest: Page) -> Body {
+    let rest = stream::unfold(rest, |mut page| async {
+        tokio::task::yield_now().await;
+        Some((page.next()?.into_bytes(), page))
+    });
+    Body::from_stream(stream::iter([first]).chain(rest).map(Ok::<_, Infallible>))
 }

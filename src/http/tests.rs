@@ -331,6 +331,36 @@ async fn metrics_are_typed_as_scrapers_expect() {
     assert!(got.body.contains("pgvigil_polls_total{outcome=\"ok\"} 0\n"));
 }
 
+#[tokio::test]
+async fn a_page_too_long_to_be_held_whole_is_sent_in_chunks() {
+    let cluster = |number: u32| {
+        let name = format!("c{number}");
+        fixture::cluster(&name, vec![fixture::primary(&name, "primary")], Vec::new())
+    };
+    let state = state_of(fixture::snapshot((0..200).map(cluster).collect()));
+    let got = ask(&state, "GET", "/metrics", "*/*").await;
+    assert_eq!(got.headers.get("content-length"), None);
+    assert_eq!(got.body.matches("\npgvigil_target_up{").count(), 200);
+    assert!(got.body.contains("\npgvigil_polls_total{outcome=\"ok\"} 0\n"));
+    let head = ask(&state, "HEAD", "/metrics", "*/*").await;
+    assert_eq!((head.status, head.headers.get("content-length"), head.body.as_str()), (200, None, ""));
+
+    let (address, cancel, task) = served(state).await;
+    let mut stream = TcpStream::connect(address).await.expect("connects");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.expect("writes");
+    // Somebody else asks while this one takes nothing.
+    let quick = exchange(address, b"GET /healthz/c7/primary HTTP/1.0\r\n\r\n").await;
+    assert!(quick.starts_with("HTTP/1.0 200"), "{quick}");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(
+        answer.contains("\r\ntransfer-encoding: chunked\r\n") && answer.ends_with("\r\n0\r\n\r\n"),
+        "{answer:.300}"
+    );
+    cancel.cancel();
+    assert!(task.await.expect("no panic").is_ok());
+}
+
 #[test]
 fn the_api_is_as_it_was() {
     let mut targets = fixture::orders();

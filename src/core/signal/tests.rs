@@ -700,7 +700,7 @@ fn rules_read_every_slot_and_the_page_those_that_are_shown() {
     view.dropped.add("slots", 9_800);
     let cluster = cluster("orders", vec![primary("orders", "primary"), view], Vec::new());
     assert_eq!(read("slot_inactive_retained_bytes", &cluster, 1).0.len(), 10_000);
-    let page = crate::http::metrics::render(&snapshot(vec![cluster]), NOW, &crate::self_metrics::SelfMetrics::new(&[]));
+    let page = crate::http::metrics::render(snapshot(vec![cluster]), NOW, crate::self_metrics::SelfMetrics::new(&[]));
     let lines = |series: &str| {
         let start = format!("pgvigil_{series}{{cluster=\"orders\",target=\"primary-2\"");
         page.lines().filter(|line| line.starts_with(&start)).collect::<Vec<_>>()

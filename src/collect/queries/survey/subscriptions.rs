@@ -8,13 +8,15 @@ use super::{Context, Topic};
 use crate::collect::decode::{Fields, Rows, boolean, lsn, number};
 use crate::core::observation::PollFailure;
 use crate::core::survey::{ApplyWorker, Subscription, SubscriptionWorkers, SurveyFacts, TABLE_STATES};
+use crate::core::topology::Role;
 
 pub(super) const TOPIC: Topic = Topic { name: "subscriptions", sql, decode };
 
 /// Subscriptions of one server beyond this many are not told.
 const MOST: usize = 500;
 
-/// Standbys have their primary's subscriptions in the catalog, too, and never run them.
+/// Standbys have their primary's subscriptions in the catalog, too, and never run them: one is not asked about any.
+const OF_STANDBY: &str = "SELECT 1 WHERE false";
 const PLACE: &str = "FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE NOT pg_is_in_recovery()";
 
 /// PostgreSQL 13 shows no ordinary role the oid; the view for all does, by the name, which is unique in a database alone.
@@ -26,6 +28,9 @@ fn subid(context: Context<'_>) -> &'static str {
 }
 
 fn sql(context: Context<'_>) -> Option<String> {
+    if context.role == Some(Role::Replica) {
+        return Some(OF_STANDBY.to_owned());
+    }
     let subid = subid(context);
     let has = |column: &str| context.about.subscription_columns.split(',').any(|name| name == column);
     let worker_type = match () {
@@ -82,6 +87,10 @@ fn counters(context: Context<'_>) -> impl Iterator<Item = Counter<'_>> {
 
 fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> Result<(), PollFailure> {
     let (subscriptions, workers, tables, stats) = match statements {
+        [none] if none.is_empty() => {
+            facts.subscriptions = Some(Vec::new());
+            return Ok(());
+        }
         [subscriptions, workers, tables] => (subscriptions, workers, tables, None),
         [subscriptions, workers, tables, stats] => (subscriptions, workers, tables, Some(stats)),
         _ => return Err(Fields::new("pg_subscription", &[]).failure("*", "not the results that were asked for")),
@@ -211,6 +220,16 @@ mod tests {
             ),
             "{new}"
         );
+    }
+
+    #[test]
+    fn a_standby_runs_none_and_is_asked_about_none() {
+        let about = server(150_018, "subid,relid", "subid,apply_error_count");
+        let standby = Context { role: Some(Role::Replica), ..context(&about) };
+        assert_eq!(sql(standby).as_deref(), Some(OF_STANDBY));
+        let none = SurveyFacts { subscriptions: Some(Vec::new()), ..SurveyFacts::default() };
+        assert_eq!(decoded(&TOPIC, standby, &[Vec::new()]), Ok(none));
+        assert!(sql(Context { role: None, ..standby }).is_some_and(|sql| sql.contains("pg_subscription")));
     }
 
     #[test]
