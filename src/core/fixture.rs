@@ -215,6 +215,7 @@ pub(crate) fn survey() -> SurveyView {
                     idle_long: 7,
                     waiting_on_locks: 1,
                     longest_lock_wait: Some(1.5),
+                    lock_holder: None,
                     oldest_transaction: Some(holder(90.5, "active")),
                     idle_transaction: Some(holder(30.25, "idle in transaction")),
                 })),
@@ -234,6 +235,7 @@ pub(crate) fn tally(named: &[(&str, u64)], others: u64) -> Tally {
 
 pub(crate) fn holder(seconds: f64, state: &str) -> Holder {
     Holder {
+        pid: Some(4711),
         seconds,
         user: "report".to_owned(),
         application: "nightly".to_owned(),

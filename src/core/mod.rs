@@ -6,11 +6,13 @@ pub mod cause;
 pub mod checkup;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod explain;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;
 pub mod observation;
 pub mod pooler;
+pub mod quantity;
 pub mod rule;
 pub mod saved;
 pub mod senders;

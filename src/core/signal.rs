@@ -32,6 +32,7 @@ pub use target::lacking;
 
 use serde::{Deserialize, Serialize};
 
+use super::quantity;
 use super::shown::Shown;
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
@@ -70,11 +71,24 @@ pub struct Signal {
     pub absent: &'static str,
     /// The view or function it comes from.
     pub source: &'static str,
+    /// How a reading of it is told to people.
+    pub says: Says,
     /// Names of the labels after `cluster` and `target`.
     pub labels: &'static [&'static str],
     pub read: Read,
     /// Where there may be too many subjects for `/metrics`: those that have series, by the first of `labels`. Rules judge all.
     pub shown: Option<fn(&TargetView) -> &Shown>,
+}
+
+/// What a reading says of its subject: a predicate, so that it makes a sentence with any subject before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing but its name and the number.
+    Number,
+    /// What 0 and 1 mean.
+    State { no: &'static str, yes: &'static str },
+    /// The reading stands in the place of `{}`, the value of a label in that of its name in braces; `[one|many]` goes by the reading.
+    Words(&'static str),
 }
 
 /// How a signal is read off the views.
@@ -171,10 +185,39 @@ impl Signal {
         format!("pgvigil_{}", self.name)
     }
 
+    /// What a reading says of its subject: `is 1m 15s behind its primary`.
+    pub fn predicate(&self, reading: f64, labels: &[(String, String)]) -> String {
+        match self.says {
+            Says::Number => format!("has {} at {}", self.name, quantity::reading(self.unit, reading)),
+            Says::State { no, .. } if reading == 0.0 => no.to_owned(),
+            Says::State { yes, .. } => yes.to_owned(),
+            Says::Words(words) => {
+                let number = quantity::reading(self.unit, reading);
+                let words = numbered(words, reading == 1.0).replace("{}", &number);
+                labels.iter().fold(words, |words, (name, value)| words.replace(&format!("{{{name}}}"), value))
+            }
+        }
+    }
+
     /// The signal of this name, without the prefix of the series.
     pub fn named(name: &str) -> Option<&'static Self> {
         SIGNALS.iter().find(|signal| signal.name == name)
     }
+}
+
+/// Chooses between `[one|many]`.
+fn numbered(text: &str, is_one: bool) -> String {
+    let mut chosen = String::new();
+    let mut rest = text;
+    while let Some((before, (one, many), after)) = rest.split_once('[').and_then(|(before, after)| {
+        let (choice, after) = after.split_once(']')?;
+        Some((before, choice.split_once('|')?, after))
+    }) {
+        chosen.push_str(before);
+        chosen.push_str(if is_one { one } else { many });
+        rest = after;
+    }
+    chosen + rest
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ WHEN by = 29 THEN CASE WHEN hidden THEN 'unknown' WHEN client_addr IS NULL THEN 
 ELSE datid::text END, n, n_names, NULL, NULL, NULL, NULL \
 FROM kept";
 
-/// Who holds something: user, age, application, state, database.
-const HOLDER: &str = "pg_get_userbyid(usesysid)::text, NULL, NULL, date_part('epoch', statement_timestamp() - since), \
+/// Who holds something: user, pid, age, application, state, database.
+const HOLDER: &str = "pg_get_userbyid(usesysid)::text, pid, NULL, date_part('epoch', statement_timestamp() - since), \
 application_name, state, datid::text";
 
 fn sql(context: Context<'_>) -> Option<String> {
@@ -56,13 +56,19 @@ fn sql(context: Context<'_>) -> Option<String> {
     } else {
         "NULL"
     };
+    let holder_of_lock = if context.about.identity.version_num >= 140_000 {
+        "CASE WHEN waiting > 0 THEN (pg_blocking_pids((SELECT pid FROM pg_lock_status() WHERE NOT granted \
+         ORDER BY waitstart LIMIT 1)))[1] END"
+    } else {
+        "NULL::int"
+    };
     let in_transaction = "state IN ('idle in transaction', 'idle in transaction (aborted)')";
     let mut sql = format!(
         "{SESSIONS}, summary AS (SELECT count(*) AS total, count(*) FILTER (WHERE hidden) AS hidden, \
          count(*) FILTER (WHERE wait_event_type = 'Lock') AS waiting, \
          count(*) FILTER (WHERE {in_transaction}) AS in_transaction, \
          count(*) FILTER (WHERE state = 'idle' AND state_change < statement_timestamp() - interval '{idle_ms} ms') \
-         AS idle_long FROM s), {GROUPED}, \
+         AS idle_long FROM s), waited_for AS MATERIALIZED (SELECT {holder_of_lock} AS pid FROM summary), {GROUPED}, \
          ranked AS (SELECT *, row_number() OVER (PARTITION BY by ORDER BY n DESC) <= {MAX_NAMES} AS named FROM grouped), \
          kept AS (SELECT by, named, CASE WHEN named THEN state END AS state, CASE WHEN named THEN usesysid END AS usesysid, \
          CASE WHEN named THEN application_name END AS application_name, \
@@ -86,6 +92,7 @@ fn sql(context: Context<'_>) -> Option<String> {
     for (kind, since, which) in [
         ("oldest transaction", "xact_start", "xact_start IS NOT NULL AND pid <> pg_backend_pid()"),
         ("idle transaction", "state_change", in_transaction),
+        ("lock holder", "coalesce(xact_start, state_change)", "pid = (SELECT pid FROM waited_for)"),
     ] {
         let holder = HOLDER.replace("since", since);
         let _ = write!(
@@ -116,6 +123,7 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
             "client" => count(&mut sessions.by_client, &mut row)?,
             "database" => count(&mut databases, &mut row)?,
             "oldest transaction" => activity.oldest_transaction = Some(holder(&mut row)?),
+            "lock holder" => activity.lock_holder = Some(holder(&mut row)?),
             "idle transaction" => activity.idle_transaction = Some(holder(&mut row)?),
             kind => {
                 row.text("name")?;
@@ -163,14 +171,14 @@ fn count(tally: &mut Tally, row: &mut Fields<'_, '_>) -> Result<(), PollFailure>
 
 fn holder(row: &mut Fields<'_, '_>) -> Result<Holder, PollFailure> {
     let user = row.text("usename")?.unwrap_or_default().to_owned();
-    row.text("count")?;
+    let pid = row.optional("pid", number)?;
     row.text("names")?;
     // A transaction may begin, by the same clock, after the statement that looks at it.
     let seconds = row.required("age", number::<f64>)?.max(0.0);
     let application = row.text("application_name")?.unwrap_or_default().to_owned();
     let state = row.text("state")?.unwrap_or("unknown").to_owned();
     let database = row.text("datname")?.map(str::to_owned);
-    Ok(Holder { seconds, user, application, state, database })
+    Ok(Holder { pid, seconds, user, application, state, database })
 }
 
 #[cfg(test)]
@@ -208,8 +216,9 @@ mod tests {
             summed("idle in transaction", "1", None),
             summed("idle for long", "3", None),
             summed("waiting", "2", Some("1.5")),
-            vec![Some("oldest transaction"), Some("app"), None, None, Some("-1e-06"), application, state, database],
-            vec![Some("idle transaction"), Some("app"), None, None, Some("12.25"), application, state, None],
+            vec![Some("oldest transaction"), Some("app"), Some("4711"), None, Some("-1e-06"), application, state, database],
+            vec![Some("idle transaction"), Some("app"), Some("4711"), None, Some("12.25"), application, state, None],
+            vec![Some("lock holder"), Some("app"), Some("4711"), None, Some("60"), application, state, database],
         ]
     }
 
@@ -219,6 +228,7 @@ mod tests {
             ..Tally::default()
         };
         let holder = |seconds, database: Option<&str>| Holder {
+            pid: Some(4711),
             seconds,
             user: "app".to_owned(),
             application: "night's report".to_owned(),
@@ -241,6 +251,7 @@ mod tests {
                 idle_long: 3,
                 waiting_on_locks: 2,
                 longest_lock_wait: Some(1.5),
+                lock_holder: Some(holder(60.0, Some("16384"))),
                 oldest_transaction: Some(holder(0.0, Some("16384"))),
                 idle_transaction: Some(holder(12.25, None)),
             })),
