@@ -63,6 +63,9 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
+    /// Test rules without any server
+    #[command(subcommand)]
+    Rules(RulesCommand),
     /// Show it at work: a throw-away primary with two replicas, a lag that grows, an alert that fires and resolves
     Demo,
     /// Print a script that completes the options in a shell
@@ -93,6 +96,16 @@ pub(crate) struct PollArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Run tests of rules: series of readings in, alerts out. Exit status: 0 all came as expected, 1 otherwise
+    Test {
+        /// Tests in TOML, as config/rules-test.example.toml shows them
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

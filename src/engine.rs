@@ -160,17 +160,17 @@ impl Engine {
 
     /// Puts a notice into its notifier's queue, or says that it was not taken.
     fn hand_out(&self, notice: Notice) -> Option<Delivery> {
-        let (notifier, alert, dedup_key) = (notice.notifier.clone(), notice.alert.id.clone(), notice.dedup_key.clone());
-        let reason = match self.notifiers.get(&notifier) {
-            None => "no such notifier",
+        let (notice, reason) = match self.notifiers.get(&notice.notifier) {
+            None => (notice, "no such notifier"),
             Some(queue) => match queue.try_send(notice) {
                 Ok(()) => return None,
-                Err(mpsc::error::TrySendError::Full(_)) => "its queue is full",
-                Err(mpsc::error::TrySendError::Closed(_)) => "it has stopped",
+                Err(mpsc::error::TrySendError::Full(notice)) => (notice, "its queue is full"),
+                Err(mpsc::error::TrySendError::Closed(notice)) => (notice, "it has stopped"),
             },
         };
-        warn!(%notifier, %alert, error = reason, "notice was not handed out; it stays due");
-        Some(Delivery { notifier, alert, dedup_key, outcome: Err(SendFailure::Transient(reason.to_owned())) })
+        let (notifier, group) = (&notice.notifier, &notice.group);
+        warn!(%notifier, %group, error = reason, "notice was not handed out; it stays due");
+        Some(notice.ended(Err(SendFailure::Transient(reason.to_owned()))))
     }
 
     fn count(&self, event: &Event) {

@@ -11,7 +11,7 @@ use tracing::{debug, error, info};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use cli::{CheckArgs, Command, LogFormat, PollArgs, Request};
+use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand};
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, Inputs, Loaded, Overrides};
@@ -42,6 +42,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
+        Command::Rules(RulesCommand::Test { files }) => {
+            let outcome = pgvigil::rules::test::run(&files);
+            print(outcome.text.as_bytes(), outcome.ok)
+        }
         Command::Demo => demo(),
         Command::Completions { shell } => print(&cli::completions(shell), true),
         Command::Man => cli::manual().map_or(ExitCode::FAILURE, |page| print(&page, true)),

@@ -431,7 +431,10 @@ mod tests {
         let id = AlertId { rule: Name::new(name), cluster: Name::new("orders"), target: None, labels: vec![] };
         let state = AlertState::Pending { active_at: MonoTime::from_nanos(second * 1_000_000_000) };
         let episode = Episode::begin(SystemTime::UNIX_EPOCH, None);
-        (id, SavedAlert { state, episode, resolved: None, account: None })
+        (
+            id,
+            SavedAlert { state, episode, resolved: None, recent: crate::core::alert::Recent::default(), account: None },
+        )
     }
 
     fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {

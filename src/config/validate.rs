@@ -85,6 +85,15 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     })
 }
 
+/// The rules alone.
+pub(super) fn checked_rules(written: &Written) -> Result<Vec<Rule>, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let rules = rules(written, &mut |path: &[&str], reason: String| {
+        findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
+    });
+    if findings.is_empty() { Ok(rules) } else { Err(findings) }
+}
+
 fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
     if written.cluster.is_empty() {
         finding(&["cluster"], "nothing to watch; add a [[cluster]] with a [[cluster.target]]".to_owned());

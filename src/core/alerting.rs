@@ -12,15 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED};
-use super::ledger::{Delivery, Due, Episode, Finding, Ledger, Notice};
+use super::alert::{AlertId, AlertState, AlertView, Gone, Phase, Recent, SHOWN_AFTER_RESOLVED};
+use super::explain::explain;
+use super::ledger::{Delivery, Due, Entry, Episode, Ledger, Notice};
 use super::rule::{Rule, Selected, Verdict};
 use super::saved::move_time;
-use super::signal::{Coverage, Read, Value};
-use super::snapshot::{ClusterView, PoolerView, TargetView};
-use super::survey::Tally;
+use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
+use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
-use super::topology::{Name, Role};
+use super::topology::Name;
 
 /// All rules with their alerts, and what notifiers must still be told of them.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ struct Alert {
     /// The last reading that was known.
     reading: Option<f64>,
     is_unknown: bool,
+    /// Of this life.
+    recent: Recent,
     /// The last life that fired and ended.
     resolved: Option<Resolved>,
     /// The judgement that saw it last.
@@ -74,6 +76,8 @@ pub struct Resolved {
     active_at: MonoTime,
     fired_at: MonoTime,
     resolved_at: MonoTime,
+    #[serde(default)]
+    gone: Option<Gone>,
 }
 
 impl Resolved {
@@ -114,6 +118,17 @@ impl Alerting {
 
     /// Judges every rule on every target. `clusters` is all that is watched: an alert of anything else has gone.
     pub fn judge(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) {
+        self.judge_by(clusters, |signal, seen, emit| signal.read_off(seen, now, emit), now, wall);
+    }
+
+    /// The same with what signals say from elsewhere than the views.
+    pub fn judge_by(
+        &mut self,
+        clusters: &[Arc<ClusterView>],
+        read: impl Fn(&Signal, Seen<'_>, Emit<'_>) -> Coverage,
+        now: MonoTime,
+        wall: SystemTime,
+    ) {
         self.round += 1;
         let (round, poll_interval) = (self.round, self.poll_interval);
         for watch in &mut self.rules {
@@ -129,27 +144,30 @@ impl Alerting {
                     now,
                     wall,
                 };
-                match watch.rule.condition.signal.read {
-                    Read::Cluster(read) => {
-                        judgement
-                            .run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| read(cluster, now, emit));
+                let signal = watch.rule.condition.signal;
+                match signal.read {
+                    Read::Cluster(_) => {
+                        judgement.run(&mut watch.alerts, &mut self.ledger, Selected::Yes, |emit| {
+                            read(signal, Seen::Cluster(cluster), emit)
+                        });
                     }
-                    Read::Target(read) => {
+                    Read::Target(_) => {
                         for target in &cluster.targets {
                             let selected = watch.rule.selects(target);
                             let name = Some(&target.id.target);
                             let judgement = Judgement { name, target: Some(target), ..judgement };
                             judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
-                                read(cluster, target, now, emit)
+                                read(signal, Seen::Target(cluster, target), emit)
                             });
                         }
                     }
-                    Read::Pooler(read) => {
+                    Read::Pooler(_) => {
                         for pooler in &cluster.poolers {
                             let selected = watch.rule.selects_name(&pooler.id.target);
                             let judgement = Judgement { name: Some(&pooler.id.target), ..judgement };
-                            judgement
-                                .run(&mut watch.alerts, &mut self.ledger, selected, |emit| read(pooler, now, emit));
+                            judgement.run(&mut watch.alerts, &mut self.ledger, selected, |emit| {
+                                read(signal, Seen::Pooler(pooler), emit)
+                            });
                         }
                     }
                 }
@@ -205,8 +223,28 @@ impl Alerting {
     }
 
     fn notice(&self, due: Due, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Notice {
-        let watch = self.rules.iter().find(|watch| watch.rule.name == due.alert.id.rule);
-        let mut alert = due.alert;
+        let Due { notifier, group, purpose, alerts, dedup_key, attempt } = due;
+        let entry = |(alert, dedup_key)| self.entry(alert, dedup_key, clusters, now, wall);
+        let alerts: Vec<Entry> = alerts.into_iter().map(entry).collect();
+        let also_firing = clusters
+            .iter()
+            .filter(|cluster| alerts.iter().any(|entry| entry.alert.id.cluster == cluster.name))
+            .flat_map(|cluster| cluster.alerts.iter())
+            .filter(|other| other.phase == Phase::Firing && alerts.iter().all(|entry| entry.alert.id != other.id))
+            .map(|other| (other.severity, other.id.clone()))
+            .collect();
+        Notice { notifier, group, purpose, alerts, also_firing, dedup_key, attempt }
+    }
+
+    fn entry(
+        &self,
+        mut alert: AlertView,
+        dedup_key: String,
+        clusters: &[Arc<ClusterView>],
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Entry {
+        let watch = self.rules.iter().find(|watch| watch.rule.name == alert.id.rule);
         // Told late, an alert is told with its present reading.
         if let Some(current) = watch.and_then(|watch| watch.current(&alert.id))
             && current.phase == alert.phase
@@ -215,27 +253,15 @@ impl Alerting {
             alert = current;
         }
         let cluster = clusters.iter().find(|cluster| cluster.name == alert.id.cluster);
-        let name = alert.id.target.as_ref().map(Name::as_str);
-        let target = cluster.and_then(|cluster| cluster.target(name?));
-        let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
-        Notice {
-            notifier: due.notifier,
-            dedup_key: due.dedup_key,
+        Entry {
+            dedup_key,
             active_at: wall_of(alert.active_at),
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
-            role: target.and_then(|target| target.last_role()),
-            diagnosis: target.and_then(|target| finding(target)),
-            details: watch.map_or_else(Vec::new, |watch| match pooler {
-                Some(pooler) => pooler_details(&watch.rule, pooler, now),
-                None => match cluster.filter(|_| alert.id.target.is_none()) {
-                    Some(cluster) => cluster_details(&watch.rule, cluster, now),
-                    None => details(&watch.rule, target.map(|target| &**target), now),
-                },
-            }),
+            recent: alert.recent.iter().map(|(at, reading)| (wall_of(at), reading)).collect(),
+            told: explain(&alert, cluster.map(|cluster| &**cluster), now),
             alert,
-            attempt: due.attempt,
         }
     }
 }
@@ -247,6 +273,10 @@ impl Watch {
         self.alerts.retain(|place, alerts| {
             for alert in alerts.iter_mut().filter(|alert| alert.round != round) {
                 if alert.step(rule, Verdict::Gone, Duration::ZERO, now, wall).is_some() {
+                    // Its place was not even looked at.
+                    if let Some(resolved) = &mut alert.resolved {
+                        resolved.gone = Some(Gone::Unwatched);
+                    }
                     alert.tell(ledger, rule, place, now);
                 }
             }
@@ -335,6 +365,7 @@ impl Judgement<'_> {
             episode: Episode::begin(self.wall, None),
             reading: None,
             is_unknown: false,
+            recent: Recent::default(),
             resolved: None,
             round: self.round,
         };
@@ -345,7 +376,11 @@ impl Judgement<'_> {
     fn step(&self, alert: &mut Alert, verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) {
         alert.round = self.round;
         alert.is_unknown = reading.is_none_or(f64::is_nan) && verdict != Verdict::Gone;
-        alert.reading = reading.filter(|reading| !reading.is_nan()).or(alert.reading);
+        let known = reading.filter(|reading| !reading.is_nan());
+        alert.reading = known.or(alert.reading);
+        if let Some(known) = known {
+            alert.recent.note(self.now, known);
+        }
         let hold = self.rule.hold(verdict, self.poll_interval);
         if alert.step(self.rule, verdict, hold, self.now, self.wall).is_some() {
             alert.tell(ledger, self.rule, &self.place(), self.now);
@@ -374,9 +409,16 @@ impl Alert {
         match (before, self.state) {
             (AlertState::Inactive, AlertState::Pending { .. } | AlertState::Firing { .. }) => {
                 self.episode = Episode::begin(wall, self.resolved.map(|resolved| resolved.episode));
+                // What it read in an earlier life was another matter.
+                let latest = self.recent.iter().last();
+                self.recent = Recent::default();
+                if let Some((at, reading)) = latest {
+                    self.recent.note(at, reading);
+                }
             }
             (AlertState::Firing { active_at, fired_at, .. }, AlertState::Inactive) => {
-                self.resolved = Some(Resolved { episode: self.episode, active_at, fired_at, resolved_at: now });
+                let gone = (verdict == Verdict::Gone).then_some(Gone::Subject);
+                self.resolved = Some(Resolved { episode: self.episode, active_at, fired_at, resolved_at: now, gone });
                 return Some(Turned);
             }
             _ => {}
@@ -422,132 +464,11 @@ impl Alert {
             is_unknown: self.is_unknown,
             condition: rule.condition.text.clone(),
             unit: signal.unit,
+            gone: self.resolved.filter(|_| phase == Phase::Resolved).and_then(|resolved| resolved.gone),
+            recent: self.recent,
+            muted: Vec::new(),
         })
     }
-}
-
-/// Every alert about a replica tells what is wrong with it.
-fn finding(target: &TargetView) -> Option<Finding> {
-    let diagnosis = target.diagnosis.as_ref()?;
-    let causes = diagnosis.causes.iter().map(|told| told.cause).collect();
-    Some(Finding { causes, sentence: target.diagnosis_sentence()? })
-}
-
-/// What helps to judge the reading of an alert.
-fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(String, String)> {
-    let mut details = vec![("meaning".to_owned(), rule.condition.signal.help.to_owned())];
-    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
-    let Some(target) = target else { return details };
-    if rule.condition.is_replay_lag()
-        && let Some(lag) = target.lag
-    {
-        add("certainty", lag.certainty.as_str().to_owned());
-        add("method", lag.method.to_string());
-        add("lower_seconds", format!("{:.3}", lag.lower));
-        add("upper_seconds", format!("{:.3}", lag.upper));
-        let delay = target.survey.as_ref().and_then(|survey| survey.facts.apply_delay_seconds);
-        if let Some(delay) = delay.filter(|delay| *delay > 0.0) {
-            add("apply_delay_seconds", format!("{delay:.3}"));
-        }
-    }
-    for (name, value) in held_by(rule.condition.signal.name, target, now) {
-        add(name, value);
-    }
-    match rule.condition.signal.name {
-        "standby_missing" | "wrong_upstream" | "timelines_behind" | "receiver_running" => {
-            let upstream = target.links.upstream.as_ref().map(ToString::to_string);
-            upstream.into_iter().for_each(|upstream| add("follows", upstream));
-        }
-        "undeclared_standbys" => {
-            let who = target.links.undeclared.as_ref().map(|undeclared| undeclared.who.join(", "));
-            who.into_iter().filter(|who| !who.is_empty()).for_each(|who| add("standbys", who));
-        }
-        "role_change_age_seconds" => {
-            target.timeline().into_iter().for_each(|timeline| add("timeline", timeline.0.to_string()));
-        }
-        _ => {}
-    }
-    if let Some(failing) = &target.failing {
-        add("error", failing.failure.to_string());
-        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
-    }
-    if let Some(answer) = &target.answer {
-        add("server", answer.positions.identity.version.clone());
-    }
-    details
-}
-
-/// Whom to talk to about connections and transactions: never what they execute.
-fn held_by(signal: &str, target: &TargetView, now: MonoTime) -> Vec<(&'static str, String)> {
-    let Some(sessions) = target.fresh_survey(now).and_then(|survey| survey.sessions.as_ref()) else {
-        return Vec::new();
-    };
-    let activity = sessions.activity.as_deref();
-    let holder = match signal {
-        "transaction_oldest_seconds" => activity.and_then(|activity| activity.oldest_transaction.as_ref()),
-        "idle_in_transaction_oldest_seconds" | "connections_idle_in_transaction" => {
-            activity.and_then(|activity| activity.idle_transaction.as_ref())
-        }
-        name if name.starts_with("connections_") => {
-            let most = |tally: &Tally| {
-                let counts = tally.named.iter().take(3).map(|(name, count)| format!("{name} ({count})"));
-                counts.collect::<Vec<_>>().join(", ")
-            };
-            return [
-                ("users", &sessions.by_user),
-                ("applications", &sessions.by_application),
-                ("clients", &sessions.by_client),
-            ]
-            .map(|(name, tally)| (name, most(tally)))
-            .into_iter()
-            .filter(|(_, counts)| !counts.is_empty())
-            .collect();
-        }
-        _ => None,
-    };
-    holder.map_or_else(Vec::new, |holder| {
-        let mut details = vec![("user", holder.user.clone()), ("application", holder.application.clone())];
-        details.extend(holder.database.clone().map(|database| ("database", database)));
-        details.push(("session_state", holder.state.clone()));
-        details
-    })
-}
-
-/// The same of a cluster's.
-fn cluster_details(rule: &Rule, cluster: &ClusterView, now: MonoTime) -> Vec<(String, String)> {
-    let mut details = details(rule, None, now);
-    if rule.condition.signal.name == "primaries" {
-        let primaries = cluster.targets.iter().filter(|target| {
-            let says_so = target.is_up() && target.last_role() == Some(Role::Primary) && target.fresh(now).is_some();
-            says_so && cluster.is_foreign(target) != Some(true)
-        });
-        let names = primaries.map(|target| match target.timeline() {
-            Some(timeline) => format!("{} (timeline {})", target.id.target, timeline.0),
-            None => target.id.target.to_string(),
-        });
-        let names = names.collect::<Vec<_>>().join(", ");
-        if !names.is_empty() {
-            details.push(("primaries".to_owned(), names));
-        }
-    }
-    details
-}
-
-/// The same of a pooler's.
-fn pooler_details(rule: &Rule, pooler: &PoolerView, now: MonoTime) -> Vec<(String, String)> {
-    let mut details = details(rule, None, now);
-    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
-    if let Some(failing) = &pooler.failing {
-        add("error", failing.failure.to_string());
-        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
-    }
-    if let Some(answer) = pooler.fresh(now) {
-        add("clients_waiting", answer.facts.waiting().0.to_string());
-        if let Some(version) = &answer.facts.version {
-            add("pooler", version.clone());
-        }
-    }
-    details
 }
 
 #[cfg(test)]

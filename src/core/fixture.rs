@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::alert::{AlertId, AlertView, Phase, Severity};
+use super::alert::{AlertId, AlertView, Phase, Recent, Severity};
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
 use super::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerAddress,
@@ -323,6 +323,9 @@ pub(crate) fn alert(rule: &str, severity: Severity, phase: Phase, labels: &[(&st
         is_unknown: false,
         condition: "replay_lag_seconds > 5s".to_owned(),
         unit: Unit::Seconds,
+        gone: None,
+        recent: Recent::default(),
+        muted: vec![],
     }
 }
 

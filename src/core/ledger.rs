@@ -15,15 +15,16 @@
 //! [`Told`] is what must outlive a restart.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::alert::{AlertId, AlertView, Phase};
+use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::cause::Cause;
+use super::explain::Explanation;
 use super::time::MonoTime;
-use super::topology::{Name, Role};
+use super::topology::Name;
 
 /// How many notices one notifier is handed before it has answered. Its channel must hold as many.
 pub const IN_FLIGHT: usize = 32;
@@ -31,26 +32,64 @@ pub const IN_FLIGHT: usize = 32;
 /// A notice handed out this long ago, and not answered, is taken for lost. Well beyond [`IN_FLIGHT`] slow attempts.
 const LOST_AFTER: Duration = Duration::from_secs(180);
 
-/// Something that a notifier must be told: handed to its worker, which makes one attempt and reports back.
+/// Something that a notifier must be told: handed to its worker, which makes one attempt and reports back. It tells of
+/// the alerts of one group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
     pub notifier: Name,
+    pub group: Group,
+    pub purpose: Purpose,
+    /// The one to act on first, first: firing before resolved, the severest and oldest first. Never empty.
+    pub alerts: Vec<Entry>,
+    /// What else fires in the clusters that they are of, the severest first.
+    pub also_firing: Vec<(Severity, AlertId)>,
+    /// The same for every attempt, and on every daemon that watches the same thing. Of a notice with one alert: the alert's own.
+    pub dedup_key: String,
+    /// 1 for the first.
+    pub attempt: u32,
+}
+
+/// What the alerts of one notice have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Group {
+    /// Nothing: they are of several groups.
+    All,
+    Cluster(Name),
+    /// It is about one alert alone, and so are all others of this group.
+    Alert(AlertId),
+}
+
+/// Why a notice is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// Its alerts began to fire, became more severe, or resolved.
+    Alerts,
+    /// Its alerts still fire, and people were told so some time ago.
+    Repeat,
+    /// Its alerts come and go all the time. There is nothing more about them until they are calm.
+    Flapping,
+    /// Its alerts came and went all the time, and do so no more: it says how they are now.
+    Calm,
+    /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
+    Held,
+}
+
+/// One alert of a notice.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
     /// `phase` is `Firing` or `Resolved`.
     pub alert: AlertView,
-    /// The same for every attempt, and on every daemon that watches the same thing.
+    /// The same on every daemon that watches the same thing, whatever else the notice tells of.
     pub dedup_key: String,
     /// Wall times of the alert's `active_at`, `fired_at`, `resolved_at`.
     pub active_at: SystemTime,
     pub fired_at: Option<SystemTime>,
     pub resolved_at: Option<SystemTime>,
-    /// The target's role by its own last word.
-    pub role: Option<Role>,
-    /// What is wrong with the replica that it is about. `None` when nothing is, and for anything else.
-    pub diagnosis: Option<Finding>,
-    /// What helps to judge the reading, in order of use: `("certainty", "at_least")`, `("method", "lsn")`, `("server", "15.18")`.
-    pub details: Vec<(String, String)>,
-    /// 1 for the first.
-    pub attempt: u32,
+    /// Its readings of late, the oldest first.
+    pub recent: Vec<(SystemTime, f64)>,
+    /// What there is to say of it.
+    pub told: Explanation,
 }
 
 /// Why a replica lags, or is about to, in the words of a notice.
@@ -66,10 +105,42 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     pub notifier: Name,
-    pub alert: AlertId,
-    /// Of the notice that was attempted.
+    pub group: Group,
+    /// Of the notice that was attempted. All lines that it was to settle are found by it.
     pub dedup_key: String,
     pub outcome: Result<(), SendFailure>,
+}
+
+impl Notice {
+    /// What its worker reports.
+    pub fn ended(&self, outcome: Result<(), SendFailure>) -> Delivery {
+        let (notifier, group, dedup_key) = (self.notifier.clone(), self.group.clone(), self.dedup_key.clone());
+        Delivery { notifier, group, dedup_key, outcome }
+    }
+}
+
+impl Group {
+    fn of(alert: &AlertId) -> Self {
+        Self::Alert(alert.clone())
+    }
+
+    fn has(&self, alert: &AlertId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Cluster(cluster) => alert.cluster == *cluster,
+            Self::Alert(id) => alert == id,
+        }
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Cluster(name) => name.fmt(f),
+            Self::Alert(id) => id.fmt(f),
+        }
+    }
 }
 
 /// Why a notice was not taken.
@@ -209,8 +280,10 @@ struct Handed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Due {
     pub notifier: Name,
-    pub alert: AlertView,
-    pub episode: Episode,
+    pub group: Group,
+    pub purpose: Purpose,
+    /// Each alert with its key.
+    pub alerts: Vec<(AlertView, String)>,
     pub dedup_key: String,
     /// 1 for the first.
     pub attempt: u32,
@@ -289,8 +362,9 @@ impl Ledger {
             line.handed = Some(Handed { dedup_key: dedup_key.clone(), told, at: now, is_open: true });
             due.push(Due {
                 notifier: self.notifiers[index].clone(),
-                alert: account.alert.clone(),
-                episode,
+                group: Group::of(&id),
+                purpose: Purpose::Alerts,
+                alerts: vec![(account.alert.clone(), dedup_key.clone())],
                 dedup_key,
                 attempt: line.attempts,
             });
@@ -302,8 +376,11 @@ impl Ledger {
     /// Enters how an attempt ended.
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
         let Some(index) = self.notifiers.iter().position(|name| *name == delivery.notifier) else { return };
-        let Some(account) = self.accounts.get_mut(&delivery.alert) else { return };
-        account.lines[index].record(delivery, now);
+        for (id, account) in &mut self.accounts {
+            if delivery.group.has(id) {
+                account.lines[index].record(delivery, now);
+            }
+        }
         self.drop_settled();
     }
 
@@ -411,6 +488,9 @@ mod tests {
             is_unknown: false,
             condition: String::new(),
             unit: Unit::Seconds,
+            gone: None,
+            recent: crate::core::alert::Recent::default(),
+            muted: vec![],
         }
     }
 
@@ -439,7 +519,8 @@ mod tests {
             let now = at(*second);
             let mut report = |outcome| {
                 let dedup_key = last_key.clone();
-                ledger.record(&Delivery { notifier: name.clone(), alert: id("R"), dedup_key, outcome }, now);
+                let group = Group::of(&id("R"));
+                ledger.record(&Delivery { notifier: name.clone(), group, dedup_key, outcome }, now);
             };
             match *step {
                 Fires(began) => ledger.set(view("R", Phase::Firing, began), Episode::begin(wall(began), None), now),
@@ -452,8 +533,10 @@ mod tests {
                 Permanent => report(Err(SendFailure::Permanent("forbidden".into()))),
                 Told(state, began, attempt) => {
                     let due = ledger.due(now);
-                    let told: Vec<_> =
-                        due.iter().map(|due| (due.alert.phase.as_str(), due.alert.active_at, due.attempt)).collect();
+                    let told: Vec<_> = due
+                        .iter()
+                        .map(|due| (due.alerts[0].0.phase.as_str(), due.alerts[0].0.active_at, due.attempt))
+                        .collect();
                     assert_eq!(told, [(state, at(began), attempt)], "at {second} s");
                     last_key.clone_from(&due[0].dedup_key);
                 }
@@ -621,11 +704,11 @@ mod tests {
         for due in ledger.due(at(0)) {
             let outcome =
                 if due.notifier == heard { Result::Ok(()) } else { Err(SendFailure::Transient("busy".into())) };
-            let delivery = Delivery { notifier: due.notifier, alert: id("R"), dedup_key: due.dedup_key, outcome };
+            let delivery = Delivery { notifier: due.notifier, group: due.group, dedup_key: due.dedup_key, outcome };
             ledger.record(&delivery, at(1));
         }
         ledger.set(view("R", Phase::Resolved, 0), episode, at(2));
-        let told: Vec<_> = ledger.due(at(2)).into_iter().map(|due| (due.notifier, due.alert.phase)).collect();
+        let told: Vec<_> = ledger.due(at(2)).into_iter().map(|due| (due.notifier, due.alerts[0].0.phase)).collect();
         assert_eq!(told, [(heard, Phase::Resolved)]);
         assert_eq!(ledger.due(at(100)), []);
     }
@@ -645,10 +728,10 @@ mod tests {
             assert_eq!(due.len(), n_due);
             assert_eq!(ledger.due(at(100)), []);
             for due in due {
-                order.push(due.alert.id.rule.to_string());
-                let (alert, dedup_key) = (due.alert.id, due.dedup_key);
+                order.push(due.alerts[0].0.id.rule.to_string());
+                let (group, dedup_key) = (due.group, due.dedup_key);
                 let outcome = Result::Ok(());
-                ledger.record(&Delivery { notifier: due.notifier, alert, dedup_key, outcome }, at(100));
+                ledger.record(&Delivery { notifier: due.notifier, group, dedup_key, outcome }, at(100));
             }
         }
         let expect: Vec<_> =
@@ -664,8 +747,12 @@ mod tests {
         for phase in [Phase::Firing, Phase::Resolved] {
             ledger.set(view("R", phase, 0), episode, at(0));
             let due = ledger.due(at(0)).remove(0);
-            let delivery =
-                Delivery { notifier: due.notifier, alert: id("R"), dedup_key: due.dedup_key, outcome: Result::Ok(()) };
+            let delivery = Delivery {
+                notifier: due.notifier,
+                group: due.group,
+                dedup_key: due.dedup_key,
+                outcome: Result::Ok(()),
+            };
             ledger.record(&delivery, at(0));
         }
         assert!(ledger.accounts.is_empty());

@@ -4,15 +4,17 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
-pub mod explain;
 pub mod fleet;
 pub mod lag;
 pub mod ledger;
+pub mod mute;
 pub mod observation;
 pub mod pooler;
 pub mod quantity;
+pub mod replay;
 pub mod rule;
 pub mod saved;
 pub mod senders;

@@ -410,6 +410,11 @@ fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> &'static st
         .map_or("", |(_, name)| name)
 }
 
+/// A value, written as in a rule, in the base unit of its signal.
+pub(crate) fn in_unit_of(signal: &'static Signal, text: &str) -> Option<f64> {
+    threshold(text, signal).ok()
+}
+
 /// A threshold in the base unit of its signal.
 fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
     let plain = text.parse::<f64>().ok().filter(|number| number.is_finite());
@@ -570,7 +575,18 @@ pub(crate) mod tests {
     use crate::core::topology::TargetId;
 
     const fn signal(name: &'static str, unit: Unit, labels: &'static [&'static str], read: Read) -> Signal {
-        Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", says: Says::Number, labels, read, shown: None }
+        Signal {
+            name,
+            unit,
+            kind: Kind::Gauge,
+            help: "A number.",
+            absent: "",
+            source: "",
+            says: Says::Number,
+            labels,
+            read,
+            shown: None,
+        }
     }
 
     fn lag(target: &TargetView, emit: &mut dyn FnMut(&[&str], Value), of: fn(&LagEstimate) -> Value) -> Coverage {

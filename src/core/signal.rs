@@ -102,6 +102,14 @@ pub enum Read {
     Pooler(fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage),
 }
 
+/// What a signal can be read off.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    Cluster(&'a ClusterView),
+    Target(&'a ClusterView, &'a TargetView),
+    Pooler(&'a PoolerView),
+}
+
 /// Takes the values of the labels, in the order of [`Signal::labels`], and the value. Never called twice with the same
 /// values of labels in one reading.
 pub type Emit<'a> = &'a mut dyn FnMut(&[&str], Value);
@@ -196,6 +204,16 @@ impl Signal {
                 let words = numbered(words, reading == 1.0).replace("{}", &number);
                 labels.iter().fold(words, |words, (name, value)| words.replace(&format!("{{{name}}}"), value))
             }
+        }
+    }
+
+    /// States what is known of it by a view. Of a view of another kind there is nothing to state.
+    pub fn read_off(&self, seen: Seen<'_>, now: MonoTime, emit: Emit<'_>) -> Coverage {
+        match (self.read, seen) {
+            (Read::Cluster(read), Seen::Cluster(cluster)) => read(cluster, now, emit),
+            (Read::Target(read), Seen::Target(cluster, target)) => read(cluster, target, now, emit),
+            (Read::Pooler(read), Seen::Pooler(pooler)) => read(pooler, now, emit),
+            _ => Coverage::Complete,
         }
     }
 

@@ -4,7 +4,8 @@ use serde::Deserialize;
 
 use super::message;
 use crate::core::alert::{Phase, Severity};
-use crate::core::ledger::Notice;
+use crate::core::ledger::{Entry, Notice, Purpose};
+use crate::core::quantity;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,18 +15,22 @@ pub struct Config {
     pub name: Option<String>,
 }
 
-/// Writes one line: an error when a critical alert fires, a warning when another does, information when one resolves.
+/// Writes one line for each alert: an error when a critical alert fires, a warning when another does, information when one resolves.
 pub(super) fn tell(notice: &Notice) {
-    let alert = &notice.alert;
-    let line = message::line(notice);
+    notice.alerts.iter().for_each(|entry| tell_one(notice.purpose, entry));
+}
+
+fn tell_one(purpose: Purpose, entry: &Entry) {
+    let alert = &entry.alert;
+    let line = message::line(purpose, entry);
     let (id, rule, cluster) = (&alert.id, &alert.id.rule, &alert.id.cluster);
     let target = alert.id.target.as_ref().map(tracing::field::display);
-    let role = notice.role.map(tracing::field::display);
+    let role = entry.told.role.map(tracing::field::display);
     let (severity, state, condition) = (alert.severity.as_str(), alert.phase.as_str(), &alert.condition);
-    let cause = notice.diagnosis.as_ref().and_then(|found| found.causes.first());
+    let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
     let cause = cause.map(|cause| tracing::field::display(cause.as_str()));
-    let reading = alert.reading.map(|reading| message::reading(alert.unit, reading)).map(tracing::field::display);
-    let since = message::utc(notice.active_at);
+    let reading = alert.reading.map(|reading| quantity::reading(alert.unit, reading)).map(tracing::field::display);
+    let since = message::utc(entry.active_at);
     macro_rules! write {
         ($level:ident) => {
             tracing::$level!(

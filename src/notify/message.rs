@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::core::alert::Phase;
-use crate::core::ledger::Notice;
+use crate::core::ledger::{Entry, Group, Notice, Purpose};
+use crate::core::quantity::{self, duration};
 use crate::core::signal::Unit;
 
 /// SNS takes a body and its attributes up to this size together.
@@ -54,23 +55,11 @@ impl Message {
 
 /// One line: printable ASCII, at most 99 characters, beginning with a letter.
 fn subject(notice: &Notice) -> String {
-    let alert = &notice.alert;
-    let reading = match (alert.phase, alert.reading) {
-        (Phase::Firing, Some(reading)) => {
-            let cause = notice.diagnosis.as_ref().and_then(|found| found.causes.first());
-            let cause = cause.map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
-            // A number without a unit says nothing by itself.
-            let signal = match alert.unit {
-                Unit::Count | Unit::Bool => format!("{} is ", signal(notice)),
-                Unit::Seconds | Unit::Bytes | Unit::BytesPerSecond | Unit::Ratio => String::new(),
-            };
-            // The number first, for it is what is left should the line be cut.
-            format!(": {signal}{}{cause}", self::reading(alert.unit, reading))
-        }
-        _ => String::new(),
+    let Some(first) = notice.alerts.first() else { return String::new() };
+    let line = match notice.alerts.len() {
+        1 => format!("{}{}", prefix(notice.purpose), headline(first)),
+        n_alerts => format!("{}{} (and {} more)", prefix(notice.purpose), headline(first), n_alerts - 1),
     };
-    let (state, severity) = (alert.phase.as_str().to_uppercase(), alert.severity.as_str());
-    let line = format!("{state} {severity}: {} on {}{reading}", alert.id.rule, subject_of(notice));
     let ascii: String = line
         .chars()
         .map(|c| {
@@ -92,36 +81,65 @@ fn subject(notice: &Notice) -> String {
     words
 }
 
+/// What tells a notice from one of alerts that are new.
+const fn prefix(purpose: Purpose) -> &'static str {
+    match purpose {
+        Purpose::Alerts => "",
+        Purpose::Repeat => "still ",
+        Purpose::Flapping => "flapping: ",
+        Purpose::Calm => "calm again: ",
+        Purpose::Held => "held back for now: ",
+    }
+}
+
+fn headline(entry: &Entry) -> String {
+    let alert = &entry.alert;
+    let reading = match (alert.phase, alert.reading) {
+        (Phase::Firing, Some(reading)) => {
+            let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
+            let cause = cause.map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
+            // A number without a unit says nothing by itself.
+            let signal = match alert.unit {
+                Unit::Count | Unit::Bool => format!("{} is ", signal(entry)),
+                Unit::Seconds | Unit::Bytes | Unit::BytesPerSecond | Unit::Ratio => String::new(),
+            };
+            // The number first, for it is what is left should the line be cut.
+            format!(": {signal}{}{cause}", quantity::reading(alert.unit, reading))
+        }
+        _ => String::new(),
+    };
+    let (state, severity) = (alert.phase.as_str().to_uppercase(), alert.severity.as_str());
+    format!("{state} {severity}: {} on {}{reading}", alert.id.rule, subject_of(entry))
+}
+
 /// A line for a log: the alert, and what is wrong.
-pub(super) fn line(notice: &Notice) -> String {
-    let diagnosis = notice.diagnosis.as_ref().map_or_else(String::new, |found| format!(". {}", found.sentence));
-    format!("{}{diagnosis}", sentence(notice))
+pub(super) fn line(purpose: Purpose, entry: &Entry) -> String {
+    let diagnosis = entry.told.diagnosis.as_ref().map_or_else(String::new, |found| format!(". {}", found.sentence));
+    format!("{}{}{diagnosis}", prefix(purpose), sentence(entry))
 }
 
 /// One sentence about the alert, for the head of a text.
-fn sentence(notice: &Notice) -> String {
-    let alert = &notice.alert;
-    let role = notice.role.map_or_else(String::new, |role| format!(" ({role})"));
-    let (rule, place, signal) = (&alert.id.rule, subject_of(notice), signal(notice));
-    let reading = match (alert.reading, alert.is_unknown) {
-        (Some(reading), false) => format!("{signal} is {}", self::reading(alert.unit, reading)),
-        (Some(reading), true) => format!("{signal} is unknown, and was {}", self::reading(alert.unit, reading)),
-        (None, _) => format!("{signal} is unknown"),
-    };
-    let (since, condition) = (utc(notice.active_at), &alert.condition);
-    match (alert.phase, notice.resolved_at) {
+fn sentence(entry: &Entry) -> String {
+    let (rule, state) = (&entry.alert.id.rule, &entry.told.state);
+    match (entry.alert.phase, entry.resolved_at) {
         (Phase::Resolved, Some(resolved_at)) => {
-            let took = span(resolved_at.duration_since(notice.active_at).unwrap_or_default().as_secs_f64());
-            format!("{rule} resolved on {place}{role}: {reading}; {condition} held for {took}, since {since}")
+            let took = duration(resolved_at.duration_since(entry.active_at).unwrap_or_default().as_secs_f64());
+            format!("{rule} resolved after {took}: {state}")
         }
-        _ => format!("{rule} fires on {place}{role}: {reading}; {condition} since {since}"),
+        _ => format!("{rule} fires: {state}"),
     }
 }
 
 fn text(notice: &Notice) -> String {
-    let alert = &notice.alert;
-    let mut lines = vec![sentence(notice)];
-    lines.extend(notice.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
+    let texts: Vec<String> =
+        notice.alerts.iter().map(|entry| format!("{}{}", prefix(notice.purpose), text_of(entry))).collect();
+    texts.join("\n")
+}
+
+fn text_of(entry: &Entry) -> String {
+    let alert = &entry.alert;
+    let mut lines = vec![sentence(entry)];
+    lines.extend(entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
     lines.push(String::new());
     let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
     add("State", alert.phase.as_str());
@@ -131,7 +149,7 @@ fn text(notice: &Notice) -> String {
     if let Some(target) = &alert.id.target {
         add("Target", target.as_str());
     }
-    if let Some(role) = notice.role {
+    if let Some(role) = entry.told.role {
         add("Role", role.as_str());
     }
     for (name, value) in &alert.id.labels {
@@ -139,24 +157,24 @@ fn text(notice: &Notice) -> String {
     }
     let unknown = if alert.is_unknown { " (the last known; it is unknown now)" } else { "" };
     match alert.reading {
-        Some(reading) => add("Reading", &format!("{}{unknown}", self::reading(alert.unit, reading))),
+        Some(reading) => add("Reading", &format!("{}{unknown}", quantity::reading(alert.unit, reading))),
         None => add("Reading", "unknown"),
     }
-    if let Some((first, others)) = notice.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
+    if let Some((first, others)) = entry.told.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
         add("Cause", first.as_str());
         if !others.is_empty() {
             add("Also", &others.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join(", "));
         }
         add("What helps", &first.remedy().replace('`', ""));
     }
-    add("Since", &utc(notice.active_at));
-    if let Some(fired_at) = notice.fired_at {
+    add("Since", &utc(entry.active_at));
+    if let Some(fired_at) = entry.fired_at {
         add("Fired", &utc(fired_at));
     }
-    if let Some(resolved_at) = notice.resolved_at {
+    if let Some(resolved_at) = entry.resolved_at {
         add("Resolved", &utc(resolved_at));
     }
-    for (name, value) in &notice.details {
+    for (name, value) in &entry.told.details {
         add(&capitalised(name), &cut(value.clone(), MAX_DETAIL));
     }
     lines.push(String::new());
@@ -204,58 +222,70 @@ struct Body<'a> {
     details: serde_json::Map<String, serde_json::Value>,
 }
 
+/// One object for one alert, and an array of them for several.
 fn json(notice: &Notice, limit: usize) -> String {
-    let alert = &notice.alert;
+    let write = |with_details: bool| {
+        let bodies: Vec<Body<'_>> = notice.alerts.iter().map(|entry| body(entry, with_details)).collect();
+        match bodies.as_slice() {
+            [body] => serde_json::to_string_pretty(body),
+            bodies => serde_json::to_string_pretty(bodies),
+        }
+        .expect("text and numbers always serialize")
+    };
+    let whole = write(true);
+    // Half a JSON text is none. All but the details is short.
+    if whole.len() <= limit { whole } else { write(false) }
+}
+
+fn body(entry: &Entry, with_details: bool) -> Body<'_> {
+    let alert = &entry.alert;
     let map = |pairs: &[(String, String)]| {
         pairs.iter().map(|(name, value)| (name.clone(), cut(value.clone(), MAX_DETAIL).into())).collect()
     };
-    let causes = notice.diagnosis.as_ref().map_or(&[][..], |found| found.causes.as_slice());
-    let mut body = Body {
+    let causes = entry.told.diagnosis.as_ref().map_or(&[][..], |found| found.causes.as_slice());
+    Body {
         version: 1,
         source: "pgvigil",
         id: alert.id.to_string(),
-        dedup_key: &notice.dedup_key,
+        dedup_key: &entry.dedup_key,
         state: alert.phase.as_str(),
         severity: alert.severity.as_str(),
         rule: alert.id.rule.as_str(),
         cluster: alert.id.cluster.as_str(),
         target: alert.id.target.as_ref().map(crate::core::topology::Name::as_str),
         labels: map(&alert.id.labels),
-        role: notice.role.map(crate::core::topology::Role::as_str),
+        role: entry.told.role.map(crate::core::topology::Role::as_str),
         condition: &alert.condition,
         unit: unit(alert.unit),
         reading: alert.reading.filter(|reading| reading.is_finite()),
         reading_is_unknown: alert.is_unknown,
-        active_at: rfc3339(notice.active_at),
-        fired_at: notice.fired_at.map(rfc3339),
-        resolved_at: notice.resolved_at.map(rfc3339),
-        summary: sentence(notice),
+        active_at: rfc3339(entry.active_at),
+        fired_at: entry.fired_at.map(rfc3339),
+        resolved_at: entry.resolved_at.map(rfc3339),
+        summary: sentence(entry),
         cause: causes.first().map(|cause| cause.as_str()),
         other_causes: causes.iter().skip(1).map(|cause| cause.as_str()).collect(),
         remedy: causes.first().map(|cause| cause.remedy()),
-        diagnosis: notice.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
-        details: map(&notice.details),
-    };
-    let write = |body: &Body<'_>| serde_json::to_string_pretty(body).expect("text and numbers always serialize");
-    let whole = write(&body);
-    if whole.len() <= limit {
-        return whole;
+        diagnosis: entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
+        details: if with_details {
+            map(&entry.told.details)
+        } else {
+            [("cut".to_owned(), "the details are too long to send".into())].into_iter().collect()
+        },
     }
-    // Half a JSON text is none. All but the details is short.
-    body.details = [("cut".to_owned(), "the details are too long to send".into())].into_iter().collect();
-    write(&body)
 }
 
-/// For filter policies. `target` is not there for an alert on a whole cluster: SNS refuses empty values.
+/// For filter policies, of the first alert. `target` is not there for several alerts or one on a whole cluster: SNS refuses empty values.
 fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
-    let alert = &notice.alert;
+    let Some(Entry { alert, .. }) = notice.alerts.first() else { return Vec::new() };
+    let is_one = notice.alerts.len() == 1;
     let clean = |value: &str| value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect::<String>();
     [
         ("severity", alert.severity.as_str()),
         ("state", alert.phase.as_str()),
-        ("rule", alert.id.rule.as_str()),
+        ("rule", if is_one { alert.id.rule.as_str() } else { "" }),
         ("cluster", alert.id.cluster.as_str()),
-        ("target", alert.id.target.as_ref().map_or("", crate::core::topology::Name::as_str)),
+        ("target", alert.id.target.as_ref().filter(|_| is_one).map_or("", crate::core::topology::Name::as_str)),
     ]
     .into_iter()
     .map(|(name, value)| (name, clean(value)))
@@ -263,23 +293,29 @@ fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
     .collect()
 }
 
-/// The group of a FIFO topic: one for each target, within which order is kept. At most 128 printable ASCII characters.
+/// The group of a FIFO topic: one for each target where notices tell of one alert, else one for each group; within it order
+/// is kept. At most 128 printable ASCII characters.
 pub(super) fn group_id(notice: &Notice) -> String {
-    let id = &notice.alert.id;
-    let target = id.target.as_ref().map_or("", crate::core::topology::Name::as_str);
-    let name = format!("{}/{target}", id.cluster);
+    let name = match &notice.group {
+        Group::All => "all".to_owned(),
+        Group::Cluster(cluster) => format!("{cluster}/"),
+        Group::Alert(id) => {
+            let target = id.target.as_ref().map_or("", crate::core::topology::Name::as_str);
+            format!("{}/{target}", id.cluster)
+        }
+    };
     // Names that differ beyond what is kept share a group: they are ordered more than they need to be, no worse.
     name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(MAX_GROUP).collect()
 }
 
 /// The name of the signal that the condition is about.
-fn signal(notice: &Notice) -> &str {
-    notice.alert.condition.split(' ').next().unwrap_or_default()
+fn signal(entry: &Entry) -> &str {
+    entry.alert.condition.split(' ').next().unwrap_or_default()
 }
 
 /// `orders/orders-replica-1 slot=debezium`.
-fn subject_of(notice: &Notice) -> String {
-    let id = &notice.alert.id;
+fn subject_of(entry: &Entry) -> String {
+    let id = &entry.alert.id;
     let target = id.target.as_ref().map_or_else(String::new, |target| format!("/{target}"));
     let labels: String = id.labels.iter().map(|(name, value)| format!(" {name}={value}")).collect();
     format!("{}{target}{labels}", id.cluster)
@@ -293,40 +329,6 @@ const fn unit(unit: Unit) -> &'static str {
         Unit::Ratio => "ratio",
         Unit::Count => "count",
         Unit::Bool => "bool",
-    }
-}
-
-/// A number for people, in the largest fitting unit.
-pub(super) fn reading(unit: Unit, value: f64) -> String {
-    match unit {
-        _ if value.is_infinite() => "unbounded".to_owned(),
-        Unit::Seconds => span(value),
-        Unit::Bytes => {
-            let units = [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
-            match units.into_iter().find(|(size, _)| value.abs() >= *size) {
-                Some((size, name)) => format!("{:.1} {name}", value / size),
-                None => format!("{value:.0} bytes"),
-            }
-        }
-        Unit::BytesPerSecond => format!("{}/s", self::reading(Unit::Bytes, value).replace(" bytes", " B")),
-        Unit::Ratio => format!("{:.1} %", value * 100.0),
-        Unit::Count | Unit::Bool => format!("{value}"),
-    }
-}
-
-/// Seconds for people: `0.25s`, `12.4s`, `3m 5s`, `2h 10m`, `4d 3h`.
-fn span(seconds: f64) -> String {
-    let whole = seconds.abs().round();
-    let sign = if seconds < 0.0 { "-" } else { "" };
-    let pair = |large: f64, large_name: &str, small: f64, small_name: &str| {
-        format!("{sign}{:.0}{large_name} {:.0}{small_name}", (whole / large).floor(), (whole % large / small).floor())
-    };
-    match whole {
-        _ if whole >= 86_400.0 => pair(86_400.0, "d", 3600.0, "h"),
-        _ if whole >= 3600.0 => pair(3600.0, "h", 60.0, "m"),
-        _ if whole >= 60.0 => pair(60.0, "m", 1.0, "s"),
-        _ if seconds.abs() < 1.0 => format!("{seconds:.2}s"),
-        _ => format!("{seconds:.1}s"),
     }
 }
 
@@ -359,8 +361,9 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::alert::{AlertId, AlertView, Severity};
+    use crate::core::alert::{AlertId, AlertView, Recent, Severity};
     use crate::core::cause::Cause;
+    use crate::core::explain::Explanation;
     use crate::core::ledger::Finding;
     use crate::core::time::MonoTime;
     use crate::core::topology::{Name, Role};
@@ -370,9 +373,28 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn firing() -> Notice {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        of(firing_entry())
+    }
+
+    pub(crate) fn resolved() -> Notice {
+        of(resolved_entry())
+    }
+
+    fn of(entry: Entry) -> Notice {
         Notice {
             notifier: Name::new("sns-1"),
+            group: Group::Alert(entry.alert.id.clone()),
+            purpose: Purpose::Alerts,
+            dedup_key: entry.dedup_key.clone(),
+            alerts: vec![entry],
+            also_firing: vec![],
+            attempt: 1,
+        }
+    }
+
+    fn firing_entry() -> Entry {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Entry {
             alert: AlertView {
                 id: AlertId {
                     rule: Name::new("ReplicaLagging"),
@@ -389,25 +411,32 @@ pub(crate) mod tests {
                 is_unknown: false,
                 condition: "replay_lag_seconds > 5s".to_owned(),
                 unit: Unit::Seconds,
+                gone: None,
+                recent: Recent::default(),
+                muted: vec![],
             },
             dedup_key: "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0".to_owned(),
             active_at: wall(0),
             fired_at: Some(wall(60)),
             resolved_at: None,
-            role: Some(Role::Replica),
-            diagnosis: None,
-            details: vec![
-                pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
-                pair("certainty", "exact"),
-                pair("method", "lsn+ts"),
-                pair("server", "15.18"),
-            ],
-            attempt: 1,
+            recent: vec![(wall(0), 12.5), (wall(60), 75.25)],
+            told: Explanation {
+                state: "orders/orders-replica-1 is 1m 15s behind its primary".to_owned(),
+                role: Some(Role::Replica),
+                diagnosis: None,
+                details: vec![
+                    pair("certainty", "exact"),
+                    pair("method", "lsn+ts"),
+                    pair("server", "15.18"),
+                    pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
+                ],
+                sensitive: vec![pair("clients", "10.0.0.5 (40)")],
+            },
         }
     }
 
-    pub(crate) fn resolved() -> Notice {
-        let notice = firing();
+    fn resolved_entry() -> Entry {
+        let notice = firing_entry();
         let alert = AlertView {
             phase: Phase::Resolved,
             resolved_at: Some(MonoTime::from_nanos(200_000_000_000)),
@@ -415,11 +444,13 @@ pub(crate) mod tests {
             ..notice.alert
         };
         let dedup_key = notice.dedup_key.replace("firing", "resolved");
-        Notice { alert, dedup_key, resolved_at: Some(wall(200)), ..notice }
+        let state = "orders/orders-replica-1 is 0.25s behind its primary".to_owned();
+        let told = Explanation { state, ..notice.told };
+        Entry { alert, dedup_key, resolved_at: Some(wall(200)), told, ..notice }
     }
 
     fn unknown_slot() -> Notice {
-        let notice = firing();
+        let notice = firing_entry();
         let id = AlertId {
             rule: Name::new("InactiveSlotRetainsWal"),
             labels: vec![("slot".to_owned(), "debezium".to_owned())],
@@ -434,67 +465,42 @@ pub(crate) mod tests {
             unit: Unit::Bytes,
             ..notice.alert
         };
-        Notice { alert, role: None, details: vec![("failing_for_seconds".to_owned(), "35".to_owned())], ..notice }
+        let told = Explanation {
+            state: "slot debezium of orders/orders-replica-1 keeps 4.7 GiB of WAL, and nothing reads it".to_owned(),
+            details: vec![("failing_for".to_owned(), "35s".to_owned())],
+            ..Explanation::default()
+        };
+        of(Entry { alert, told, ..notice })
     }
 
     #[test]
     fn a_text_tells_someone_who_was_asleep() {
-        insta::assert_snapshot!(Message::new(&firing(), Format::Text).body, @r#"
-        ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC
+        insta::assert_snapshot!(Message::new(&firing(), Format::Text).body);
+        insta::assert_snapshot!(Message::new(&resolved(), Format::Text).body);
+        insta::assert_snapshot!(Message::new(&unknown_slot(), Format::Text).body);
+    }
 
-        State: firing
-        Severity: warning
-        Rule: ReplicaLagging: replay_lag_seconds > 5s
-        Cluster: orders
-        Target: orders-replica-1
-        Role: replica
-        Reading: 1m 15s
-        Since: 2027-01-15 08:00:00 UTC
-        Fired: 2027-01-15 08:01:00 UTC
-        Meaning: Age of the oldest WAL that the replica has not replayed.
-        Certainty: exact
-        Method: lsn+ts
-        Server: 15.18
-        "#);
-        insta::assert_snapshot!(Message::new(&resolved(), Format::Text).body, @r#"
-        ReplicaLagging resolved on orders/orders-replica-1 (replica): replay_lag_seconds is 0.25s; replay_lag_seconds > 5s held for 3m 20s, since 2027-01-15 08:00:00 UTC
-
-        State: resolved
-        Severity: warning
-        Rule: ReplicaLagging: replay_lag_seconds > 5s
-        Cluster: orders
-        Target: orders-replica-1
-        Role: replica
-        Reading: 0.25s
-        Since: 2027-01-15 08:00:00 UTC
-        Fired: 2027-01-15 08:01:00 UTC
-        Resolved: 2027-01-15 08:03:20 UTC
-        Meaning: Age of the oldest WAL that the replica has not replayed.
-        Certainty: exact
-        Method: lsn+ts
-        Server: 15.18
-        "#);
-        insta::assert_snapshot!(Message::new(&unknown_slot(), Format::Text).body, @r#"
-        InactiveSlotRetainsWal fires on orders/orders-replica-1 slot=debezium: slot_inactive_retained_bytes is unknown, and was 4.7 GiB; slot_inactive_retained_bytes > 1GiB since 2027-01-15 08:00:00 UTC
-
-        State: firing
-        Severity: critical
-        Rule: InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB
-        Cluster: orders
-        Target: orders-replica-1
-        Slot: debezium
-        Reading: 4.7 GiB (the last known; it is unknown now)
-        Since: 2027-01-15 08:00:00 UTC
-        Fired: 2027-01-15 08:01:00 UTC
-        Failing for seconds: 35
-        "#);
+    #[test]
+    fn a_notice_of_several_alerts_tells_each() {
+        let notice = Notice { alerts: vec![firing_entry(), resolved_entry()], ..firing() };
+        let text = Message::new(&notice, Format::Text);
+        assert_eq!(text.subject, "FIRING warning: ReplicaLagging on orders/orders-replica-1: 1m 15s (and 1 more)");
+        let each = [firing(), resolved()].map(|notice| Message::new(&notice, Format::Text).body);
+        assert_eq!(text.body, each.join("\n"));
+        let body: serde_json::Value =
+            serde_json::from_str(&Message::new(&notice, Format::Json).body).expect("it is JSON");
+        assert_eq!((&body[0]["state"], &body[1]["state"]), (&"firing".into(), &"resolved".into()));
+        let names: Vec<_> = text.attributes.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["severity", "state", "cluster"]);
     }
 
     fn diagnosed() -> Notice {
         let sentence = "orders-replica-1 is 75 s behind and falling further: replay is paused; also WAL arrives slower \
                         than it is made; at this rate it will not catch up";
         let causes = vec![Cause::ReplayPaused, Cause::SlowNetwork];
-        Notice { diagnosis: Some(Finding { causes, sentence: sentence.to_owned() }), ..firing() }
+        let entry = firing_entry();
+        let diagnosis = Some(Finding { causes, sentence: sentence.to_owned() });
+        of(Entry { told: Explanation { diagnosis, ..entry.told }, ..entry })
     }
 
     #[test]
@@ -502,7 +508,7 @@ pub(crate) mod tests {
         let notice = diagnosed();
         let text = Message::new(&notice, Format::Text);
         let lines: Vec<&str> = text.body.lines().collect();
-        assert_eq!(lines[1], notice.diagnosis.as_ref().map_or("", |found| &found.sentence));
+        assert_eq!(lines[1], notice.alerts[0].told.diagnosis.as_ref().map_or("", |found| &found.sentence));
         assert_eq!(lines[2], "");
         assert!(text.body.contains("\nCause: replay_paused\nAlso: slow_network\n"), "{}", text.body);
         assert!(text.body.contains("\nWhat helps: SELECT pg_wal_replay_resume().\nSince: "), "{}", text.body);
@@ -513,51 +519,19 @@ pub(crate) mod tests {
         assert_eq!(body["other_causes"], serde_json::json!(["slow_network"]));
         assert_eq!(body["remedy"], "`SELECT pg_wal_replay_resume()`.");
         assert_eq!(body["diagnosis"], lines[1]);
-        assert_eq!(line(&notice), format!("{}. {}", lines[0], lines[1]));
+        assert_eq!(line(Purpose::Alerts, &notice.alerts[0]), format!("{}. {}", lines[0], lines[1]));
     }
 
     #[test]
     fn a_json_body_tells_programs_all_of_it() {
-        insta::assert_snapshot!(Message::new(&firing(), Format::Json).body, @r#"
-        {
-          "version": 1,
-          "source": "pgvigil",
-          "id": "ReplicaLagging orders/orders-replica-1",
-          "dedup_key": "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0",
-          "state": "firing",
-          "severity": "warning",
-          "rule": "ReplicaLagging",
-          "cluster": "orders",
-          "target": "orders-replica-1",
-          "labels": {},
-          "role": "replica",
-          "condition": "replay_lag_seconds > 5s",
-          "unit": "seconds",
-          "reading": 75.25,
-          "reading_is_unknown": false,
-          "active_at": "2027-01-15T08:00:00Z",
-          "fired_at": "2027-01-15T08:01:00Z",
-          "resolved_at": null,
-          "summary": "ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC",
-          "cause": null,
-          "other_causes": [],
-          "remedy": null,
-          "diagnosis": null,
-          "details": {
-            "certainty": "exact",
-            "meaning": "Age of the oldest WAL that the replica has not replayed.",
-            "method": "lsn+ts",
-            "server": "15.18"
-          }
-        }
-        "#);
+        insta::assert_snapshot!(Message::new(&firing(), Format::Json).body);
     }
 
     #[test]
     fn a_reading_that_is_infinite_or_never_known_is_null_in_json() {
         for reading in [Some(f64::INFINITY), None] {
-            let notice = firing();
-            let notice = Notice { alert: AlertView { reading, ..notice.alert }, ..notice };
+            let entry = firing_entry();
+            let notice = of(Entry { alert: AlertView { reading, ..entry.alert }, ..entry });
             let body = Message::new(&notice, Format::Json).body;
             let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
             assert_eq!(body["reading"], serde_json::Value::Null);
@@ -566,22 +540,22 @@ pub(crate) mod tests {
 
     #[test]
     fn attributes_have_no_empty_value() {
-        let notice = firing();
-        let whole = AlertView { id: AlertId { target: None, ..notice.alert.id.clone() }, ..notice.alert.clone() };
+        let (notice, entry) = (firing(), firing_entry());
+        let whole = AlertView { id: AlertId { target: None, ..entry.alert.id.clone() }, ..entry.alert.clone() };
         let expect = |names: &[(&'static str, &str)]| {
             names.iter().map(|&(name, value)| (name, value.to_owned())).collect::<Vec<_>>()
         };
         let common = [("severity", "warning"), ("state", "firing"), ("rule", "ReplicaLagging"), ("cluster", "orders")];
         let all = [&common[..], &[("target", "orders-replica-1")]].concat();
         assert_eq!(Message::new(&notice, Format::Text).attributes, expect(&all));
-        let notice = Notice { alert: whole, ..notice };
+        let notice = of(Entry { alert: whole, ..entry });
         assert_eq!(Message::new(&notice, Format::Text).attributes, expect(&common));
     }
 
     fn named(rule: &str, target: &str) -> Notice {
-        let notice = firing();
-        let id = AlertId { rule: Name::new(rule), target: Some(Name::new(target)), ..notice.alert.id };
-        Notice { alert: AlertView { id, ..notice.alert }, ..notice }
+        let entry = firing_entry();
+        let id = AlertId { rule: Name::new(rule), target: Some(Name::new(target)), ..entry.alert.id };
+        of(Entry { alert: AlertView { id, ..entry.alert }, ..entry })
     }
 
     #[test]
@@ -609,7 +583,8 @@ pub(crate) mod tests {
     fn a_body_fits_with_its_attributes_and_says_that_it_was_cut() {
         for (format, expect) in [(Format::Text, "ü [cut]"), (Format::Json, "\"cut\": \"the details are too long")] {
             let details = (0..300).map(|index| (format!("detail_{index}"), "ü".repeat(2000))).collect();
-            let notice = Notice { details, ..named(&"規".repeat(100), &"r".repeat(1000)) };
+            let entry = named(&"規".repeat(100), &"r".repeat(1000)).alerts.remove(0);
+            let notice = of(Entry { told: Explanation { details, ..entry.told }, ..entry });
             let message = Message::new(&notice, format);
             let attributes: usize =
                 message.attributes.iter().map(|(name, value)| name.len() + value.len() + "String".len()).sum();
@@ -628,32 +603,9 @@ pub(crate) mod tests {
         assert_eq!(group_id(&firing()), "orders/orders-replica-1");
         let long = group_id(&named("R", &"ü b".repeat(100)));
         assert!(long.len() == 128 && long.bytes().all(|byte| byte.is_ascii_graphic()), "{long}");
-        let notice = firing();
-        let id = AlertId { target: None, ..notice.alert.id };
-        assert_eq!(group_id(&Notice { alert: AlertView { id, ..notice.alert }, ..notice }), "orders/");
-    }
-
-    #[test]
-    fn readings_are_told_in_units_that_people_use() {
-        for (unit, value, expect) in [
-            (Unit::Seconds, 0.0, "0.00s"),
-            (Unit::Seconds, 0.25, "0.25s"),
-            (Unit::Seconds, 12.43, "12.4s"),
-            (Unit::Seconds, 59.97, "1m 0s"),
-            (Unit::Seconds, 75.25, "1m 15s"),
-            (Unit::Seconds, 7_800.0, "2h 10m"),
-            (Unit::Seconds, 356_400.0, "4d 3h"),
-            (Unit::Seconds, f64::INFINITY, "unbounded"),
-            (Unit::Bytes, 512.0, "512 bytes"),
-            (Unit::Bytes, 67_108_864.0, "64.0 MiB"),
-            (Unit::Bytes, 5e9, "4.7 GiB"),
-            (Unit::BytesPerSecond, 512.0, "512 B/s"),
-            (Unit::BytesPerSecond, 5e6, "4.8 MiB/s"),
-            (Unit::Ratio, 0.834, "83.4 %"),
-            (Unit::Count, 2.0, "2"),
-            (Unit::Bool, 0.0, "0"),
-        ] {
-            assert_eq!(reading(unit, value), expect);
-        }
+        let entry = firing_entry();
+        let id = AlertId { target: None, ..entry.alert.id };
+        assert_eq!(group_id(&of(Entry { alert: AlertView { id, ..entry.alert }, ..entry })), "orders/");
+        assert_eq!(group_id(&Notice { group: Group::Cluster(Name::new("orders")), ..firing() }), "orders/");
     }
 }

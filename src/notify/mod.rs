@@ -123,20 +123,20 @@ impl Worker {
     }
 
     async fn report(&self, delivery: Delivery, edge: &mut Edge, events: &mpsc::Sender<Event>) {
-        let (notifier, alert) = (&self.name, &delivery.alert);
+        let (notifier, group) = (&self.name, &delivery.group);
         match &delivery.outcome {
             Ok(()) if edge.is_failing => {
                 edge.is_failing = false;
-                tracing::info!(%notifier, %alert, "notifier {notifier} takes notices again");
+                tracing::info!(%notifier, %group, "notifier {notifier} takes notices again");
             }
             Ok(()) if matches!(self.notifier, Notifier::Log) => {}
-            Ok(()) => tracing::info!(%notifier, %alert, "told {notifier} of {alert}"),
+            Ok(()) => tracing::info!(%notifier, %group, "told {notifier} of {group}"),
             Err(error) if edge.is_failing => {
-                tracing::debug!(%notifier, %alert, %error, "cannot tell {notifier} of {alert}: {error}");
+                tracing::debug!(%notifier, %group, %error, "cannot tell {notifier} of {group}: {error}");
             }
             Err(error) => {
                 edge.is_failing = true;
-                tracing::warn!(%notifier, %alert, %error, "cannot tell {notifier} of {alert}: {error}; will try again");
+                tracing::warn!(%notifier, %group, %error, "cannot tell {notifier} of {group}: {error}; will try again");
             }
         }
         // Nobody listens any more only when the daemon stops.
@@ -175,7 +175,7 @@ impl Notifier {
             }
             Self::Sns(sns) => sns.tell(&notice).await,
         };
-        Delivery { notifier: notice.notifier, alert: notice.alert.id, dedup_key: notice.dedup_key, outcome }
+        notice.ended(outcome)
     }
 }
 
@@ -231,13 +231,7 @@ mod tests {
         worker.run(notices, events, CancellationToken::new()).await;
         for notice in [firing(), resolved()] {
             let Some(Event::Delivered(delivery)) = reports.recv().await else { panic!("a report is missing") };
-            let expect = Delivery {
-                notifier: Name::new("log-1"),
-                alert: notice.alert.id,
-                dedup_key: notice.dedup_key,
-                outcome: Ok(()),
-            };
-            assert_eq!(delivery, expect);
+            assert_eq!(delivery, Notice { notifier: Name::new("log-1"), ..notice }.ended(Ok(())));
         }
         assert!(reports.recv().await.is_none());
     }

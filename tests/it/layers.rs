@@ -63,6 +63,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("clap", &["main.rs", "cli.rs", "cli/"]),
     ("sd_notify", &["app.rs"]),
     ("rusqlite", &["store.rs"]),
+    ("toml", &["rules/"]),
 ];
 
 /// What a part may import of this crate besides `core`, `clock` and itself.

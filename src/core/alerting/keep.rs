@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Alert, Alerting, Place, Watch};
-use crate::core::alert::{AlertId, AlertState, Phase};
+use crate::core::alert::{AlertId, AlertState, Gone, Phase, Recent};
 use crate::core::ledger::SavedAccount;
 use crate::core::rule::Rule;
 use crate::core::saved::SavedAlert;
@@ -19,15 +19,18 @@ impl Alerting {
                 for alert in alerts {
                     let id = watch.id(place, alert);
                     let account = accounts.remove(&id);
-                    let Alert { state, episode, resolved, .. } = *alert;
-                    saved.insert(id, SavedAlert { state, episode, resolved, account });
+                    let Alert { state, episode, resolved, recent, .. } = *alert;
+                    saved.insert(id, SavedAlert { state, episode, resolved, recent, account });
                 }
             }
         }
         // Of what is forgotten somebody may still have to hear.
         for (id, account) in accounts {
             let (state, episode) = (AlertState::Inactive, account.episode);
-            saved.insert(id.clone(), SavedAlert { state, episode, resolved: None, account: Some(account) });
+            saved.insert(
+                id.clone(),
+                SavedAlert { state, episode, resolved: None, recent: Recent::default(), account: Some(account) },
+            );
         }
         saved
     }
@@ -49,6 +52,7 @@ impl Alerting {
                     episode: saved.episode,
                     reading: None,
                     is_unknown: saved.state != AlertState::Inactive,
+                    recent: saved.recent,
                     resolved,
                     round: 0,
                 });
@@ -57,6 +61,7 @@ impl Alerting {
                 if !is_kept && account.alert.phase == Phase::Firing {
                     account.alert.phase = Phase::Resolved;
                     account.alert.resolved_at = Some(now);
+                    account.alert.gone = Some(Gone::Unwatched);
                 }
                 self.ledger.restore(id, account, now);
             }

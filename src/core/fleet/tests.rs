@@ -6,7 +6,7 @@ use super::*;
 use crate::core::alert::Phase;
 use crate::core::cause::Cause;
 use crate::core::fixture::{identity, sender, slot, survey, wall};
-use crate::core::ledger::SendFailure;
+use crate::core::ledger::{Entry, SendFailure};
 use crate::core::observation::{
     Identity, Positions, PrimaryState, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, ServerAddress,
     ServerState, StandbyState, WalReceiver,
@@ -75,14 +75,14 @@ impl Story {
             let notice = notices.remove(0);
             let refused = self.refusing.contains(&notice.notifier.as_str());
             if !refused {
-                let target = notice.alert.id.target.as_ref().map_or("-", Name::as_str);
-                let phase = notice.alert.phase.as_str();
-                self.told.push(format!("{}: {phase} {} {target}", notice.notifier, notice.alert.id.rule));
+                for Entry { alert, .. } in &notice.alerts {
+                    let target = alert.id.target.as_ref().map_or("-", Name::as_str);
+                    let phase = alert.phase.as_str();
+                    self.told.push(format!("{}: {phase} {} {target}", notice.notifier, alert.id.rule));
+                }
             }
             let outcome = if refused { Err(SendFailure::Transient("no".to_owned())) } else { Ok(()) };
-            let delivery =
-                Delivery { notifier: notice.notifier, alert: notice.alert.id, dedup_key: notice.dedup_key, outcome };
-            notices.extend(self.fleet.apply(Event::Delivered(delivery), now, wall_at(self.second)));
+            notices.extend(self.fleet.apply(Event::Delivered(notice.ended(outcome)), now, wall_at(self.second)));
         }
     }
 

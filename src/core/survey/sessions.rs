@@ -86,13 +86,10 @@ impl Sessions {
             }
             by_database => *by_database = None,
         }
-        let holders = self
-            .activity
-            .iter_mut()
-            .flat_map(|activity| {
-                let Activity { lock_holder, oldest_transaction, idle_transaction, .. } = &mut **activity;
-                [lock_holder, oldest_transaction, idle_transaction].into_iter().flatten()
-            });
+        let holders = self.activity.iter_mut().flat_map(|activity| {
+            let Activity { lock_holder, oldest_transaction, idle_transaction, .. } = &mut **activity;
+            [lock_holder, oldest_transaction, idle_transaction].into_iter().flatten()
+        });
         for holder in holders {
             holder.database = holder.database.as_deref().and_then(name_of);
         }

@@ -216,7 +216,16 @@ mod tests {
             summed("idle in transaction", "1", None),
             summed("idle for long", "3", None),
             summed("waiting", "2", Some("1.5")),
-            vec![Some("oldest transaction"), Some("app"), Some("4711"), None, Some("-1e-06"), application, state, database],
+            vec![
+                Some("oldest transaction"),
+                Some("app"),
+                Some("4711"),
+                None,
+                Some("-1e-06"),
+                application,
+                state,
+                database,
+            ],
             vec![Some("idle transaction"), Some("app"), Some("4711"), None, Some("12.25"), application, state, None],
             vec![Some("lock holder"), Some("app"), Some("4711"), None, Some("60"), application, state, database],
         ]
