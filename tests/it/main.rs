@@ -16,6 +16,7 @@ mod config;
 mod connect;
 mod demo;
 mod hostile;
+mod kills;
 mod layers;
 mod life;
 mod logical;

@@ -64,6 +64,22 @@ pub(crate) async fn request(
     work.await.unwrap()
 }
 
+/// The text of a form's field.
+pub(crate) fn decode(field: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), field.bytes());
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next().unwrap()).to_digit(16).unwrap() as u8;
+                digit() << 4 | digit()
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
 /// Percent-encoding of one value of a form or a query.
 pub(crate) fn encode(text: &str) -> String {
     text.bytes()

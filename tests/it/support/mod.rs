@@ -9,6 +9,8 @@ pub(crate) mod pgbouncer;
 pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
+pub(crate) mod random;
+pub(crate) mod sns;
 pub(crate) mod tls;
 
 use std::future::Future;
