@@ -382,7 +382,7 @@ mod tests {
         told
     }
 
-    fn pairs<'a>(details: &'a [(String, String)]) -> Vec<(&'a str, &'a str)> {
+    fn pairs(details: &[(String, String)]) -> Vec<(&str, &str)> {
         details.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 

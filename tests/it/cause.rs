@@ -219,7 +219,7 @@ async fn a_query_that_blocks_replay_is_named_on_every_major() {
         let words = "replay is blocked by an idle transaction of user report (application metabase, pid ";
         let sentence = until_cause(&seeing, "r1", "blocked_by_query", words).await;
         assert!(!sentence.contains("SELECT"), "{sentence}");
-        until_cause(&blind, "r1", "blocked_by_query", "by a session of user report (application metabase)").await;
+        until_cause(&blind, "r1", "blocked_by_query", "by a session of user report (application metabase, pid ").await;
         assert_eq!(seeing.series("pgvigil_replay_blocked", &blocked).await, Some(1.0), "PostgreSQL {major}");
         assert!(seeing.series("pgvigil_replay_blocked_seconds", &blocked).await > Some(1.0), "PostgreSQL {major}");
         assert_eq!(blind.series("pgvigil_replay_blocked_seconds", &blocked).await, None, "PostgreSQL {major}");

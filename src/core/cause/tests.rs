@@ -270,8 +270,8 @@ fn one_sentence_says_what_is_wrong() {
     assert_eq!(
         say(&slow, &fixture::unknown_lag(Evidence::NoPosition)).as_deref(),
         Some(
-            "orders-replica-1 is behind by an unknown time and not catching up: WAL arrives slower than it is made \
-             (1.0 MiB/s of 8.0 MiB/s); at this rate it will not catch up"
+            "orders-replica-1 is behind by a time that is not known and not catching up: WAL arrives slower than it is made \
+             (1 MiB/s of 8 MiB/s); at this rate it will not catch up"
         )
     );
 }

@@ -47,7 +47,7 @@ fn session(blocker: &Blocker, clock: ServerTime) -> String {
     format!("{what}{user}{known}{age}")
 }
 
-/// `WAL arrives slower than it is made (1.0 MiB/s of 8.0 MiB/s)`.
+/// `WAL arrives slower than it is made (1 MiB/s of 8 MiB/s)`.
 pub(super) fn slow(what: &str, own: Option<f64>, written: Option<f64>) -> String {
     let rates =
         own.zip(written).map_or_else(String::new, |(own, written)| format!(" ({} of {})", rate(own), rate(written)));

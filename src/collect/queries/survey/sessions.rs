@@ -92,7 +92,11 @@ fn sql(context: Context<'_>) -> Option<String> {
     for (kind, since, which) in [
         ("oldest transaction", "xact_start", "xact_start IS NOT NULL AND pid <> pg_backend_pid()"),
         ("idle transaction", "state_change", in_transaction),
-        ("lock holder", "coalesce(xact_start, state_change)", "pid = (SELECT pid FROM waited_for)"),
+        (
+            "lock holder",
+            "CASE WHEN xact_start IS NULL THEN state_change ELSE xact_start END",
+            "pid = (SELECT pid FROM waited_for)",
+        ),
     ] {
         let holder = HOLDER.replace("since", since);
         let _ = write!(
