@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
-use crate::notify::NotifierError;
+use crate::notify::{NotifierError, Worker};
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store};
 use crate::{collect, http};
@@ -152,8 +152,9 @@ impl App {
             .notifiers
             .iter()
             .enumerate()
-            .map(|(place, notifier)| notifier.clone().worker(place))
+            .map(|(place, notifier)| notifier.clone().workers(place))
             .collect::<Result<Vec<_>, _>>()?;
+        let workers: Vec<Worker> = workers.into_iter().flatten().collect();
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
         let metrics = Arc::new(SelfMetrics::new(&notifier_names));
         let mut app = Self {

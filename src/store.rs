@@ -357,11 +357,12 @@ fn open(path: &Path) -> Result<Connection, Fault> {
 }
 
 fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
-    let mut saved = Saved { alerts: rows(connection, "SELECT id, body FROM alert")?, lags: BTreeMap::new() };
+    let mut saved = Saved { alerts: rows(connection, "SELECT id, body FROM alert")?, lags: BTreeMap::new(), at: None };
     let clock = "SELECT boot, mono, wall FROM clock";
     let then = connection
         .query_row(clock, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
         .optional()?;
+    saved.at = then.as_ref().map(|(_, mono, _)| MonoTime::from_nanos(*mono));
     match then {
         Some((boot, _, _)) if boot == clocks.boot && !boot.is_empty() => {
             saved.lags = rows(connection, "SELECT cluster, body FROM lag")?;
@@ -419,7 +420,7 @@ fn json(value: &impl Serialize) -> rusqlite::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::alert::AlertState;
+    use crate::core::alert::{AlertState, Spell, Track};
     use crate::core::ledger::Episode;
 
     fn clocks(boot: &str, mono: i64, wall: u64) -> Clocks {
@@ -429,11 +430,20 @@ mod tests {
 
     fn pending(name: &str, second: i64) -> (AlertId, SavedAlert) {
         let id = AlertId { rule: Name::new(name), cluster: Name::new("orders"), target: None, labels: vec![] };
-        let state = AlertState::Pending { active_at: MonoTime::from_nanos(second * 1_000_000_000) };
+        let state = AlertState::Pending(Spell::begin(MonoTime::from_nanos(second * 1_000_000_000)));
+        let track = Track { state, points: None };
         let episode = Episode::begin(SystemTime::UNIX_EPOCH, None);
         (
             id,
-            SavedAlert { state, episode, resolved: None, recent: crate::core::alert::Recent::default(), account: None },
+            SavedAlert {
+                track,
+                above: vec![],
+                worst: None,
+                episode,
+                resolved: None,
+                recent: crate::core::alert::Recent::default(),
+                account: None,
+            },
         )
     }
 

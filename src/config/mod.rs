@@ -80,8 +80,15 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
-            notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
+            notifiers: self.notifier_names(|_| true),
+            standing: self.notifier_names(|notifier| matches!(notifier, NotifierConfig::Alertmanager(_))),
         }
+    }
+
+    /// What the ledger calls them.
+    fn notifier_names(&self, is_wanted: impl Fn(&NotifierConfig) -> bool) -> Vec<Name> {
+        let notifiers = self.notifiers.iter().enumerate().filter(|(_, notifier)| is_wanted(notifier));
+        notifiers.flat_map(|(place, notifier)| notifier.names(place)).collect()
     }
 
     /// How many servers are watched.

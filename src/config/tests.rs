@@ -1,10 +1,11 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::error::known_keys;
 use super::*;
-use crate::core::rule::preset;
-use crate::notify::{log, sns};
+use crate::core::alert::Severity;
+use crate::core::rule::{WhenUnknown, preset};
+use crate::notify::{alertmanager, log, sns, webhook};
 
 const FLEET: &str = r#"
 [[cluster]]
@@ -99,7 +100,10 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ),
         ("[health]\npanic_threshold = 2", "pgvigil.toml: health.panic_threshold: 2 is not between 0 and 1"),
         // Rules.
-        ("[[rule]]\nname = \"a\"", "pgvigil.toml: rule \"a\": key \"when\" is missing"),
+        (
+            "[[rule]]\nname = \"a\"",
+            "pgvigil.toml: rule \"a\": it has no condition; write for example when = \"replay_lag_seconds > 5s\"",
+        ),
         (
             "[[rule]]\nname = \"replica-behind\"\nwhen = \"replay_lag_seconds > 10MB\"",
             "pgvigil.toml: rule \"replica-behind\": threshold \"10MB\" is a size, but replay_lag_seconds is a duration; write for example \"10s\"",
@@ -144,7 +148,59 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         // Notifiers.
         (
             "[[notify]]\ntype = \"sms\"",
-            "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\"; did you mean \"sns\"?",
+            "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\", \"alertmanager\", \"webhook\"; did you mean \"sns\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurl = \"http://a:9093\"",
+            "pgvigil.toml: notify[0]: unknown key \"url\"; did you mean \"urls\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = []",
+            "pgvigil.toml: notify[0]: urls: there is none; write for example [\"http://alertmanager.example:9093\"]",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a/api/v2/alerts\"]",
+            "pgvigil.toml: notify[0]: urls[0]: leave out /api/v2/alerts, which is added to it",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"a:9093\"]",
+            "pgvigil.toml: notify[0]: urls[0]: this URL must begin with http:// or https:// and a host",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a\"]\nlabels = { severity = \"page\" }",
+            "pgvigil.toml: notify[0]: labels: \"severity\" is set by each alert; take another name",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a\"]\nlabels = { a-b = \"c\" }",
+            "pgvigil.toml: notify[0]: labels: \"a-b\" cannot be the name of a label; use letters, digits and \"_\"",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a\"]\nusername = \"hunter2\"",
+            "pgvigil.toml: notify[0]: username needs password; write for example \"file:PATH\"",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://hunter2:hunter2@a/hunter2\"",
+            "pgvigil.toml: notify[0]: url: a user and a password do not belong into this URL: they have keys of their own",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a b/hunter2\"",
+            "pgvigil.toml: notify[0]: url: this is no URL; write for example \"https://example.com/path\"",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nsecret = \"whsec_hunter2!\"",
+            "pgvigil.toml: notify[0]: secret: base64 must follow \"whsec_\", as Standard Webhooks has it",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nheaders = { \"a b\" = \"hunter2\" }",
+            "pgvigil.toml: notify[0]: headers: \"a b\" cannot be the name of a header",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nca_file = \"/nowhere.pem\"",
+            "pgvigil.toml: notify[0]: ca_file: cannot read /nowhere.pem: No such file or directory (os error 2)",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nkey_file = \"/nowhere.pem\"",
+            "pgvigil.toml: notify[0]: key_file needs cert_file, the key's certificate",
         ),
         ("[[notify]]\nname = \"a\"", "pgvigil.toml: notify \"a\": key \"type\" is missing"),
         (
@@ -546,8 +602,19 @@ fn the_example_shows_every_key() {
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
     assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
-    let notifiers = [known_keys::<log::Config>(""), known_keys::<sns::Config>(""), &["type"]];
-    assert_eq!(shown_in_list(&example["notify"]), known(&notifiers));
+    let notifiers = [
+        known_keys::<log::Config>(""),
+        known_keys::<sns::Config>(""),
+        known_keys::<alertmanager::Config>(""),
+        known_keys::<webhook::Config>(""),
+        &["type"],
+    ];
+    // Secrets, and files that are nowhere, are told in words.
+    let mut shown = shown_in_list(&example["notify"]);
+    for key in ["username", "password", "bearer_token", "ca_file", "cert_file", "key_file", "secret"] {
+        assert!(EXAMPLE.contains(key) && shown.insert(key.to_owned()), "{key}");
+    }
+    assert_eq!(shown, known(&notifiers));
 }
 
 #[test]
@@ -561,15 +628,30 @@ fn the_example_shows_the_defaults() {
         (default.server, default.statements, default.health)
     );
 
-    let [rule] = &example.rule[..] else { panic!("one rule is shown") };
-    let least = written("[[rule]]\nname = \"ReplicaLagging\"\nwhen = \"replay_lag_seconds > 5s\"").rule.remove(0);
-    assert_eq!(rule.keep_firing_for, Some(Duration::ZERO));
-    assert_eq!(RuleConfig { hold_for: None, keep_firing_for: None, role: None, ..rule.clone() }, least);
+    let [rule, other] = &example.rule[..] else { panic!("two rules are shown") };
+    let named = |name: &str| RuleConfig { name: name.to_owned(), ..RuleConfig::default() };
+    assert_eq!((rule.severity, rule.when_unknown), (Some(Severity::Warning), Some(WhenUnknown::Hold)));
+    assert_eq!((rule.keep_firing_for, rule.warm_up), (Some(Duration::ZERO), Some(Duration::ZERO)));
+    assert_eq!(rule.enabled, Some(true));
+    let (cluster, target, certainty, cause) = Default::default();
+    assert_eq!((&rule.cluster, &rule.target, &rule.certainty, &rule.cause), (&cluster, &target, &certainty, &cause));
+    // Whatever else is shown has no default, and says so.
+    assert_eq!((other.name.as_str(), &other.cluster, other.severity), ("SlotKeepsWal", &cluster, named("").severity));
 
-    let [_, NotifierConfig::Sns(sns)] = &example.notify[..] else { panic!("a log and an sns notifier are shown") };
+    let [_, NotifierConfig::Sns(sns), NotifierConfig::Alertmanager(alertmanager), NotifierConfig::Webhook(webhook)] =
+        &example.notify[..]
+    else {
+        panic!("one of each kind is shown")
+    };
     let least = format!("[[notify]]\ntype = \"sns\"\ntopic_arn = \"{}\"", sns.topic_arn);
     let shown = sns::Config { name: None, region: None, endpoint_url: None, ..sns.clone() };
     assert_eq!(NotifierConfig::Sns(shown), written(&least).notify.remove(0));
+    let least = "[[notify]]\ntype = \"alertmanager\"\nurls = []";
+    let shown = alertmanager::Config { name: None, urls: Vec::new(), labels: BTreeMap::new(), ..alertmanager.clone() };
+    assert_eq!(NotifierConfig::Alertmanager(shown), written(least).notify.remove(0));
+    let least = "[[notify]]\ntype = \"webhook\"\nurl = \"https://hooks.example.com/pgvigil\"";
+    let shown = webhook::Config { name: None, headers: BTreeMap::new(), ..webhook.clone() };
+    assert_eq!(NotifierConfig::Webhook(shown), written(least).notify.remove(0));
 }
 
 #[test]

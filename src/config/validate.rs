@@ -9,7 +9,7 @@ use super::error::did_you_mean;
 use super::layers::KeyPath;
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::collect::PollConfig;
-use crate::core::rule::{Rule, preset};
+use crate::core::rule::{Condition, Rule, matches, preset};
 use crate::core::signal::{SIGNALS, Unit};
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
@@ -195,7 +195,9 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
         let targets: Vec<&str> = written
             .cluster
             .iter()
-            .filter(|cluster| config.cluster.0.is_empty() || config.cluster.0.contains(&cluster.name))
+            .filter(|cluster| {
+                config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| matches(own, &cluster.name))
+            })
             .flat_map(|cluster| &cluster.target)
             .map(|target| target.name.as_str())
             .chain(written.pooler.iter().map(|pooler| pooler.name.as_str()))
@@ -207,27 +209,38 @@ fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Ru
         for (key, wanted, known, place) in
             [("cluster", &config.cluster, &clusters, ""), ("target", &config.target, &targets, place.as_str())]
         {
-            for name in wanted.0.iter().filter(|name| !known.contains(&name.as_str())) {
-                let hint = did_you_mean(name, known);
-                finding(&["rule", &position, key], format!("there is no {key} {name:?}{place}{hint}"));
+            for name in wanted.0.iter().filter(|name| !known.iter().any(|known| matches(name, known))) {
+                let reason = if name.contains(['*', '?']) {
+                    format!("no {key} matches {name:?}{place}")
+                } else {
+                    format!("there is no {key} {name:?}{place}{}", did_you_mean(name, known))
+                };
+                finding(&["rule", &position, key], reason);
             }
         }
-        for (key, duration) in [("for", config.hold_for), ("keep_firing_for", config.keep_firing_for)] {
+        let durations = [
+            ("for", config.hold_for),
+            ("every", config.every),
+            ("keep_firing_for", config.keep_firing_for),
+            ("warm_up", config.warm_up),
+        ];
+        for (key, duration) in durations {
             if let Some(duration) = duration.filter(|duration| *duration > LONGEST_IN_RULE) {
                 finding(&["rule", &position, key], format!("{} is too long; {MONTH_IS_MEANT}", told(duration)));
             }
         }
         match Rule::parse(config, &SIGNALS) {
-            Ok(rule)
-                if rule.condition.signal.unit == Unit::Seconds
-                    && rule.condition.threshold > LONGEST_IN_RULE.as_secs_f64() =>
-            {
-                finding(
-                    &["rule", &position, "when"],
-                    format!("{:?}: the threshold is too long; {MONTH_IS_MEANT}", config.when),
-                );
+            Ok(rule) => {
+                let is_too_long = |condition: &Condition| {
+                    condition.signal.unit == Unit::Seconds && condition.threshold > LONGEST_IN_RULE.as_secs_f64()
+                };
+                for (severity, condition) in rule.levels().filter(|(_, condition)| is_too_long(condition)) {
+                    let key = if config.when.is_some() { "when" } else { severity.as_str() };
+                    let reason = format!("{:?}: the threshold is too long; {MONTH_IS_MEANT}", condition.text);
+                    finding(&["rule", &position, key], reason);
+                }
+                rules.push(rule);
             }
-            Ok(rule) => rules.push(rule),
             Err(error) => finding(&["rule", &position], error.fault.to_string()),
         }
     }
@@ -241,7 +254,7 @@ fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().worker(position) {
+        if let Err(error) = notifier.clone().workers(position) {
             finding(&["notify", &position.to_string()], error.fault);
         }
     }

@@ -7,16 +7,26 @@
 //!   a subject that has gone. A reading that may breach neither fires nor resolves; it does end a pending alert, since
 //!   the condition did not hold throughout.
 //! - A reading that is not known (and held) changes nothing, as when Prometheus cannot evaluate a rule: a pending alert stays
-//!   pending and does not fire, a firing one stays firing. Time goes on meanwhile: if the first reading known again breaches,
-//!   the condition is taken to have held all along; if it is clear, to have been clear since the last known one.
+//!   pending and does not fire, a firing one stays firing.
+//! - Time of which nothing is known is neither for nor against: it counts towards neither `for` nor `keep_firing_for`, and ends
+//!   neither. A breach of 40 s, half an hour of silence and a breach of 20 s are a breach that held for a minute. While the
+//!   daemon does not run nothing is known, from the last that it kept.
+//! - Only the clock that goes forward decides. No step of the time of day fires or resolves anything.
+//!
+//! [`Track`] adds what a rule that counts periods needs. There, too, nothing resolves on a period of which nothing is known.
+//!
+//! A rule's severer thresholds have a track of their own each, with the same rules. The mildest one's is the alert's life;
+//! the others say how severe it is meanwhile ([`AlertView::severity`]). It may rise, which is told anew, and fall, which is shown. A
+//! resolved alert has the highest that it had, so that who heard the worst hears the end.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::datapoints::{Count, Datapoints, Points};
 use super::mute::Mute;
-use super::rule::Verdict;
+use super::rule::{Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::Unit;
 use super::time::MonoTime;
@@ -86,6 +96,15 @@ pub struct AlertView {
     /// The readings of late.
     #[serde(default)]
     pub recent: Recent,
+    /// What the rule gives its alerts beside their own labels.
+    #[serde(default)]
+    pub rule_labels: Vec<(String, String)>,
+    /// The rule's own line about this alert, filled in.
+    #[serde(default)]
+    pub summary: Option<String>,
+    /// Where to read what to do.
+    #[serde(default)]
+    pub runbook: Option<String>,
     /// Why nobody is told of it now. Empty: people are told. Decided anew at each judgement, so it is not kept.
     #[serde(skip)]
     pub muted: Vec<Mute>,
@@ -181,20 +200,58 @@ impl Phase {
 /// How long a resolved alert is still shown. Prometheus' own figure.
 pub const SHOWN_AFTER_RESOLVED: Duration = Duration::from_secs(15 * 60);
 
+/// Time over which something has held, less what nothing is known of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spell {
+    #[serde(alias = "active_at")]
+    pub since: MonoTime,
+    /// How much of it is unknown, apart from a stretch that has not ended.
+    #[serde(default)]
+    unknown: Duration,
+    #[serde(default)]
+    unknown_since: Option<MonoTime>,
+}
+
+impl Spell {
+    pub const fn begin(now: MonoTime) -> Self {
+        Self { since: now, unknown: Duration::ZERO, unknown_since: None }
+    }
+
+    /// Nothing is known from `now` on.
+    fn hold(self, now: MonoTime) -> Self {
+        Self { unknown_since: self.unknown_since.or(Some(now)), ..self }
+    }
+
+    /// It is known to hold at `now`.
+    fn go_on(self, now: MonoTime) -> Self {
+        let unknown = self.unknown_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        Self { unknown: self.unknown.saturating_add(unknown), unknown_since: None, ..self }
+    }
+
+    fn lasted(self, now: MonoTime) -> Duration {
+        now.duration_since(self.since).saturating_sub(self.go_on(now).unknown)
+    }
+
+    fn move_times(&mut self, nanos: i64) {
+        move_time(&mut self.since, nanos);
+        if let Some(since) = &mut self.unknown_since {
+            move_time(since, nanos);
+        }
+    }
+}
+
 /// Where an alert stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlertState {
     #[default]
     Inactive,
-    Pending {
-        /// Since when the condition holds.
-        active_at: MonoTime,
-    },
+    /// The condition holds.
+    Pending(Spell),
     Firing {
         active_at: MonoTime,
         fired_at: MonoTime,
-        /// Since when the condition is clear, while `keep_firing_for` has not passed.
-        clear_since: Option<MonoTime>,
+        /// The condition is clear, while `keep_firing_for` has not passed.
+        clear: Option<Spell>,
     },
 }
 
@@ -204,43 +261,133 @@ impl AlertState {
     #[must_use]
     pub fn step(self, verdict: Verdict, hold: Duration, keep_firing_for: Duration, now: MonoTime) -> Self {
         match (self, verdict) {
-            (state, Verdict::Unknown) => state,
+            (state, Verdict::Unknown) => state.held(now),
             (_, Verdict::Gone) => Self::Inactive,
-            (Self::Inactive | Self::Pending { .. }, Verdict::Clear | Verdict::Possible) => Self::Inactive,
-            (Self::Inactive, Verdict::Breach | Verdict::Proven) => Self::fire_after(hold, now, now),
-            (Self::Pending { active_at }, Verdict::Breach | Verdict::Proven) => Self::fire_after(hold, active_at, now),
+            (Self::Inactive | Self::Pending(_), Verdict::Clear | Verdict::Possible) => Self::Inactive,
+            (Self::Inactive, Verdict::Breach | Verdict::Proven) => Self::fire_after(hold, Spell::begin(now), now),
+            (Self::Pending(spell), Verdict::Breach | Verdict::Proven) => Self::fire_after(hold, spell.go_on(now), now),
             (Self::Firing { active_at, fired_at, .. }, Verdict::Breach | Verdict::Proven | Verdict::Possible) => {
-                Self::Firing { active_at, fired_at, clear_since: None }
+                Self::Firing { active_at, fired_at, clear: None }
             }
-            (Self::Firing { active_at, fired_at, clear_since }, Verdict::Clear) => {
-                let clear_since = clear_since.unwrap_or(now);
-                if now.duration_since(clear_since) >= keep_firing_for {
+            (Self::Firing { active_at, fired_at, clear }, Verdict::Clear) => {
+                let clear = clear.map_or_else(|| Spell::begin(now), |clear| clear.go_on(now));
+                if clear.lasted(now) >= keep_firing_for {
                     Self::Inactive
                 } else {
-                    Self::Firing { active_at, fired_at, clear_since: Some(clear_since) }
+                    Self::Firing { active_at, fired_at, clear: Some(clear) }
                 }
             }
         }
+    }
+
+    /// Nothing is known from `now` on.
+    #[must_use]
+    pub fn held(self, now: MonoTime) -> Self {
+        match self {
+            Self::Inactive => Self::Inactive,
+            Self::Pending(spell) => Self::Pending(spell.hold(now)),
+            Self::Firing { active_at, fired_at, clear } => {
+                Self::Firing { active_at, fired_at, clear: clear.map(|clear| clear.hold(now)) }
+            }
+        }
+    }
+
+    pub const fn is_firing(self) -> bool {
+        matches!(self, Self::Firing { .. })
     }
 
     /// Its instants on a clock that shows `nanos` more.
     pub(super) fn move_times(&mut self, nanos: i64) {
         match self {
             Self::Inactive => {}
-            Self::Pending { active_at } => move_time(active_at, nanos),
-            Self::Firing { active_at, fired_at, clear_since } => {
-                for time in [Some(active_at), Some(fired_at), clear_since.as_mut()].into_iter().flatten() {
-                    move_time(time, nanos);
+            Self::Pending(spell) => spell.move_times(nanos),
+            Self::Firing { active_at, fired_at, clear } => {
+                move_time(active_at, nanos);
+                move_time(fired_at, nanos);
+                if let Some(clear) = clear {
+                    clear.move_times(nanos);
                 }
             }
         }
     }
 
-    fn fire_after(hold: Duration, active_at: MonoTime, now: MonoTime) -> Self {
-        if now.duration_since(active_at) >= hold {
-            Self::Firing { active_at, fired_at: now, clear_since: None }
+    fn fire_after(hold: Duration, spell: Spell, now: MonoTime) -> Self {
+        if spell.lasted(now) >= hold {
+            Self::Firing { active_at: spell.since, fired_at: now, clear: None }
         } else {
-            Self::Pending { active_at }
+            Self::Pending(spell)
+        }
+    }
+}
+
+/// Where an alert stands with one threshold, and the periods that are counted for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Track {
+    pub state: AlertState,
+    /// Of a rule with `datapoints`, while the subject is not quiet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub points: Option<Points>,
+}
+
+/// How a rule wants verdicts to be taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long this breach must last.
+    pub hold: Duration,
+    pub keep_firing_for: Duration,
+    pub datapoints: Option<Datapoints>,
+    pub when_unknown: WhenUnknown,
+    /// The verdict of a reading that is not known.
+    pub unknown: Verdict,
+}
+
+impl Track {
+    /// Takes in what is made of a reading; `None`: it is not known.
+    pub fn step(&mut self, verdict: Option<Verdict>, terms: &Terms, now: MonoTime) {
+        let Some(rule) = terms.datapoints else {
+            self.points = None;
+            self.state = self.state.step(verdict.unwrap_or(terms.unknown), terms.hold, terms.keep_firing_for, now);
+            return;
+        };
+        if verdict == Some(Verdict::Gone) {
+            *self = Self::default();
+            return;
+        }
+        let points = self.points.get_or_insert_with(|| Points::begin(rule, now));
+        let has_ended = points.observe(rule, verdict, now);
+        let is_firing = self.state.is_firing();
+        if is_firing && !has_ended {
+            return;
+        }
+        let (count, has_breach) = (points.count(rule, terms.when_unknown), points.has_breach(rule));
+        let lacks_evidence =
+            points.ends_unknown() && matches!(terms.when_unknown, WhenUnknown::Hold | WhenUnknown::Alert);
+        // Unknown periods on the way to an alarm of their own are pending, as breaches are.
+        let is_on_its_way = has_breach || (verdict.is_none() && terms.unknown == Verdict::Breach);
+        let (verdict, hold) = match count {
+            Count::Alarm | Count::Insufficient => (Verdict::Breach, Duration::ZERO),
+            _ if !is_firing && is_on_its_way => (Verdict::Breach, Duration::MAX),
+            _ if !is_firing => (Verdict::Clear, Duration::ZERO),
+            Count::Possible => (Verdict::Possible, Duration::ZERO),
+            Count::Clear if !lacks_evidence => (Verdict::Clear, Duration::ZERO),
+            Count::Clear | Count::Keep => (Verdict::Unknown, Duration::ZERO),
+        };
+        self.state = self.state.step(verdict, hold, terms.keep_firing_for, now);
+        if self.state == AlertState::Inactive && !has_breach {
+            self.points = None;
+        }
+    }
+
+    /// Nothing is known from `now` on.
+    pub fn hold(&mut self, now: MonoTime) {
+        self.state = self.state.held(now);
+    }
+
+    /// Its instants on a clock that shows `nanos` more.
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        self.state.move_times(nanos);
+        if let Some(points) = &mut self.points {
+            points.move_times(nanos);
         }
     }
 }
@@ -256,15 +403,15 @@ mod tests {
     }
 
     fn pending(active_at: i64) -> AlertState {
-        Pending { active_at: at(active_at) }
+        Pending(Spell::begin(at(active_at)))
     }
 
     fn firing(active_at: i64, fired_at: i64) -> AlertState {
-        Firing { active_at: at(active_at), fired_at: at(fired_at), clear_since: None }
+        Firing { active_at: at(active_at), fired_at: at(fired_at), clear: None }
     }
 
     fn clearing(active_at: i64, fired_at: i64, clear_since: i64) -> AlertState {
-        Firing { active_at: at(active_at), fired_at: at(fired_at), clear_since: Some(at(clear_since)) }
+        Firing { active_at: at(active_at), fired_at: at(fired_at), clear: Some(Spell::begin(at(clear_since))) }
     }
 
     /// Steps through verdicts at seconds, and compares the state after each.
@@ -327,21 +474,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_changes_nothing_but_time_goes_on() {
-        check(
-            60,
-            30,
-            &[
-                (0, Unknown, Inactive),
-                (1, Breach, pending(1)),
-                (100, Unknown, pending(1)),
-                (101, Breach, firing(1, 101)),
-                (200, Unknown, firing(1, 101)),
-                (201, Clear, clearing(1, 101, 201)),
-                (300, Unknown, clearing(1, 101, 201)),
-                (301, Clear, Inactive),
-            ],
-        );
+    fn unknown_time_counts_neither_for_nor_against() {
+        let mut state = Inactive;
+        let mut step = |second, verdict| {
+            state = state.step(verdict, Duration::from_secs(60), Duration::from_secs(30), at(second));
+            state.is_firing()
+        };
+        // 40 s of breach, a silence, and 20 s more.
+        for (second, verdict, expect) in [
+            (0, Breach, false),
+            (40, Unknown, false),
+            (400, Unknown, false),
+            (500, Breach, false),
+            (519, Breach, false),
+            (520, Proven, true),
+            // 10 s of being clear, a silence, and 20 s more.
+            (600, Clear, true),
+            (610, Unknown, true),
+            (900, Unknown, true),
+            (1000, Clear, true),
+            (1019, Clear, true),
+            (1020, Clear, false),
+        ] {
+            assert_eq!(step(second, verdict), expect, "at {second} s, {verdict:?}");
+        }
+        assert_eq!(state, Inactive);
+        check(60, 0, &[(0, Unknown, Inactive), (1, Breach, pending(1))]);
+    }
+
+    #[test]
+    fn silence_does_not_change_what_is_kept_again_and_again() {
+        let held = pending(0).held(at(10));
+        assert_ne!(held, pending(0));
+        assert_eq!(held.step(Unknown, Duration::ZERO, Duration::ZERO, at(20)), held);
+        assert_eq!(firing(0, 5).held(at(10)), firing(0, 5));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
 mod keep;
+mod standing;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -12,10 +13,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::alert::{AlertId, AlertState, AlertView, Gone, Phase, Recent, SHOWN_AFTER_RESOLVED};
+use self::standing::Standing;
+use super::alert::{AlertId, AlertState, AlertView, Gone, Phase, Recent, SHOWN_AFTER_RESOLVED, Severity, Terms, Track};
+use super::cause::Cause;
 use super::explain::explain;
 use super::ledger::{Delivery, Due, Entry, Episode, Ledger, Notice};
-use super::rule::{Rule, Selected, Verdict};
+use super::quantity;
+use super::rule::{self, Rule, Selected, Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
 use super::snapshot::{ClusterView, TargetView};
@@ -28,11 +32,14 @@ pub struct Alerting {
     rules: Vec<Watch>,
     poll_interval: Duration,
     ledger: Ledger,
+    standing: Standing,
     /// Only clusters that have something to show.
     views: HashMap<Name, Arc<[AlertView]>>,
     no_views: Arc<[AlertView]>,
     /// Counts judgements, to find what was not seen in the last one.
     round: u64,
+    /// When the first judgement was made.
+    started_at: Option<MonoTime>,
 }
 
 /// A rule and the alerts it has.
@@ -51,11 +58,16 @@ struct Place {
 }
 
 /// A subject that is not quiet, or was not of late.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Alert {
     /// Values of the signal's own labels. Empty for the place as a whole.
     labels: Vec<String>,
-    state: AlertState,
+    /// With the mildest threshold: its life.
+    track: Track,
+    /// With each of the severer ones.
+    above: Vec<Track>,
+    /// The highest severity with which it has fired in this life.
+    worst: Option<Severity>,
     /// Of this life; it means nothing while inactive.
     episode: Episode,
     /// The last reading that was known.
@@ -63,6 +75,8 @@ struct Alert {
     is_unknown: bool,
     /// Of this life.
     recent: Recent,
+    /// What is wrong with the replica it is about.
+    cause: Option<Cause>,
     /// The last life that fired and ended.
     resolved: Option<Resolved>,
     /// The judgement that saw it last.
@@ -78,6 +92,9 @@ pub struct Resolved {
     resolved_at: MonoTime,
     #[serde(default)]
     gone: Option<Gone>,
+    /// The highest that it had.
+    #[serde(default)]
+    severity: Option<Severity>,
 }
 
 impl Resolved {
@@ -99,6 +116,8 @@ struct Judgement<'a> {
     /// Lag is judged leniently: the cluster's primary was promoted so long ago.
     since_promotion: Option<Duration>,
     poll_interval: Duration,
+    /// The daemon has run for so long.
+    running_for: Duration,
     round: u64,
     now: MonoTime,
     wall: SystemTime,
@@ -110,9 +129,11 @@ impl Alerting {
             rules: rules.into_iter().map(|rule| Watch { rule, alerts: HashMap::new() }).collect(),
             poll_interval,
             ledger: Ledger::new(notifiers),
+            standing: Standing::default(),
             views: HashMap::new(),
             no_views: Arc::default(),
             round: 0,
+            started_at: None,
         }
     }
 
@@ -131,6 +152,7 @@ impl Alerting {
     ) {
         self.round += 1;
         let (round, poll_interval) = (self.round, self.poll_interval);
+        let running_for = now.duration_since(*self.started_at.get_or_insert(now));
         for watch in &mut self.rules {
             for cluster in clusters.iter().filter(|cluster| watch.rule.selects_cluster(cluster)) {
                 let judgement = Judgement {
@@ -140,6 +162,7 @@ impl Alerting {
                     target: None,
                     since_promotion: cluster.since_promotion(now),
                     poll_interval,
+                    running_for,
                     round,
                     now,
                     wall,
@@ -179,8 +202,10 @@ impl Alerting {
 
     /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
     pub fn due(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        let mut notices = self.stand(clusters, now, wall);
         let due = self.ledger.due(now);
-        due.into_iter().map(|due| self.notice(due, clusters, now, wall)).collect()
+        notices.extend(due.into_iter().map(|due| self.notice(due, clusters, now, wall)));
+        notices
     }
 
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
@@ -272,13 +297,10 @@ impl Watch {
         let rule = &self.rule;
         self.alerts.retain(|place, alerts| {
             for alert in alerts.iter_mut().filter(|alert| alert.round != round) {
-                if alert.step(rule, Verdict::Gone, Duration::ZERO, now, wall).is_some() {
-                    // Its place was not even looked at.
-                    if let Some(resolved) = &mut alert.resolved {
-                        resolved.gone = Some(Gone::Unwatched);
-                    }
-                    alert.tell(ledger, rule, place, now);
-                }
+                let before = alert.standing(rule);
+                alert.track = Track::default();
+                // Its place was not even looked at.
+                alert.after_step(rule, before, Some(Gone::Unwatched), place, ledger, (now, wall));
             }
             alerts.retain(|alert| alert.is_remembered(now));
             !alerts.is_empty()
@@ -310,21 +332,24 @@ impl Judgement<'_> {
             Selected::No => Coverage::Complete,
             Selected::Unknown => Coverage::Unknown,
             Selected::Yes => read(&mut |labels, value| {
+                if !self.rule.selects_labels(labels) {
+                    return;
+                }
                 let verdict = self.judge(value);
                 let alert = known.as_mut().and_then(|alerts| {
                     let place = alerts.binary_search_by(|alert| alert.order(labels.iter().copied())).ok()?;
                     alerts.get_mut(place)
                 });
                 if let Some(alert) = alert {
-                    self.step(alert, verdict, Some(value.value), ledger);
-                } else if matches!(verdict, Verdict::Breach | Verdict::Proven) {
-                    begun.push(self.begin(labels, verdict, Some(value.value), ledger));
+                    self.step(alert, verdict, Some(value), ledger);
+                } else if self.may_begin(verdict) {
+                    begun.push(self.begin(labels, verdict, Some(value), ledger));
                 }
             }),
         };
         let silent = match coverage {
-            Coverage::Complete => Verdict::Gone,
-            Coverage::Unknown => self.rule.judge_unknown(),
+            Coverage::Complete => Some(Verdict::Gone),
+            Coverage::Unknown => None,
         };
         let mut whole_is_known = false;
         for alert in known.into_iter().flatten() {
@@ -334,7 +359,7 @@ impl Judgement<'_> {
             }
         }
         // Nothing can be read here, and the rule takes that for a breach: of the place as a whole, for its subjects are not known.
-        if silent == Verdict::Breach && selected == Selected::Yes && !whole_is_known && begun.is_empty() {
+        if self.may_begin(silent) && selected == Selected::Yes && !whole_is_known && begun.is_empty() {
             begun.push(self.begin(&[], silent, None, ledger));
         }
         if !begun.is_empty() {
@@ -344,87 +369,156 @@ impl Judgement<'_> {
         }
     }
 
-    fn judge(&self, value: Value) -> Verdict {
-        match self.rule.judge(value, self.target) {
-            Verdict::Unknown => self.rule.judge_unknown(),
-            verdict => match self.since_promotion {
-                Some(since) => self.rule.judge_after_promotion(value, self.target, since),
-                None => verdict,
-            },
+    /// What the rule makes of a value. `None`: it is not known.
+    fn judge(&self, value: Value) -> Option<Verdict> {
+        match self.since_promotion {
+            _ if value.value.is_nan() => None,
+            Some(since) => Some(self.rule.judge_after_promotion(value, self.target, since)),
+            None => Some(self.rule.judge(value, self.target)),
         }
+    }
+
+    /// The same of a severer threshold.
+    fn judge_level(&self, level: &rule::Level, value: Value) -> Verdict {
+        match self.since_promotion {
+            Some(since) => self.rule.judge_level_after_promotion(level, value, self.target, since),
+            None => self.rule.judge_level(level, value, self.target),
+        }
+    }
+
+    fn is_warming_up(&self) -> bool {
+        self.running_for < self.rule.warm_up
+    }
+
+    fn may_begin(&self, verdict: Option<Verdict>) -> bool {
+        let verdict = verdict.unwrap_or(self.rule.judge_unknown());
+        matches!(verdict, Verdict::Breach | Verdict::Proven) && !self.is_warming_up()
     }
 
     fn place(&self) -> Place {
         Place { cluster: self.place.name.clone(), target: self.name.cloned() }
     }
 
-    fn begin(&self, labels: &[&str], verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) -> Alert {
+    fn begin(&self, labels: &[&str], verdict: Option<Verdict>, value: Option<Value>, ledger: &mut Ledger) -> Alert {
         let mut alert = Alert {
             labels: labels.iter().map(|&value| value.to_owned()).collect(),
-            state: AlertState::Inactive,
+            track: Track::default(),
+            above: Vec::new(),
+            worst: None,
             episode: Episode::begin(self.wall, None),
             reading: None,
             is_unknown: false,
             recent: Recent::default(),
+            cause: None,
             resolved: None,
             round: self.round,
         };
-        self.step(&mut alert, verdict, reading, ledger);
+        self.step(&mut alert, verdict, value, ledger);
         alert
     }
 
-    fn step(&self, alert: &mut Alert, verdict: Verdict, reading: Option<f64>, ledger: &mut Ledger) {
+    /// Takes in what is made of a reading; no verdict: it is not known.
+    fn step(&self, alert: &mut Alert, verdict: Option<Verdict>, value: Option<Value>, ledger: &mut Ledger) {
+        let (rule, now) = (self.rule, self.now);
         alert.round = self.round;
-        alert.is_unknown = reading.is_none_or(f64::is_nan) && verdict != Verdict::Gone;
-        let known = reading.filter(|reading| !reading.is_nan());
-        alert.reading = known.or(alert.reading);
-        if let Some(known) = known {
-            alert.recent.note(self.now, known);
+        let reading = value.map(|value| value.value).filter(|value| !value.is_nan());
+        alert.is_unknown = reading.is_none() && verdict != Some(Verdict::Gone);
+        alert.reading = reading.or(alert.reading);
+        if let Some(reading) = reading {
+            alert.recent.note(now, reading);
         }
-        let hold = self.rule.hold(verdict, self.poll_interval);
-        if alert.step(self.rule, verdict, hold, self.now, self.wall).is_some() {
-            alert.tell(ledger, self.rule, &self.place(), self.now);
+        let diagnosis = self.target.and_then(|target| target.diagnosis.as_ref()?.cause());
+        alert.cause = diagnosis.map(|told| told.cause);
+        if self.is_warming_up() {
+            alert.tracks().for_each(|track| track.hold(now));
+            return;
         }
+        let before = alert.standing(rule);
+        let terms = |verdict: Option<Verdict>| Terms {
+            hold: rule.hold(verdict.unwrap_or(Verdict::Breach), self.poll_interval),
+            keep_firing_for: rule.keep_firing_for,
+            datapoints: rule.datapoints,
+            when_unknown: rule.when_unknown,
+            unknown: rule.judge_unknown(),
+        };
+        alert.track.step(verdict, &terms(verdict), now);
+        alert.above.resize_with(rule.above.len(), Track::default);
+        for (level, track) in rule.above.iter().zip(&mut alert.above) {
+            let verdict = match (verdict, value) {
+                (Some(Verdict::Gone), _) => verdict,
+                (Some(_), Some(value)) => Some(self.judge_level(level, value)),
+                _ => None,
+            };
+            // What is not known is a breach of the mildest threshold at most.
+            let (when_unknown, unknown) = match rule.when_unknown {
+                WhenUnknown::Clear => (WhenUnknown::Clear, Verdict::Clear),
+                _ => (WhenUnknown::Hold, Verdict::Unknown),
+            };
+            track.step(verdict, &Terms { when_unknown, unknown, ..terms(verdict) }, now);
+        }
+        let gone = (verdict == Some(Verdict::Gone)).then_some(Gone::Subject);
+        alert.after_step(rule, before, gone, &self.place(), ledger, (now, self.wall));
     }
 }
-
-/// An alert has begun to fire, or has resolved.
-struct Turned;
 
 impl Alert {
     fn order<'a>(&'a self, labels: impl Iterator<Item = &'a str>) -> Ordering {
         self.labels.iter().map(String::as_str).cmp(labels)
     }
 
-    fn step(
+    fn tracks(&mut self) -> impl Iterator<Item = &mut Track> {
+        std::iter::once(&mut self.track).chain(&mut self.above)
+    }
+
+    /// Its state, and how severe it is: by the severest threshold that fires; while none does, by the severest that is pending.
+    fn standing(&self, rule: &Rule) -> (AlertState, Severity) {
+        let above = rule.above.iter().zip(&self.above);
+        let severest = above.rev().find(|(_, track)| match self.track.state {
+            AlertState::Firing { .. } => track.state.is_firing(),
+            AlertState::Pending(_) | AlertState::Inactive => track.state != AlertState::Inactive,
+        });
+        (self.track.state, severest.map_or(rule.severity, |(level, _)| level.severity))
+    }
+
+    /// Draws the conclusions from a step: what began, ended or changed its severity.
+    fn after_step(
         &mut self,
         rule: &Rule,
-        verdict: Verdict,
-        hold: Duration,
-        now: MonoTime,
-        wall: SystemTime,
-    ) -> Option<Turned> {
-        let before = self.state;
-        self.state = before.step(verdict, hold, rule.keep_firing_for, now);
-        match (before, self.state) {
-            (AlertState::Inactive, AlertState::Pending { .. } | AlertState::Firing { .. }) => {
-                self.episode = Episode::begin(wall, self.resolved.map(|resolved| resolved.episode));
-                // What it read in an earlier life was another matter.
-                let latest = self.recent.iter().last();
-                self.recent = Recent::default();
-                if let Some((at, reading)) = latest {
-                    self.recent.note(at, reading);
-                }
+        (before, severity_before): (AlertState, Severity),
+        gone: Option<Gone>,
+        place: &Place,
+        ledger: &mut Ledger,
+        (now, wall): (MonoTime, SystemTime),
+    ) {
+        if self.track.state == AlertState::Inactive {
+            self.above.clear();
+        }
+        let (state, severity) = self.standing(rule);
+        if before == AlertState::Inactive && state != AlertState::Inactive {
+            self.episode = Episode::begin(wall, self.resolved.map(|resolved| resolved.episode));
+            self.worst = None;
+            // What it read in an earlier life was another matter.
+            let latest = self.recent.iter().last();
+            self.recent = Recent::default();
+            if let Some((at, reading)) = latest {
+                self.recent.note(at, reading);
             }
+        }
+        let mut has_turned = before.is_firing() != state.is_firing();
+        match (before, state) {
             (AlertState::Firing { active_at, fired_at, .. }, AlertState::Inactive) => {
-                let gone = (verdict == Verdict::Gone).then_some(Gone::Subject);
-                self.resolved = Some(Resolved { episode: self.episode, active_at, fired_at, resolved_at: now, gone });
-                return Some(Turned);
+                let (episode, severity) = (self.episode, self.worst);
+                self.resolved = Some(Resolved { episode, active_at, fired_at, resolved_at: now, severity, gone });
+            }
+            (_, AlertState::Firing { .. }) => {
+                has_turned |= severity != severity_before;
+                self.worst = self.worst.max(Some(severity));
             }
             _ => {}
         }
-        let fires = matches!(self.state, AlertState::Firing { .. });
-        (fires && !matches!(before, AlertState::Firing { .. })).then_some(Turned)
+        if has_turned {
+            self.tell(ledger, rule, place, now);
+        }
     }
 
     fn tell(&self, ledger: &mut Ledger, rule: &Rule, place: &Place, now: MonoTime) {
@@ -434,38 +528,71 @@ impl Alert {
     }
 
     fn is_remembered(&self, now: MonoTime) -> bool {
-        self.state != AlertState::Inactive
+        self.track != Track::default()
             || self.resolved.is_some_and(|ended| now.duration_since(ended.resolved_at) < SHOWN_AFTER_RESOLVED)
     }
 
     fn view(&self, rule: &Rule, place: &Place) -> Option<AlertView> {
-        let (phase, active_at, fired_at, resolved_at) = match (self.state, self.resolved) {
-            (AlertState::Pending { active_at }, _) => (Phase::Pending, active_at, None, None),
+        let (state, severity) = self.standing(rule);
+        let (phase, active_at, fired_at, resolved_at) = match (state, self.resolved) {
+            (AlertState::Pending(spell), _) => (Phase::Pending, spell.since, None, None),
             (AlertState::Firing { active_at, fired_at, .. }, _) => (Phase::Firing, active_at, Some(fired_at), None),
             (AlertState::Inactive, Some(Resolved { active_at, fired_at, resolved_at, .. })) => {
                 (Phase::Resolved, active_at, Some(fired_at), Some(resolved_at))
             }
             (AlertState::Inactive, None) => return None,
         };
-        let signal = rule.condition.signal;
+        let severity = match phase {
+            Phase::Resolved => self.resolved.and_then(|resolved| resolved.severity).unwrap_or(severity),
+            Phase::Pending | Phase::Firing => severity,
+        };
+        let (signal, condition) = (rule.condition.signal, rule.condition_of(severity));
+        let id = AlertId {
+            rule: rule.name.clone(),
+            cluster: place.cluster.clone(),
+            target: place.target.clone(),
+            labels: signal.labels.iter().map(|&name| name.to_owned()).zip(self.labels.iter().cloned()).collect(),
+        };
+        let is_about_silence = self.is_unknown && rule.when_unknown == WhenUnknown::Alert;
+        let filled = (rule.summary.is_some() || rule.runbook.is_some()).then(|| {
+            let reading = match (self.reading, self.is_unknown) {
+                (Some(reading), false) => quantity::reading(signal.unit, reading),
+                _ => "unknown".to_owned(),
+            };
+            let values = rule::Values {
+                rule: rule.name.as_str(),
+                cluster: place.cluster.as_str(),
+                target: place.target.as_ref().map(Name::as_str),
+                labels: &id.labels,
+                severity: severity.as_str(),
+                reading: &reading,
+                threshold: &condition.comparison,
+                cause: self.cause.map(Cause::as_str),
+            };
+            let summary = rule.summary.as_ref().map(|template| template.fill(&values));
+            (summary, rule.runbook.as_ref().map(|template| template.fill_address(&values)))
+        });
+        let (summary, runbook) = filled.unwrap_or_default();
         Some(AlertView {
-            id: AlertId {
-                rule: rule.name.clone(),
-                cluster: place.cluster.clone(),
-                target: place.target.clone(),
-                labels: signal.labels.iter().map(|&name| name.to_owned()).zip(self.labels.iter().cloned()).collect(),
-            },
-            severity: rule.severity,
+            id,
+            severity,
             phase,
             active_at,
             fired_at,
             resolved_at,
             reading: self.reading,
             is_unknown: self.is_unknown,
-            condition: rule.condition.text.clone(),
+            condition: if is_about_silence && phase != Phase::Resolved {
+                format!("{} is unknown", signal.name)
+            } else {
+                condition.text.clone()
+            },
             unit: signal.unit,
             gone: self.resolved.filter(|_| phase == Phase::Resolved).and_then(|resolved| resolved.gone),
             recent: self.recent,
+            rule_labels: rule.labels.clone(),
+            summary,
+            runbook,
             muted: Vec::new(),
         })
     }

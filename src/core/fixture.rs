@@ -325,6 +325,9 @@ pub(crate) fn alert(rule: &str, severity: Severity, phase: Phase, labels: &[(&st
         unit: Unit::Seconds,
         gone: None,
         recent: Recent::default(),
+        rule_labels: vec![],
+        summary: None,
+        runbook: None,
         muted: vec![],
     }
 }

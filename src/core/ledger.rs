@@ -71,6 +71,9 @@ pub enum Purpose {
     Flapping,
     /// Its alerts came and went all the time, and do so no more: it says how they are now.
     Calm,
+    /// All that its notifier was told and that still fires, and what resolved of late: for one that must hear it again and
+    /// again. It settles nothing.
+    Standing,
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
 }
@@ -149,6 +152,9 @@ pub enum SendFailure {
     /// Not taken; worth another attempt, after a while.
     #[error("{0}")]
     Transient(String),
+    /// As before, and it said after how long.
+    #[error("{reason}")]
+    Later { reason: String, after: Duration },
     /// It left and no answer came: it may have been taken or not. Tried again as if not.
     #[error("{0}")]
     Unclear(String),
@@ -161,7 +167,7 @@ impl SendFailure {
     /// A word for a metric label.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Transient(_) => "transient",
+            Self::Transient(_) | Self::Later { .. } => "transient",
             Self::Unclear(_) => "unclear",
             Self::Permanent(_) => "permanent",
         }
@@ -170,10 +176,15 @@ impl SendFailure {
     /// How long to wait after this many attempts that failed.
     fn back_off(&self, attempts: u32) -> Duration {
         let (first, most) = match self {
-            Self::Transient(_) | Self::Unclear(_) => (2, 5 * 60),
+            Self::Transient(_) | Self::Later { .. } | Self::Unclear(_) => (2, 5 * 60),
             Self::Permanent(_) => (60, 60 * 60),
         };
-        Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most))
+        let own = Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most));
+        match self {
+            // However long it asks for, an hour later it is tried again.
+            Self::Later { after, .. } => own.max((*after).min(Duration::from_secs(60 * 60))),
+            _ => own,
+        }
     }
 }
 
@@ -373,6 +384,13 @@ impl Ledger {
         due
     }
 
+    /// Whether a notifier takes the alert for firing, or may do so.
+    pub(super) fn has_heard(&self, notifier: &Name, alert: &AlertId) -> bool {
+        let Some(index) = self.notifiers.iter().position(|name| name == notifier) else { return false };
+        let line = self.accounts.get(alert).map(|account| &account.lines[index]);
+        line.and_then(Line::may_have_heard).is_some_and(|told| told.phase == Phase::Firing)
+    }
+
     /// Enters how an attempt ended.
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
         let Some(index) = self.notifiers.iter().position(|name| *name == delivery.notifier) else { return };
@@ -490,6 +508,9 @@ mod tests {
             unit: Unit::Seconds,
             gone: None,
             recent: crate::core::alert::Recent::default(),
+            rule_labels: vec![],
+            summary: None,
+            runbook: None,
             muted: vec![],
         }
     }

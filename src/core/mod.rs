@@ -4,10 +4,12 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod datapoints;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
+pub mod heartbeat;
 pub mod lag;
 pub mod ledger;
 pub mod mute;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::alert::{AlertId, AlertState, Recent};
+use super::alert::{AlertId, Recent, Severity, Track};
 use super::alerting::Resolved;
 use super::lag::SavedLag;
 use super::ledger::{Episode, SavedAccount};
@@ -22,12 +22,21 @@ pub struct Saved {
     pub alerts: BTreeMap<AlertId, SavedAlert>,
     /// By cluster.
     pub lags: BTreeMap<Name, SavedLag>,
+    /// When it was written last: nothing is known since.
+    pub at: Option<MonoTime>,
 }
 
 /// One alert that is not quiet, or was not of late, or of which somebody must still be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedAlert {
-    pub state: AlertState,
+    #[serde(flatten)]
+    pub track: Track,
+    /// With the severer thresholds of its rule, by their severities.
+    #[serde(default)]
+    pub above: Vec<(Severity, Track)>,
+    /// The highest severity with which it has fired in this life.
+    #[serde(default)]
+    pub worst: Option<Severity>,
     pub episode: Episode,
     pub resolved: Option<Resolved>,
     /// Readings of this life.
@@ -37,12 +46,26 @@ pub struct SavedAlert {
     pub account: Option<SavedAccount>,
 }
 
+impl SavedAlert {
+    fn tracks(&mut self) -> impl Iterator<Item = &mut Track> {
+        std::iter::once(&mut self.track).chain(self.above.iter_mut().map(|(_, track)| track))
+    }
+}
+
 impl Saved {
+    /// The alerts, of which nothing is known since they were written.
+    pub fn silent_alerts(mut self) -> BTreeMap<AlertId, SavedAlert> {
+        if let Some(at) = self.at {
+            self.alerts.values_mut().flat_map(SavedAlert::tracks).for_each(|track| track.hold(at));
+        }
+        self.alerts
+    }
+
     /// The same on a clock that shows `nanos` more than the one it was saved by.
     #[must_use]
     pub fn moved(mut self, nanos: i64) -> Self {
         for alert in self.alerts.values_mut() {
-            alert.state.move_times(nanos);
+            alert.tracks().for_each(|track| track.move_times(nanos));
             alert.recent.move_times(nanos);
             if let Some(resolved) = &mut alert.resolved {
                 resolved.move_times(nanos);
@@ -50,6 +73,9 @@ impl Saved {
             if let Some(account) = &mut alert.account {
                 account.alert.move_times(nanos);
             }
+        }
+        if let Some(at) = &mut self.at {
+            move_time(at, nanos);
         }
         self.lags.clear();
         self

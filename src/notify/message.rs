@@ -84,7 +84,7 @@ fn subject(notice: &Notice) -> String {
 /// What tells a notice from one of alerts that are new.
 const fn prefix(purpose: Purpose) -> &'static str {
     match purpose {
-        Purpose::Alerts => "",
+        Purpose::Alerts | Purpose::Standing => "",
         Purpose::Repeat => "still ",
         Purpose::Flapping => "flapping: ",
         Purpose::Calm => "calm again: ",
@@ -413,6 +413,9 @@ pub(crate) mod tests {
                 unit: Unit::Seconds,
                 gone: None,
                 recent: Recent::default(),
+                rule_labels: vec![],
+                summary: None,
+                runbook: None,
                 muted: vec![],
             },
             dedup_key: "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0".to_owned(),

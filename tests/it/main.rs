@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
 mod abuse;
+mod alertmanager;
 mod aurora;
 mod cause;
 mod check;
@@ -37,3 +38,4 @@ mod support;
 mod tls;
 mod topology;
 mod truth;
+mod webhook;

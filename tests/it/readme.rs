@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgvigil::core::alert::Severity;
 use pgvigil::core::rule::preset;
 use pgvigil::http::metrics::metrics_table;
 
@@ -27,8 +28,8 @@ fn rules_table() -> String {
             Some(Duration::ZERO) => "at once".to_owned(),
             Some(held) => humantime::format_duration(held).to_string(),
         };
-        let severity = rule.severity.as_str();
-        let mut when = format!("`{}`", rule.when);
+        let severity = rule.severity.map_or("warning", Severity::as_str);
+        let mut when = format!("`{}`", rule.when.unwrap_or_default());
         if let Some(role) = rule.role {
             when.push_str(&format!(", role `{}`", role.as_str()));
         }
@@ -48,7 +49,7 @@ fn the_rules_for_prometheus_are_the_built_in_ones() {
     for rule in preset() {
         let block = text.split("- alert: ").find(|block| block.lines().next() == Some(rule.name.as_str()));
         let block = block.unwrap_or_else(|| panic!("dashboards/alerts.yml has no {}, only {names:?}", rule.name));
-        assert!(block.contains(&format!("severity: {}", rule.severity.as_str())), "{block}");
+        assert!(block.contains(&format!("severity: {}", rule.severity.map_or("warning", Severity::as_str))), "{block}");
         let held = block.lines().find_map(|line| line.trim().strip_prefix("for: "));
         let held = held.map_or(Duration::ZERO, |held| humantime::parse_duration(held).unwrap());
         assert_eq!(held, rule.hold_for.unwrap_or_default(), "{block}");

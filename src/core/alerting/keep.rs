@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Alert, Alerting, Place, Watch};
-use crate::core::alert::{AlertId, AlertState, Gone, Phase, Recent};
+use crate::core::alert::{AlertId, AlertState, Gone, Phase, Recent, Track};
 use crate::core::ledger::SavedAccount;
 use crate::core::rule::Rule;
 use crate::core::saved::SavedAlert;
@@ -19,18 +19,18 @@ impl Alerting {
                 for alert in alerts {
                     let id = watch.id(place, alert);
                     let account = accounts.remove(&id);
-                    let Alert { state, episode, resolved, recent, .. } = *alert;
-                    saved.insert(id, SavedAlert { state, episode, resolved, recent, account });
+                    let Alert { track, above, worst, episode, resolved, recent, .. } = alert.clone();
+                    let severities = watch.rule.above.iter().map(|level| level.severity);
+                    let above = severities.zip(above).collect();
+                    saved.insert(id, SavedAlert { track, above, worst, episode, resolved, recent, account });
                 }
             }
         }
         // Of what is forgotten somebody may still have to hear.
         for (id, account) in accounts {
-            let (state, episode) = (AlertState::Inactive, account.episode);
-            saved.insert(
-                id.clone(),
-                SavedAlert { state, episode, resolved: None, recent: Recent::default(), account: Some(account) },
-            );
+            let (track, episode, above) = (Track::default(), account.episode, Vec::new());
+            let (account, resolved, recent) = (Some(account), None, Recent::default());
+            saved.insert(id.clone(), SavedAlert { track, above, worst: None, episode, resolved, recent, account });
         }
         saved
     }
@@ -43,19 +43,32 @@ impl Alerting {
             let watch = self.rules.iter_mut().find(|watch| watch.has(&id));
             let (is_kept, resolved) = (watch.is_some(), saved.resolved);
             if let Some(watch) = watch
-                && (saved.state != AlertState::Inactive || resolved.is_some())
+                && (saved.track != Track::default() || resolved.is_some())
             {
                 let place = Place { cluster: id.cluster.clone(), target: id.target.clone() };
-                watch.alerts.entry(place).or_default().push(Alert {
+                let level = |severity| {
+                    saved
+                        .above
+                        .iter()
+                        .find(|(of, _)| *of == severity)
+                        .map_or_else(Track::default, |(_, track)| track.clone())
+                };
+                let mut alert = Alert {
                     labels: id.labels.iter().map(|(_, value)| value.clone()).collect(),
-                    state: saved.state,
+                    above: watch.rule.above.iter().map(|above| level(above.severity)).collect(),
+                    is_unknown: saved.track.state != AlertState::Inactive,
+                    track: saved.track,
+                    worst: saved.worst,
                     episode: saved.episode,
                     reading: None,
-                    is_unknown: saved.state != AlertState::Inactive,
                     recent: saved.recent,
+                    cause: None,
                     resolved,
                     round: 0,
-                });
+                };
+                // Unless it is known since when: nothing is, from now on.
+                alert.tracks().for_each(|track| track.hold(now));
+                watch.alerts.entry(place).or_default().push(alert);
             }
             if let Some(mut account) = saved.account {
                 if !is_kept && account.alert.phase == Phase::Firing {
@@ -136,13 +149,18 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_ran_goes_on_running() {
+    fn a_clock_that_ran_goes_on_running_and_the_outage_is_unknown() {
         let rules = [lagging(Some(60))];
         let mut alerting = alerting(&rules);
         assert_eq!(tick(&mut alerting, 0.0, &one(exact(6.0))), [""; 0]);
-        let mut alerting = restarted(&alerting, &rules, 40.0);
-        assert_eq!(tick(&mut alerting, 59.0, &one(exact(65.0))), [""; 0]);
-        assert_eq!(tick(&mut alerting, 60.0, &one(exact(66.0))), ["firing Lag orders/r1 66"]);
+        assert_eq!(tick(&mut alerting, 40.0, &one(exact(46.0))), [""; 0]);
+        // Written at 40, started again at 90, first answered at 100: a minute of nothing.
+        let saved = Saved { alerts: alerting.saved(), at: Some(at(40.0)), ..Saved::default() };
+        let mut alerting = super::super::tests::alerting(&rules);
+        alerting.restore(saved.silent_alerts(), at(90.0));
+        assert_eq!(tick(&mut alerting, 100.0, &one(exact(106.0))), [""; 0]);
+        assert_eq!(tick(&mut alerting, 119.0, &one(exact(125.0))), [""; 0]);
+        assert_eq!(tick(&mut alerting, 120.0, &one(exact(126.0))), ["firing Lag orders/r1 126"]);
     }
 
     #[test]
@@ -207,11 +225,13 @@ mod tests {
         let mut before = alerting(&rules);
         assert_eq!(tick(&mut before, 1000.0, &one(exact(6.0))), [""; 0]);
         // The machine booted: the clock that showed 1,030 shows 5 now.
-        let kept = Saved { alerts: before.saved(), ..Saved::default() }.moved((5 - 1030) * 1_000_000_000);
+        // It was written 10 s before.
+        let kept = Saved { alerts: before.saved(), at: Some(at(1020.0)), ..Saved::default() };
         let mut after = alerting(&rules);
-        after.restore(kept.alerts, at(5.0));
-        assert_eq!(tick(&mut after, 34.0, &one(exact(39.0))), [""; 0]);
-        assert_eq!(tick(&mut after, 35.0, &one(exact(40.0))), ["firing Lag orders/r1 40"]);
+        after.restore(kept.moved((5 - 1030) * 1_000_000_000).silent_alerts(), at(5.0));
+        assert_eq!(tick(&mut after, 5.0, &one(exact(10.0))), [""; 0]);
+        assert_eq!(tick(&mut after, 44.0, &one(exact(49.0))), [""; 0]);
+        assert_eq!(tick(&mut after, 45.0, &one(exact(50.0))), ["firing Lag orders/r1 50"]);
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn an_alert_does_not_resolve_while_the_upper_bound_breaches() {
 
 #[test]
 fn a_lag_that_cannot_be_told_is_held_cleared_or_a_breach_as_the_rule_says() {
-    let rule = |when_unknown| RuleConfig { when_unknown, ..lagging(None) };
+    let rule = |when_unknown| RuleConfig { when_unknown: Some(when_unknown), ..lagging(None) };
     let steps = |unknown: &'static [&'static str], known: &'static [&'static str]| {
         vec![
             (0.0, one(exact(6.0)), &["firing Lag orders/r1 6"][..]),
@@ -261,7 +261,8 @@ fn a_slot_whose_trouble_begins_later_is_not_taken_for_another() {
 
 #[test]
 fn slots_that_cannot_be_seen_breach_as_a_whole() {
-    let rule = RuleConfig { when_unknown: WhenUnknown::Breach, ..config("Slot", "slot_inactive_retained_bytes > 1kB") };
+    let rule =
+        RuleConfig { when_unknown: Some(WhenUnknown::Breach), ..config("Slot", "slot_inactive_retained_bytes > 1kB") };
     let slots = |slots: Option<&[(&str, u64)]>| cluster(vec![with_slots(slots)]);
     check(
         &[rule],
@@ -392,6 +393,9 @@ fn a_notice_says_all_that_is_known() {
                     unit: crate::core::signal::Unit::Seconds,
                     gone: None,
                     recent: notices[0].alerts[0].alert.recent,
+                    rule_labels: vec![],
+                    summary: None,
+                    runbook: None,
                     muted: vec![],
                 },
                 dedup_key: notices[0].dedup_key.clone(),
