@@ -56,7 +56,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, rule, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, rule, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -87,6 +87,62 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: poll.slow_interval: 1month is longer than a day; \"m\" is a minute, \"M\" a month",
         ),
         ("[poll]\ninterval = \"1m\"", "pgvigil.toml: poll.slow_interval: 15s is too short; write at least \"1m\""),
+        ("[server]\ntoken = 1234567890123456", "pgvigil.toml: server.token: is a number; write it in quotes"),
+        (
+            "[server]\ntoken = \"hunter2\"",
+            "pgvigil.toml: server.token: is shorter than 16 characters; make one with for example \"openssl rand -hex 16\"",
+        ),
+        (
+            "[server]\ntoken = \"\"",
+            "pgvigil.toml: server.token: is empty; make one with for example \"openssl rand -hex 16\", or leave the key out",
+        ),
+        (
+            "[server]\ntoken = \"hunter2 and what else\"",
+            "pgvigil.toml: server.token: holds a space or another character that no header can; make one with for \
+             example \"openssl rand -hex 16\"",
+        ),
+        // Maintenance.
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"orders\"\nstart = \"22:00\"\nend = \"06:00\"\n\
+             time_zone = \"Berlin\"",
+            "pgvigil.toml: maintenance \"nightly\": time_zone: there is no time zone \"Berlin\"; did you mean \
+             \"Europe/Berlin\"?",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"orders\"\nstart = \"22:00\"\ntime_zone = \"UTC\"",
+            "pgvigil.toml: maintenance \"nightly\": it does not end; write end = \"06:00\" or duration = \"2h\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"order\"\nfrom = \"2026-12-05T22:00:00Z\"\n\
+             until = \"2026-12-06T22:00:00Z\"",
+            "pgvigil.toml: maintenance \"nightly\": cluster: there is no cluster \"order\"; did you mean \"orders\"?",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ntarget = [\"billing-*\"]\nfrom = \"2026-12-05T22:00:00Z\"\n\
+             until = \"2026-12-06T22:00:00Z\"",
+            "pgvigil.toml: maintenance \"nightly\": target: no target matches \"billing-*\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\nrule = \"ReplicaLaging\"\nfrom = \"2026-12-05T22:00:00Z\"\n\
+             until = \"2026-12-06T22:00:00Z\"",
+            "pgvigil.toml: maintenance \"nightly\": rule: there is no rule \"ReplicaLaging\"; did you mean \
+             \"ReplicaLagging\"?",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"*\"\nfrom = 2026-12-05T22:00:00Z\n\
+             until = 2026-12-05T21:00:00Z",
+            "pgvigil.toml: maintenance \"nightly\": until: \"2026-12-05T21:00:00Z\" is not after from, \
+             \"2026-12-05T22:00:00Z\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"*\"\nstart = 22:00:00\nend = \"06:00\"\n\
+             time_zone = \"UTC\"",
+            "pgvigil.toml: maintenance \"nightly\": start: \"22:00:00\" is not a time of day; write for example \"22:00\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"n\"\nday = \"mon\"",
+            "pgvigil.toml: maintenance \"n\": unknown key \"day\"; did you mean \"days\"?",
+        ),
         (
             "[server]\nlisten = \"localhost\"",
             "pgvigil.toml: server.listen: \"localhost\" is not an address and a port; write for example \"127.0.0.1:9732\" or \"[::]:9732\"",
@@ -602,6 +658,7 @@ fn the_example_shows_every_key() {
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
     assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
+    assert_eq!(shown_in_list(&example["maintenance"]), known(&[known_keys::<WindowConfig>("")]));
     let notifiers = [
         known_keys::<log::Config>(""),
         known_keys::<sns::Config>(""),
@@ -623,8 +680,9 @@ fn the_example_shows_the_defaults() {
     let default = Written::default();
     assert_eq!(example.poll.stale_after, Some(default.poll.stale_after()));
     assert_eq!(PollConfig { stale_after: None, ..example.poll }, default.poll);
+    assert!(example.server.token.is_some());
     assert_eq!(
-        (example.server, example.statements, example.health),
+        (ServerConfig { token: None, ..example.server }, example.statements, example.health),
         (default.server, default.statements, default.health)
     );
 
@@ -657,7 +715,7 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn the_examples_can_be_used_as_they_are() {
     for text in [EXAMPLE, &complete_example(), include_str!("../../config/minimal.toml")] {
-        let loaded = load_text(text, &[]).unwrap();
+        let loaded = load_text(text, &[("PGVIGIL_TOKEN", "a-token-of-this-test")]).unwrap();
         let expected = [
             "orders/orders-primary orders.example.internal:5432 pgvigil postgres",
             "orders/orders-replica-1 orders-r1.example.internal:5432 pgvigil postgres",

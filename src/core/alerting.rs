@@ -22,6 +22,7 @@ use super::quantity;
 use super::rule::{self, Rule, Selected, Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
+use super::silence::Silences;
 use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 use super::topology::Name;
@@ -32,6 +33,8 @@ pub struct Alerting {
     rules: Vec<Watch>,
     poll_interval: Duration,
     ledger: Ledger,
+    /// Of what people know already.
+    silences: Arc<Silences>,
     standing: Standing,
     /// Only clusters that have something to show.
     views: HashMap<Name, Arc<[AlertView]>>,
@@ -129,6 +132,7 @@ impl Alerting {
             rules: rules.into_iter().map(|rule| Watch { rule, alerts: HashMap::new() }).collect(),
             poll_interval,
             ledger: Ledger::new(notifiers),
+            silences: Arc::default(),
             standing: Standing::default(),
             views: HashMap::new(),
             no_views: Arc::default(),
@@ -210,6 +214,14 @@ impl Alerting {
 
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
         self.ledger.record(delivery, now);
+    }
+
+    pub fn silences(&self) -> &Arc<Silences> {
+        &self.silences
+    }
+
+    pub fn silences_mut(&mut self) -> &mut Silences {
+        Arc::make_mut(&mut self.silences)
     }
 
     /// A cluster's alerts: firing, pending, and those that resolved of late; the severest and oldest first.

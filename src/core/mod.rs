@@ -9,6 +9,7 @@ pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
+pub mod glob;
 pub mod heartbeat;
 pub mod lag;
 pub mod ledger;
@@ -23,6 +24,7 @@ pub mod senders;
 pub mod sessions;
 pub mod shown;
 pub mod signal;
+pub mod silence;
 pub mod skew;
 pub mod slots;
 pub mod snapshot;

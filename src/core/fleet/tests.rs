@@ -63,6 +63,7 @@ impl Story {
             survey_stale_after: Duration::from_secs(45),
             pooler_stale_after: Duration::from_secs(15),
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
+            maintenance: Vec::new(),
             notifiers: vec![Name::new("sns"), Name::new("log")],
             standing: Vec::new(),
         });
