@@ -83,6 +83,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         health: written.health,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
+        alerting: written.alerting,
         rules,
         maintenance,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },

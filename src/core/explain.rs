@@ -99,6 +99,10 @@ fn state(alert: &AlertView, target: Option<&TargetView>, now: MonoTime) -> Strin
     let mut predicate = match signal {
         Some(signal) => exact_predicate(signal, alert, reading, target, now)
             .unwrap_or_else(|| signal.predicate(reading, &alert.id.labels)),
+        // The daemon's own.
+        None if alert.condition.starts_with("silent_targets_ratio ") => {
+            format!("hears nothing of {} of what it watches", quantity::reading(alert.unit, reading))
+        }
         None => format!("reads {}", quantity::reading(alert.unit, reading)),
     };
     for (name, value) in alert.id.labels.iter().filter(|(name, _)| DESCRIBING.contains(&name.as_str())) {
