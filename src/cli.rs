@@ -16,11 +16,14 @@ Examples:
                                           watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
   pgvigil check --config pgvigil.toml     what each server is, what is wrong or risky, what fixes it
+  pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
+                                          tell nobody of its alerts meanwhile
   pgvigil poll                            one look at all lags, for a shell or a script
 
 Environment:
   PGVIGIL_CONFIG                          as --config
   PGVIGIL_LOG_FORMAT                      as --log-format
+  PGVIGIL_TOKEN                           for \"silence\": the token of the daemon that is asked
   PGVIGIL_SERVER__LISTEN, ...             any key of the file, nested by \"__\"; wins over it
   PGVIGIL_SNS_TOPIC_ARN                   tell this SNS topic of alerts
   RUST_LOG                                what to log: info (the default), debug, pgvigil=debug,warn
@@ -64,6 +67,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
+    /// Have a running daemon tell nobody of some alerts for a while
+    Silence(Box<SilenceArgs>),
     /// Test rules without any server, or over what was
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -97,6 +102,115 @@ pub(crate) struct PollArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SilenceArgs {
+    #[command(subcommand)]
+    pub(crate) command: SilenceCommand,
+    /// Where the daemon answers [default: where server.listen of the configuration says]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Daemon")]
+    pub(crate) url: Option<String>,
+    /// A file that holds the daemon's token [default: `PGVIGIL_TOKEN`, else server.token of the configuration]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Daemon")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Print the daemon's answer as JSON
+    #[arg(long, global = true, help_heading = "Daemon")]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SilenceCommand {
+    /// Make a silence. Alerts fire and are shown as ever, but nobody is told; what still fires at its end is told then
+    #[command(after_help = SILENCE_EXAMPLES)]
+    Add(SilenceAddArgs),
+    /// List silences and windows of maintenance
+    List {
+        /// Also silences that have ended
+        #[arg(long)]
+        all: bool,
+    },
+    /// End silences before their time
+    Expire {
+        /// Their numbers
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
+    },
+}
+
+const SILENCE_EXAMPLES: &str = "\
+Examples:
+  pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
+  pgvigil silence add --rule 'Replica*' --target '*-reporting' --until 2026-12-06T06:00:00+01:00 \\
+      --reason \"rebuilt from a backup\"
+  pgvigil silence add --rule SlotRetainingWal --label slot=debezium --for 30m --reason \"upgrade\"";
+
+/// Names may hold * for any characters and ? for one. All that is given must be true of an alert; of an option given
+/// several times, one of them.
+#[derive(Debug, Args)]
+pub(crate) struct SilenceAddArgs {
+    /// Alerts of this cluster
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Vec<String>,
+    /// Alerts of this target, or connection pooler
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Vec<String>,
+    /// Alerts of this rule
+    #[arg(long, value_name = "NAME")]
+    pub(crate) rule: Vec<String>,
+    /// Alerts of this severity: info, warning or critical
+    #[arg(long, value_name = "SEVERITY")]
+    pub(crate) severity: Vec<String>,
+    /// Alerts with this label, for example slot=debezium
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    pub(crate) label: Vec<(String, String)>,
+    /// All alerts
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How long, for example 2h
+    #[arg(long = "for", value_name = "DURATION", required_unless_present = "until", conflicts_with = "until")]
+    pub(crate) length: Option<String>,
+    /// Until when (RFC 3339), for example 2026-12-06T06:00:00+01:00
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Why, for those who see it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Who, for those who have questions [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) author: Option<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write a name and a value, for example slot=debezium".to_owned()),
+    }
+}
+
+impl SilenceAddArgs {
+    /// As the daemon wants it. An error says what is missing.
+    pub(crate) fn body(&self, environment: &Environment) -> Result<serde_json::Value, String> {
+        let variable = |name: &str| environment.get(name).filter(|text| !text.is_empty()).cloned();
+        let author = self.author.clone().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+        let author = author.ok_or("who are you? $USER is not set; write --author NAME")?;
+        let nothing = [&self.cluster, &self.target, &self.rule, &self.severity].iter().all(|names| names.is_empty());
+        if nothing && self.label.is_empty() && !self.all {
+            return Err("this would silence everything; say what with --cluster, --target, --rule, --severity or \
+                        --label, or write --all"
+                .to_owned());
+        }
+        let labels: std::collections::BTreeMap<&str, &str> =
+            self.label.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        if labels.len() < self.label.len() {
+            return Err("--label: one label is given twice; patterns stand for several values: slot=deb*".to_owned());
+        }
+        Ok(serde_json::json!({
+            "cluster": self.cluster, "target": self.target, "rule": self.rule, "severity": self.severity,
+            "labels": labels, "all": self.all, "for": self.length, "until": self.until,
+            "author": author, "reason": self.reason,
+        }))
+    }
 }
 
 #[derive(Debug, Subcommand)]

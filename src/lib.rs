@@ -17,7 +17,7 @@
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
-//! | [`check`], [`poll`](mod@poll), [`rules`], [`demo`] | commands; [`table`] prints for them |
+//! | [`check`], [`poll`](mod@poll), [`rules`], [`demo`], [`silence`] | commands; [`table`] prints for them |
 //! | [`clock`] | the only place that reads the clock |
 //!
 //! # Invariants
@@ -51,5 +51,6 @@ pub mod notify;
 pub mod poll;
 pub mod rules;
 pub mod self_metrics;
+pub mod silence;
 pub mod store;
 pub mod table;

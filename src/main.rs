@@ -12,10 +12,12 @@ use tracing::{debug, error, info};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand};
+use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand};
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
-use pgvigil::config::{self, Inputs, Loaded, Overrides};
+use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides};
+use pgvigil::http::ServerConfig;
+use pgvigil::silence::{Daemon, Wish};
 
 /// A bad option or configuration: `EX_USAGE` of sysexits.h.
 const BAD_USAGE: u8 = 64;
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
+        Command::Silence(args) => silence(file, &environment, &args),
         Command::Rules(RulesCommand::Test { files }) => {
             let outcome = pgvigil::rules::test::run(&files);
             print(outcome.text.as_bytes(), outcome.ok)
@@ -134,6 +137,31 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
     print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
 }
 
+fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> ExitCode {
+    let daemon = match daemon(file, environment, args) {
+        Ok(daemon) => daemon,
+        Err(reason) => return complain(&reason, BAD_USAGE),
+    };
+    let wish = match &args.command {
+        SilenceCommand::Add(add) => match add.body(environment) {
+            Ok(body) => Wish::Add(body),
+            Err(reason) => return complain(&reason, BAD_USAGE),
+        },
+        SilenceCommand::List { all } => Wish::List { all: *all },
+        SilenceCommand::Expire { ids } => Wish::Expire(ids.clone()),
+    };
+    match daemon.ask(&wish, args.json) {
+        Ok(told) => {
+            for reason in told.warnings.iter().chain(&told.failures) {
+                // As for complaints, the exit status tells in any case.
+                let _ = writeln!(std::io::stderr().lock(), "pgvigil: {reason}");
+            }
+            print(told.text.as_bytes(), told.failures.is_empty())
+        }
+        Err(reason) => complain(&reason, 1),
+    }
+}
+
 fn replay(file: Option<&Path>, environment: &Environment, since: Duration, store: Option<PathBuf>) -> ExitCode {
     let rules = match config::rules(file, environment) {
         Ok(rules) => rules,
@@ -147,6 +175,35 @@ fn replay(file: Option<&Path>, environment: &Environment, since: Duration, store
         Ok(text) => print(text.as_bytes(), true),
         Err(reason) => complain(&reason, 1),
     }
+}
+
+/// The daemon that is meant. The configuration is read only for what is not said otherwise.
+fn daemon(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> Result<Daemon, String> {
+    let mut token = match &args.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("--token-file: cannot read {}: {error}", path.display()))?;
+            Some(text.trim().to_owned())
+        }
+        None => environment.get("PGVIGIL_TOKEN").filter(|token| !token.is_empty()).cloned(),
+    };
+    let reads = matches!(args.command, SilenceCommand::List { .. });
+    let mut url = args.url.clone();
+    if url.is_none() || (token.is_none() && !reads) {
+        let overrides = Overrides::default();
+        match config::load(&Inputs { file, environment, overrides: &overrides }) {
+            Ok(loaded) => {
+                let server = loaded.config.server;
+                token = token.or_else(|| server.token.map(|token| token.secret().to_owned()));
+                url = url.or_else(|| Some(pgvigil::silence::url_of(server.listen)));
+            }
+            // A daemon may be asked from where nothing is configured.
+            Err(ConfigError::NothingToWatch) => {}
+            Err(_) if url.is_some() => {}
+            Err(error) => return Err(format!("{error}\n(with --url and --token-file no configuration is needed)")),
+        }
+    }
+    Ok(Daemon { url: url.unwrap_or_else(|| pgvigil::silence::url_of(ServerConfig::default().listen)), token })
 }
 
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.

@@ -13,6 +13,7 @@ use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
 use crate::core::lag::LagEstimate;
+use crate::core::mute::Mute;
 use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
 use crate::core::pooler;
 use crate::core::senders::{behind, end_of_wal};
@@ -456,6 +457,50 @@ struct Alert<'a> {
     active_at: Option<String>,
     fired_at: Option<String>,
     resolved_at: Option<String>,
+    /// Why nobody is told of it now; empty when people are.
+    muted: Vec<Muted<'a>>,
+}
+
+#[derive(Serialize)]
+struct Muted<'a> {
+    /// `silence`, `maintenance`, `depends_on`, `flapping`, `isolated`.
+    by: &'static str,
+    /// The same in words.
+    says: String,
+    /// Of the silence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    author: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    /// Of the window of maintenance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+}
+
+impl<'a> Muted<'a> {
+    fn new(mute: &'a Mute) -> Self {
+        let says = Self {
+            by: mute.kind(),
+            says: mute.to_string(),
+            id: None,
+            author: None,
+            reason: None,
+            name: None,
+            until: None,
+        };
+        match mute {
+            Mute::Silence { id, author, reason, until } => {
+                let (author, reason) = (Some(author.as_str()), Some(reason.as_str()));
+                Self { id: Some(id), author, reason, until: time_of_day(*until), ..says }
+            }
+            Mute::Maintenance { name, until } => Self { name: Some(name), until: time_of_day(*until), ..says },
+            Mute::DependsOn { .. } | Mute::Flapping { .. } | Mute::Isolated => says,
+        }
+    }
 }
 
 pub(super) fn clusters(snapshot: &Snapshot, now: MonoTime) -> Clusters<'_> {
@@ -959,6 +1004,7 @@ impl<'a> Alert<'a> {
             active_at: time(alert.active_at),
             fired_at: alert.fired_at.and_then(time),
             resolved_at: alert.resolved_at.and_then(time),
+            muted: alert.muted.iter().map(Muted::new).collect(),
         }
     }
 }

@@ -20,6 +20,11 @@ const ALERT: &str = "pgvigil_alert";
 const ALERT_HELP: &str = "1 for each alert that is pending or firing.";
 const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
 
+const SILENCES: &str = "pgvigil_silences";
+const SILENCES_HELP: &str = "Silences by state: active, or ended and still listed.";
+const MAINTENANCE: &str = "pgvigil_maintenance_open";
+const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
+
 /// Roughly what one target's series take, so that a large page is not copied again and again while it grows.
 const BYTES_PER_TARGET: usize = 16 * 1024;
 
@@ -38,6 +43,25 @@ fn render_views(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
         render_signal(out, signal, snapshot, &prefixes, now);
     }
     render_alerts(out, snapshot, &prefixes);
+    render_silences(out, snapshot, now);
+}
+
+fn render_silences(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
+    let wall = snapshot.wall_time(now);
+    let all = snapshot.silences.all();
+    let n_active = all.iter().filter(|silence| silence.is_active(now, wall)).count();
+    write_header(out, &[SILENCES], SILENCES_HELP, "gauge");
+    for (state, count) in [("active", n_active), ("ended", all.len() - n_active)] {
+        out.push_str(&format!("{SILENCES}{{state=\"{state}\"}} {count}\n"));
+    }
+    for (position, window) in snapshot.silences.windows().iter().enumerate() {
+        if position == 0 {
+            write_header(out, &[MAINTENANCE], MAINTENANCE_HELP, "gauge");
+        }
+        let is_open = u8::from(window.open_at(wall).is_some());
+        // A name that was checked: nothing in it needs to be escaped.
+        out.push_str(&format!("{MAINTENANCE}{{window=\"{}\"}} {is_open}\n", window.name));
+    }
 }
 
 /// `{cluster="...",target="..."`, escaped once a page instead of once a series.
@@ -260,6 +284,8 @@ pub fn metrics_table() -> String {
     }
     let labels = format!("{}, and those of the rule's signal", quoted(ALERT_LABELS.iter()));
     row(ALERT, "gauge", &labels, "0 or 1", ALERT_HELP, "Inactive or resolved.", "rules");
+    row(SILENCES, "gauge", "`state`", "count", SILENCES_HELP, "Never.", "");
+    row(MAINTENANCE, "gauge", "`window`", "0 or 1", MAINTENANCE_HELP, "Not configured.", "");
     for family in FAMILIES {
         let unit = if family.name.ends_with("_seconds") { "seconds" } else { "count" };
         row(family.name, family.kind, &quoted(family.labels.iter()), unit, family.help, "Never.", "");
@@ -438,7 +464,7 @@ mod tests {
     #[test]
     fn dashboards_and_alerts_use_only_series_that_exist() {
         let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
-        known.insert(ALERT.to_owned());
+        known.extend([ALERT, SILENCES, MAINTENANCE].map(str::to_owned));
         for family in FAMILIES {
             known.insert(family.name.to_owned());
             if family.kind == "histogram" {

@@ -352,7 +352,7 @@ fn refused(refusal: &Refusal, wants_text: bool) -> Reply {
         Refusal::Bad { key, reason } => {
             Reply::bad_parameter(&BadParameter { parameter: (*key).to_owned(), reason: reason.clone() }, wants_text)
         }
-        Refusal::NoSuch(_) => no_such_silence(wants_text),
+        Refusal::NoSuch(_) => Reply::refusal(StatusCode::NOT_FOUND, "not_found", refusal.to_string(), wants_text),
         Refusal::Ended(_) | Refusal::TooMany => {
             Reply::refusal(StatusCode::CONFLICT, "conflict", refusal.to_string(), wants_text)
         }

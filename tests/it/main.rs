@@ -35,6 +35,7 @@ mod series;
 mod sessions;
 mod slots;
 
+mod silence;
 mod sns;
 mod support;
 mod tls;

@@ -1,0 +1,283 @@
+//! `pgvigil silence`: asks a running daemon over HTTP to make and end silences, and lists them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::http::{Method, Request};
+
+use crate::table::{seconds, wrapped};
+
+/// Longer than the daemon itself waits.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// For every terminal.
+const WIDTH: usize = 80;
+
+/// The daemon that is asked.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// For example `http://127.0.0.1:9732`.
+    pub url: String,
+    /// `None`: it can only be read.
+    pub token: Option<String>,
+}
+
+/// What is asked of it.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// A body for `POST /api/v1/silences`.
+    Add(Value),
+    /// Also those that have ended?
+    List { all: bool },
+    /// By their numbers.
+    Expire(Vec<u64>),
+}
+
+/// What it said: for standard output, and for standard error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub text: String,
+    pub warnings: Vec<String>,
+    /// Of several wishes, why some were not done.
+    pub failures: Vec<String>,
+}
+
+/// The address of a daemon on this machine that listens there.
+pub fn url_of(listen: SocketAddr) -> String {
+    let ip = match listen.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    format!("http://{}", SocketAddr::new(ip, listen.port()))
+}
+
+impl Daemon {
+    /// Asks it. Blocks until it has answered.
+    ///
+    /// # Errors
+    /// Why it is not done, in one line for people.
+    pub fn ask(&self, wish: &Wish, as_json: bool) -> Result<Told, String> {
+        let mut told = Told::default();
+        match wish {
+            Wish::Add(silence) => {
+                let answer = self.send(Method::POST, "/api/v1/silences", Some(silence))?;
+                told.text = if as_json { json(&answer) } else { added(&answer) };
+                told.warnings = warnings(&answer);
+            }
+            Wish::Expire(ids) => {
+                for id in ids {
+                    let answer = match self.send(Method::DELETE, &format!("/api/v1/silences/{id}"), None) {
+                        Ok(answer) => answer,
+                        Err(reason) => {
+                            // The others are ended all the same.
+                            told.failures.push(reason);
+                            continue;
+                        }
+                    };
+                    let silence = &answer["silence"];
+                    told.text += &if as_json {
+                        json(&answer)
+                    } else {
+                        format!("silence {id} is ended: {}\n", text(silence, "selects"))
+                    };
+                    told.warnings.extend(warnings(&answer));
+                }
+            }
+            Wish::List { all } => {
+                let answer = self.send(Method::GET, "/api/v1/silences", None)?;
+                told.text = if as_json { json(&answer) } else { list(&answer, *all) };
+            }
+        }
+        Ok(told)
+    }
+
+    fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let base = self.url.trim_end_matches('/');
+        if !base.starts_with("http://") {
+            return Err(format!("{base:?}: pgvigil serves plain HTTP; write for example --url http://127.0.0.1:9732"));
+        }
+        let failed = |error: ureq::Error| {
+            format!("cannot ask {base}: {error}; is pgvigil running there? --url names another address")
+        };
+        let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .body(body.map(Value::to_string).unwrap_or_default())
+            .map_err(|_| "the token or the URL cannot be part of a request".to_owned())?;
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .allow_non_standard_methods(true)
+            .timeout_global(Some(PATIENCE))
+            .max_redirects(0)
+            // A daemon is asked directly: what is set for the web at large is not for it.
+            .proxy(None)
+            .build();
+        let mut response = ureq::Agent::new_with_config(config).run(request).map_err(failed)?;
+        let status = response.status();
+        let body = response.body_mut().read_to_string().map_err(failed)?;
+        let answer: Value = serde_json::from_str(&body)
+            .map_err(|_| format!("{base} answers {status}, and not as pgvigil does; is it another program?"))?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let reason = answer["reasons"][0].as_str().unwrap_or("it does not say why").to_owned();
+        Err(match status.as_u16() {
+            401 if self.token.is_none() => {
+                "this takes the token of server.token: give it with --token-file or PGVIGIL_TOKEN".to_owned()
+            }
+            401 => format!("{reason}; --token-file and PGVIGIL_TOKEN give another"),
+            _ => reason,
+        })
+    }
+}
+
+fn json(answer: &Value) -> String {
+    format!("{answer:#}\n")
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// `2026-12-05T21:00:00.000Z` as `2026-12-05 21:00 UTC`.
+fn when(time: &str) -> String {
+    match (time.get(..10), time.get(11..16)) {
+        (Some(day), Some(minute)) => format!("{day} {minute} UTC"),
+        _ => "an unknown time".to_owned(),
+    }
+}
+
+fn warnings(answer: &Value) -> Vec<String> {
+    let remarks = answer["remarks"].as_array().into_iter().flatten().chain([&answer["warning"]]);
+    remarks.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn added(answer: &Value) -> String {
+    let silence = &answer["silence"];
+    let head =
+        format!("silence {} until {}: {}", silence["id"], when(text(silence, "until")), text(silence, "selects"));
+    let mut lines = line(&head, 0);
+    let alerts: Vec<&str> = answer["alerts"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if alerts.is_empty() {
+        lines += "no alert that is pending or firing now is meant by it\n";
+    }
+    for alert in &alerts {
+        lines += &line(&format!("  holds back {alert}"), 4);
+    }
+    lines
+}
+
+fn list(answer: &Value, all: bool) -> String {
+    let mut lines = String::new();
+    let silences = answer["silences"].as_array().into_iter().flatten();
+    for silence in silences.filter(|silence| all || text(silence, "state") == "active") {
+        let state = match text(silence, "state") {
+            "active" => {
+                let until = text(silence, "until");
+                format!("until {}{}", when(until), left(text(answer, "at"), until))
+            }
+            "expired" => format!("was ended {}", when(text(silence, "until"))),
+            _ => format!("ended {}", when(text(silence, "until"))),
+        };
+        lines += &block(&format!("silence {}", silence["id"]), &state, silence);
+    }
+    for window in answer["maintenance"].as_array().into_iter().flatten() {
+        let state = match text(window, "state") {
+            "open" => format!("open until {}", when(text(window, "until"))),
+            "closed" => format!("from {} to {}", when(text(window, "from")), when(text(window, "until"))),
+            _ => "over".to_owned(),
+        };
+        lines += &block(&format!("maintenance {}", text(window, "name")), &state, window);
+    }
+    if lines.is_empty() {
+        let way_out = if all { "" } else { " (--all shows those that have ended)" };
+        lines = format!("nothing is silenced{way_out}\n");
+    }
+    lines
+}
+
+/// How long that is from now, in parentheses. Empty when it cannot be told.
+fn left(now: &str, until: &str) -> String {
+    let times = humantime::parse_rfc3339(until).ok().zip(humantime::parse_rfc3339(now).ok());
+    let left = times.and_then(|(until, now)| until.duration_since(now).ok());
+    left.map_or_else(String::new, |left| format!(" ({} left)", seconds(left.as_secs_f64())))
+}
+
+fn block(head: &str, state: &str, of: &Value) -> String {
+    let mut lines = line(&format!("{head}: {}", text(of, "selects")), 2);
+    let author = of["author"].as_str().map(|author| format!(", by {author}")).unwrap_or_default();
+    lines += &line(&format!("  {state}{author}"), 4);
+    if let Some(reason) = of["reason"].as_str() {
+        lines += &line(&format!("  {reason}"), 4);
+    }
+    lines
+}
+
+/// A line, or several where it is long. Control characters must not steer the terminal.
+fn line(text: &str, indent: usize) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    wrapped(&plain, Some(WIDTH), indent) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_reads_well_on_every_terminal() {
+        let answer = json!({
+            "at": "2026-12-05T19:00:00.000Z",
+            "silences": [
+                {
+                    "id": 1, "state": "expired", "selects": "rule=Old", "author": "ada", "reason": "old",
+                    "until": "2026-12-04T21:00:00.000Z",
+                },
+                {
+                    "id": 2, "state": "active", "selects": "cluster=orders rule=Replica*|TargetDown slot=debezium",
+                    "author": "grace", "until": "2026-12-05T21:00:00.000Z",
+                    "reason": "switchover to the new hardware; the replicas are \u{1b}[31mrebuilt one by one and lag meanwhile",
+                },
+            ],
+            "maintenance": [
+                {
+                    "name": "nightly", "state": "closed", "selects": "cluster=orders", "reason": null,
+                    "from": "2026-12-05T21:00:00.000Z", "until": "2026-12-06T05:00:00.000Z",
+                },
+            ],
+        });
+        let expect = "\
+silence 2: cluster=orders rule=Replica*|TargetDown slot=debezium
+  until 2026-12-05 21:00 UTC (2h 00m left), by grace
+  switchover to the new hardware; the replicas are  [31mrebuilt one by one and
+    lag meanwhile
+maintenance nightly: cluster=orders
+  from 2026-12-05 21:00 UTC to 2026-12-06 05:00 UTC
+";
+        assert_eq!(list(&answer, false), expect);
+        let all = list(&answer, true);
+        assert!(all.starts_with("silence 1: rule=Old\n  was ended 2026-12-04 21:00 UTC, by ada\n  old\n"), "{all}");
+        assert!(all.lines().all(|line| line.chars().count() <= 80), "{all}");
+        let nothing = json!({ "silences": [], "maintenance": [] });
+        assert_eq!(list(&nothing, false), "nothing is silenced (--all shows those that have ended)\n");
+    }
+
+    #[test]
+    fn a_daemon_that_listens_everywhere_is_asked_here() {
+        for (listen, url) in [
+            ("127.0.0.1:9732", "http://127.0.0.1:9732"),
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            ("[::]:80", "http://[::1]:80"),
+            ("10.0.0.7:80", "http://10.0.0.7:80"),
+        ] {
+            assert_eq!(url_of(listen.parse().unwrap()), url);
+        }
+    }
+}
