@@ -467,7 +467,18 @@ mod tests {
         let state = AlertState::Pending(Spell::begin(MonoTime::from_nanos(second * 1_000_000_000)));
         let track = Track { state, points: None };
         let episode = Episode::begin(SystemTime::UNIX_EPOCH, None);
-        (id, SavedAlert { track, above: vec![], worst: None, episode, resolved: None, account: None })
+        (
+            id,
+            SavedAlert {
+                track,
+                above: vec![],
+                worst: None,
+                episode,
+                resolved: None,
+                recent: crate::core::alert::Recent::default(),
+                account: None,
+            },
+        )
     }
 
     fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {

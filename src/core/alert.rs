@@ -90,6 +90,12 @@ pub struct AlertView {
     /// The condition as written, for example `replay_lag_seconds > 5s`.
     pub condition: String,
     pub unit: Unit,
+    /// Resolved since what it was about is not there any more, and not on a reading that is clear.
+    #[serde(default)]
+    pub gone: Option<Gone>,
+    /// The readings of late.
+    #[serde(default)]
+    pub recent: Recent,
     /// What the rule gives its alerts beside their own labels.
     #[serde(default)]
     pub rule_labels: Vec<(String, String)>,
@@ -116,6 +122,65 @@ impl AlertView {
         {
             move_time(time, nanos);
         }
+        self.recent.move_times(nanos);
+    }
+}
+
+/// How an alert ended without a reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gone {
+    /// Its subject has gone, or its rule does not apply to it any more: the slot was dropped, the replica was promoted.
+    Subject,
+    /// Its rule, its target or its cluster is no longer watched.
+    Unwatched,
+}
+
+impl Gone {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Subject => "subject",
+            Self::Unwatched => "unwatched",
+        }
+    }
+}
+
+/// The last readings of an alert since it began: a minute apart, but for the last, which is the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recent {
+    points: [Option<(MonoTime, f64)>; Self::KEPT],
+}
+
+impl Recent {
+    const KEPT: usize = 5;
+
+    /// Takes in the latest reading. One that is not finite is none that could be kept.
+    pub fn note(&mut self, now: MonoTime, reading: f64) {
+        if !reading.is_finite() {
+            return;
+        }
+        let points = &mut self.points;
+        let n_points = points.iter().flatten().count();
+        let is_near = n_points >= 2
+            && points[n_points - 2].is_some_and(|(at, _)| now.duration_since(at) <= Duration::from_secs(60));
+        let place = match n_points {
+            _ if is_near => n_points - 1,
+            Self::KEPT => {
+                points.rotate_left(1);
+                Self::KEPT - 1
+            }
+            n_points => n_points,
+        };
+        points[place] = Some((now, reading));
+    }
+
+    /// The oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (MonoTime, f64)> + '_ {
+        self.points.iter().flatten().copied()
+    }
+
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        self.points.iter_mut().flatten().for_each(|(at, _)| move_time(at, nanos));
     }
 }
 
@@ -361,6 +426,18 @@ mod tests {
             state = state.step(verdict, Duration::from_secs(hold), Duration::from_secs(keep_firing_for), at(second));
             assert_eq!(state, expect, "at {second} s, {verdict:?}");
         }
+    }
+
+    #[test]
+    fn readings_are_kept_a_minute_apart_and_the_latest_with_them() {
+        let mut recent = Recent::default();
+        for second in (0..=330).step_by(10) {
+            recent.note(at(second), second as f64);
+            recent.note(at(second), f64::INFINITY);
+            assert_eq!(recent.iter().last(), Some((at(second), second as f64)));
+        }
+        let kept: Vec<f64> = recent.iter().map(|(_, reading)| reading).collect();
+        assert_eq!(kept, [120.0, 180.0, 240.0, 300.0, 330.0]);
     }
 
     #[test]

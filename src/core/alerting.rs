@@ -18,19 +18,20 @@ use serde::{Deserialize, Serialize};
 use self::isolation::Isolation;
 use self::mutes::Upstreams;
 use self::standing::Standing;
-use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED, Severity, Terms, Track};
+use super::alert::{AlertId, AlertState, AlertView, Gone, Phase, Recent, SHOWN_AFTER_RESOLVED, Severity, Terms, Track};
 use super::cause::Cause;
+use super::explain::explain;
 use super::ledger::pacing::AlertingConfig;
-use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Muted, Notice, Recipient};
+use super::ledger::{Delivery, Due, Entry, Episode, Ledger, Muted, Notice, Recipient};
 use super::mute::Mute;
+use super::quantity;
 use super::rule::{self, Rule, Selected, Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
 use super::silence::Silences;
-use super::snapshot::{ClusterView, PoolerView, TargetView};
-use super::survey::Tally;
+use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
-use super::topology::{Name, Role};
+use super::topology::Name;
 
 /// All rules with their alerts, and what notifiers must still be told of them.
 #[derive(Debug)]
@@ -83,6 +84,8 @@ struct Alert {
     /// The last reading that was known.
     reading: Option<f64>,
     is_unknown: bool,
+    /// Of this life.
+    recent: Recent,
     /// What is wrong with the replica it is about.
     cause: Option<Cause>,
     /// The last life that fired and ended.
@@ -98,6 +101,8 @@ pub struct Resolved {
     active_at: MonoTime,
     fired_at: MonoTime,
     resolved_at: MonoTime,
+    #[serde(default)]
+    gone: Option<Gone>,
     /// The highest that it had.
     #[serde(default)]
     severity: Option<Severity>,
@@ -326,7 +331,15 @@ impl Alerting {
     fn notice(&self, due: Due, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Notice {
         let Due { notifier, group, purpose, alerts, dedup_key, attempt } = due;
         let entry = |(alert, dedup_key)| self.entry(alert, dedup_key, clusters, now, wall);
-        Notice { notifier, group, purpose, alerts: alerts.into_iter().map(entry).collect(), dedup_key, attempt }
+        let alerts: Vec<Entry> = alerts.into_iter().map(entry).collect();
+        let also_firing = clusters
+            .iter()
+            .filter(|cluster| alerts.iter().any(|entry| entry.alert.id.cluster == cluster.name))
+            .flat_map(|cluster| cluster.alerts.iter())
+            .filter(|other| other.phase == Phase::Firing && alerts.iter().all(|entry| entry.alert.id != other.id))
+            .map(|other| (other.severity, other.id.clone()))
+            .collect();
+        Notice { notifier, group, purpose, alerts, also_firing, dedup_key, attempt }
     }
 
     fn entry(
@@ -348,25 +361,18 @@ impl Alerting {
             alert = current;
         }
         let cluster = clusters.iter().find(|cluster| cluster.name == alert.id.cluster);
-        let name = alert.id.target.as_ref().map(Name::as_str);
-        let target = cluster.and_then(|cluster| cluster.target(name?));
-        let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
-        let own_details = || if is_own { self.isolation.details() } else { Vec::new() };
+        let mut told = explain(&alert, cluster.map(|cluster| &**cluster), now);
+        if is_own {
+            told.details.extend(self.isolation.details());
+        }
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
         Entry {
             dedup_key,
             active_at: wall_of(alert.active_at),
             fired_at: alert.fired_at.map(wall_of),
             resolved_at: alert.resolved_at.map(wall_of),
-            role: target.and_then(|target| target.last_role()),
-            diagnosis: target.and_then(|target| finding(target)),
-            details: watch.map_or_else(own_details, |watch| match pooler {
-                Some(pooler) => pooler_details(&watch.rule, pooler, now),
-                None => match cluster.filter(|_| alert.id.target.is_none()) {
-                    Some(cluster) => cluster_details(&watch.rule, cluster, now),
-                    None => details(&watch.rule, target.map(|target| &**target), now),
-                },
-            }),
+            recent: alert.recent.iter().map(|(at, reading)| (wall_of(at), reading)).collect(),
+            told,
             alert,
         }
     }
@@ -380,7 +386,8 @@ impl Watch {
             for alert in alerts.iter_mut().filter(|alert| alert.round != round) {
                 let before = alert.standing(rule);
                 alert.track = Track::default();
-                alert.after_step(rule, before, place, ledger, now, wall);
+                // Its place was not even looked at.
+                alert.after_step(rule, before, Some(Gone::Unwatched), place, ledger, (now, wall));
             }
             alerts.retain(|alert| alert.is_remembered(now));
             !alerts.is_empty()
@@ -488,6 +495,7 @@ impl Judgement<'_> {
             episode: Episode::begin(self.wall, None),
             reading: None,
             is_unknown: false,
+            recent: Recent::default(),
             cause: None,
             resolved: None,
             round: self.round,
@@ -503,6 +511,9 @@ impl Judgement<'_> {
         let reading = value.map(|value| value.value).filter(|value| !value.is_nan());
         alert.is_unknown = reading.is_none() && verdict != Some(Verdict::Gone);
         alert.reading = reading.or(alert.reading);
+        if let Some(reading) = reading {
+            alert.recent.note(now, reading);
+        }
         let diagnosis = self.target.and_then(|target| target.diagnosis.as_ref()?.cause());
         alert.cause = diagnosis.map(|told| told.cause);
         if self.is_warming_up() {
@@ -532,7 +543,8 @@ impl Judgement<'_> {
             };
             track.step(verdict, &Terms { when_unknown, unknown, ..terms(verdict) }, now);
         }
-        alert.after_step(rule, before, &self.place(), ledger, now, self.wall);
+        let gone = (verdict == Some(Verdict::Gone)).then_some(Gone::Subject);
+        alert.after_step(rule, before, gone, &self.place(), ledger, (now, self.wall));
     }
 }
 
@@ -560,10 +572,10 @@ impl Alert {
         &mut self,
         rule: &Rule,
         (before, severity_before): (AlertState, Severity),
+        gone: Option<Gone>,
         place: &Place,
         ledger: &mut Ledger,
-        now: MonoTime,
-        wall: SystemTime,
+        (now, wall): (MonoTime, SystemTime),
     ) {
         if self.track.state == AlertState::Inactive {
             self.above.clear();
@@ -572,12 +584,18 @@ impl Alert {
         if before == AlertState::Inactive && state != AlertState::Inactive {
             self.episode = Episode::begin(wall, self.resolved.map(|resolved| resolved.episode));
             self.worst = None;
+            // What it read in an earlier life was another matter.
+            let latest = self.recent.iter().last();
+            self.recent = Recent::default();
+            if let Some((at, reading)) = latest {
+                self.recent.note(at, reading);
+            }
         }
         let mut has_turned = before.is_firing() != state.is_firing();
         match (before, state) {
             (AlertState::Firing { active_at, fired_at, .. }, AlertState::Inactive) => {
                 let (episode, severity) = (self.episode, self.worst);
-                self.resolved = Some(Resolved { episode, active_at, fired_at, resolved_at: now, severity });
+                self.resolved = Some(Resolved { episode, active_at, fired_at, resolved_at: now, severity, gone });
             }
             (_, AlertState::Firing { .. }) => {
                 has_turned |= severity != severity_before;
@@ -625,7 +643,7 @@ impl Alert {
         let is_about_silence = self.is_unknown && rule.when_unknown == WhenUnknown::Alert;
         let filled = (rule.summary.is_some() || rule.runbook.is_some()).then(|| {
             let reading = match (self.reading, self.is_unknown) {
-                (Some(reading), false) => signal.unit.say(reading),
+                (Some(reading), false) => quantity::reading(signal.unit, reading),
                 _ => "unknown".to_owned(),
             };
             let values = rule::Values {
@@ -657,136 +675,14 @@ impl Alert {
                 condition.text.clone()
             },
             unit: signal.unit,
+            gone: self.resolved.filter(|_| phase == Phase::Resolved).and_then(|resolved| resolved.gone),
+            recent: self.recent,
             rule_labels: rule.labels.clone(),
             summary,
             runbook,
             muted: Vec::new(),
         })
     }
-}
-
-/// Every alert about a replica tells what is wrong with it.
-fn finding(target: &TargetView) -> Option<Finding> {
-    let diagnosis = target.diagnosis.as_ref()?;
-    let causes = diagnosis.causes.iter().map(|told| told.cause).collect();
-    Some(Finding { causes, sentence: target.diagnosis_sentence()? })
-}
-
-/// What helps to judge the reading of an alert.
-fn details(rule: &Rule, target: Option<&TargetView>, now: MonoTime) -> Vec<(String, String)> {
-    let mut details = vec![("meaning".to_owned(), rule.condition.signal.help.to_owned())];
-    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
-    let Some(target) = target else { return details };
-    if rule.condition.is_replay_lag()
-        && let Some(lag) = target.lag
-    {
-        add("certainty", lag.certainty.as_str().to_owned());
-        add("method", lag.method.to_string());
-        add("lower_seconds", format!("{:.3}", lag.lower));
-        add("upper_seconds", format!("{:.3}", lag.upper));
-        let delay = target.survey.as_ref().and_then(|survey| survey.facts.apply_delay_seconds);
-        if let Some(delay) = delay.filter(|delay| *delay > 0.0) {
-            add("apply_delay_seconds", format!("{delay:.3}"));
-        }
-    }
-    for (name, value) in held_by(rule.condition.signal.name, target, now) {
-        add(name, value);
-    }
-    match rule.condition.signal.name {
-        "standby_missing" | "wrong_upstream" | "timelines_behind" | "receiver_running" => {
-            let upstream = target.links.upstream.as_ref().map(ToString::to_string);
-            upstream.into_iter().for_each(|upstream| add("follows", upstream));
-        }
-        "undeclared_standbys" => {
-            let who = target.links.undeclared.as_ref().map(|undeclared| undeclared.who.join(", "));
-            who.into_iter().filter(|who| !who.is_empty()).for_each(|who| add("standbys", who));
-        }
-        "role_change_age_seconds" => {
-            target.timeline().into_iter().for_each(|timeline| add("timeline", timeline.0.to_string()));
-        }
-        _ => {}
-    }
-    if let Some(failing) = &target.failing {
-        add("error", failing.failure.to_string());
-        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
-    }
-    if let Some(answer) = &target.answer {
-        add("server", answer.positions.identity.version.clone());
-    }
-    details
-}
-
-/// Whom to talk to about connections and transactions: never what they execute.
-fn held_by(signal: &str, target: &TargetView, now: MonoTime) -> Vec<(&'static str, String)> {
-    let Some(sessions) = target.fresh_survey(now).and_then(|survey| survey.sessions.as_ref()) else {
-        return Vec::new();
-    };
-    let activity = sessions.activity.as_deref();
-    let holder = match signal {
-        "transaction_oldest_seconds" => activity.and_then(|activity| activity.oldest_transaction.as_ref()),
-        "idle_in_transaction_oldest_seconds" | "connections_idle_in_transaction" => {
-            activity.and_then(|activity| activity.idle_transaction.as_ref())
-        }
-        name if name.starts_with("connections_") => {
-            let most = |tally: &Tally| {
-                let counts = tally.named.iter().take(3).map(|(name, count)| format!("{name} ({count})"));
-                counts.collect::<Vec<_>>().join(", ")
-            };
-            return [
-                ("users", &sessions.by_user),
-                ("applications", &sessions.by_application),
-                ("clients", &sessions.by_client),
-            ]
-            .map(|(name, tally)| (name, most(tally)))
-            .into_iter()
-            .filter(|(_, counts)| !counts.is_empty())
-            .collect();
-        }
-        _ => None,
-    };
-    holder.map_or_else(Vec::new, |holder| {
-        let mut details = vec![("user", holder.user.clone()), ("application", holder.application.clone())];
-        details.extend(holder.database.clone().map(|database| ("database", database)));
-        details.push(("session_state", holder.state.clone()));
-        details
-    })
-}
-
-/// The same of a cluster's.
-fn cluster_details(rule: &Rule, cluster: &ClusterView, now: MonoTime) -> Vec<(String, String)> {
-    let mut details = details(rule, None, now);
-    if rule.condition.signal.name == "primaries" {
-        let primaries = cluster.targets.iter().filter(|target| {
-            let says_so = target.is_up() && target.last_role() == Some(Role::Primary) && target.fresh(now).is_some();
-            says_so && cluster.is_foreign(target) != Some(true) && target.links.same_as.is_none()
-        });
-        let names = primaries.map(|target| match target.timeline() {
-            Some(timeline) => format!("{} (timeline {})", target.id.target, timeline.0),
-            None => target.id.target.to_string(),
-        });
-        let names = names.collect::<Vec<_>>().join(", ");
-        if !names.is_empty() {
-            details.push(("primaries".to_owned(), names));
-        }
-    }
-    details
-}
-
-/// The same of a pooler's.
-fn pooler_details(rule: &Rule, pooler: &PoolerView, now: MonoTime) -> Vec<(String, String)> {
-    let mut details = details(rule, None, now);
-    let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
-    if let Some(failing) = &pooler.failing {
-        add("error", failing.failure.to_string());
-        add("failing_for_seconds", format!("{:.0}", now.seconds_since(failing.since)));
-    }
-    if let Some(answer) = pooler.fresh(now) {
-        add("clients_waiting", answer.facts.waiting().0.to_string());
-        if let Some(version) = &answer.facts.version {
-            add("pooler", version.clone());
-        }
-    }
-    details
 }
 
 #[cfg(test)]

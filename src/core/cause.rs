@@ -41,6 +41,7 @@ pub use self::facts::{
 };
 use super::lag::{Certainty, LagEstimate};
 use super::observation::{ReplayPause, WaitsOn};
+use super::quantity::duration;
 use super::trend::{Direction, Trend};
 
 /// Why a replica lags.
@@ -189,11 +190,13 @@ impl Diagnosis {
     /// will not catch up`.
     pub fn sentence(&self, name: &str, lag: Option<&LagEstimate>, trend: Option<&Trend>) -> String {
         let behind = match lag.and_then(|lag| Some((lag.certainty, lag.value?))) {
-            Some((Certainty::AtLeast, value)) => format!("at least {} behind", words::span(value)),
-            Some((Certainty::AtMost, value)) => format!("at most {} behind", words::span(value)),
-            Some((_, value)) if self.lags => format!("{} behind", words::span(value)),
+            // That it is at least nothing says nothing.
+            Some((Certainty::AtLeast, value)) if value < 0.05 => "behind by a time that is not known".to_owned(),
+            Some((Certainty::AtLeast, value)) => format!("at least {} behind", duration(value)),
+            Some((Certainty::AtMost, value)) => format!("at most {} behind", duration(value)),
+            Some((_, value)) if self.lags => format!("{} behind", duration(value)),
             Some(_) => "not behind yet".to_owned(),
-            None => "behind by an unknown time".to_owned(),
+            None => "behind by a time that is not known".to_owned(),
         };
         let trend = trend.filter(|_| self.lags);
         let (direction, outlook) = match trend.and_then(|trend| Some((trend.direction?, trend.catch_up_seconds))) {
@@ -201,7 +204,7 @@ impl Diagnosis {
                 (" and falling further", "; at this rate it will not catch up".into())
             }
             Some((Direction::CatchingUp, Some(left))) => {
-                (" and catching up", format!("; at this rate it needs another {}", words::span(left)))
+                (" and catching up", format!("; at this rate it needs another {}", duration(left)))
             }
             Some((Direction::Holding, None)) => (" and not catching up", "; at this rate it will not catch up".into()),
             _ => ("", String::new()),
@@ -368,7 +371,7 @@ fn slow_network(facts: &Facts<'_>) -> Option<Told> {
         return None;
     }
     if let Some(flush) = facts.flush_after_write.filter(|flush| *flush > SLOW_FLUSH) {
-        let why = format!("WAL arrives, and its disk takes {} to take it", words::span(flush));
+        let why = format!("WAL arrives, and its disk takes {} to take it", duration(flush));
         return Some(told(Cause::SlowReplay, why));
     }
     Some(told(Cause::SlowNetwork, words::slow("WAL arrives", facts.trend.receive_rate, facts.write_rate)))
@@ -394,9 +397,9 @@ fn apply_delay(facts: &Facts<'_>) -> Option<Told> {
     let beyond = if delay.is_within() {
         String::new()
     } else {
-        format!(", and lags {} beyond that", words::span(delay.beyond_seconds))
+        format!(", and lags {} beyond that", duration(delay.beyond_seconds))
     };
-    Some(told(Cause::ApplyDelay, format!("it is configured to replay {} late{beyond}", words::span(delay.seconds))))
+    Some(told(Cause::ApplyDelay, format!("it is configured to replay {} late{beyond}", duration(delay.seconds))))
 }
 
 fn primary_unreachable(facts: &Facts<'_>) -> Option<Told> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::alert::{AlertId, AlertView, Phase, Severity};
+use super::alert::{AlertId, AlertView, Phase, Recent, Severity};
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
 use super::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, SenderState, ServerAddress,
@@ -215,6 +215,7 @@ pub(crate) fn survey() -> SurveyView {
                     idle_long: 7,
                     waiting_on_locks: 1,
                     longest_lock_wait: Some(1.5),
+                    lock_holder: None,
                     oldest_transaction: Some(holder(90.5, "active")),
                     idle_transaction: Some(holder(30.25, "idle in transaction")),
                 })),
@@ -234,6 +235,7 @@ pub(crate) fn tally(named: &[(&str, u64)], others: u64) -> Tally {
 
 pub(crate) fn holder(seconds: f64, state: &str) -> Holder {
     Holder {
+        pid: Some(4711),
         seconds,
         user: "report".to_owned(),
         application: "nightly".to_owned(),
@@ -321,6 +323,8 @@ pub(crate) fn alert(rule: &str, severity: Severity, phase: Phase, labels: &[(&st
         is_unknown: false,
         condition: "replay_lag_seconds > 5s".to_owned(),
         unit: Unit::Seconds,
+        gone: None,
+        recent: Recent::default(),
         rule_labels: vec![],
         summary: None,
         runbook: None,

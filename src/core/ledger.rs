@@ -29,9 +29,10 @@ use serde::{Deserialize, Serialize};
 use self::pacing::{AlertingConfig, Desk, GroupBy, Members};
 use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::cause::Cause;
+use super::explain::Explanation;
 use super::saved::move_time;
 use super::time::MonoTime;
-use super::topology::{Name, Role};
+use super::topology::Name;
 
 /// How many notices one notifier is handed before it has answered. Its channel must hold as many.
 pub const IN_FLIGHT: usize = 32;
@@ -49,6 +50,8 @@ pub struct Notice {
     /// The one to act on first, first: firing before resolved, the severest and oldest first. Empty in a
     /// heartbeat alone.
     pub alerts: Vec<Entry>,
+    /// What else fires in the clusters that they are of, the severest first.
+    pub also_firing: Vec<(Severity, AlertId)>,
     /// The same for every attempt, and on every daemon that watches the same thing. Of a notice with one alert: the alert's own.
     pub dedup_key: String,
     /// 1 for the first.
@@ -97,12 +100,10 @@ pub struct Entry {
     pub active_at: SystemTime,
     pub fired_at: Option<SystemTime>,
     pub resolved_at: Option<SystemTime>,
-    /// The target's role by its own last word.
-    pub role: Option<Role>,
-    /// What is wrong with the replica that it is about. `None` when nothing is, and for anything else.
-    pub diagnosis: Option<Finding>,
-    /// What helps to judge the reading, in order of use: `("certainty", "at_least")`, `("method", "lsn")`, `("server", "15.18")`.
-    pub details: Vec<(String, String)>,
+    /// Its readings of late, the oldest first.
+    pub recent: Vec<(SystemTime, f64)>,
+    /// What there is to say of it.
+    pub told: Explanation,
 }
 
 /// Why a replica lags, or is about to, in the words of a notice.

@@ -5,6 +5,7 @@ pub mod alerting;
 pub mod cause;
 pub mod checkup;
 pub mod datapoints;
+pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod mute;
 pub mod observation;
 pub mod pooler;
+pub mod quantity;
 pub mod replay;
 pub mod rule;
 pub mod saved;

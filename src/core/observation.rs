@@ -258,6 +258,7 @@ impl WaitsOn {
 /// A session in the way of replay. Never its query's text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Blocker {
+    pub pid: Option<i32>,
     pub user: Option<String>,
     /// `application_name`. Empty when it says none.
     pub application: String,

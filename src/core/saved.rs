@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::alert::{AlertId, Severity, Track};
+use super::alert::{AlertId, Recent, Severity, Track};
 use super::alerting::Resolved;
 use super::lag::SavedLag;
 use super::ledger::{Episode, SavedAccount};
@@ -41,6 +41,9 @@ pub struct SavedAlert {
     pub worst: Option<Severity>,
     pub episode: Episode,
     pub resolved: Option<Resolved>,
+    /// Readings of this life.
+    #[serde(default)]
+    pub recent: Recent,
     /// What notifiers have been told. `None` when there was nothing to tell.
     pub account: Option<SavedAccount>,
 }
@@ -65,6 +68,7 @@ impl Saved {
     pub fn moved(mut self, nanos: i64) -> Self {
         for alert in self.alerts.values_mut() {
             alert.tracks().for_each(|track| track.move_times(nanos));
+            alert.recent.move_times(nanos);
             if let Some(resolved) = &mut alert.resolved {
                 resolved.move_times(nanos);
             }

@@ -32,6 +32,7 @@ pub use target::lacking;
 
 use serde::{Deserialize, Serialize};
 
+use super::quantity;
 use super::shown::Shown;
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::time::MonoTime;
@@ -70,11 +71,24 @@ pub struct Signal {
     pub absent: &'static str,
     /// The view or function it comes from.
     pub source: &'static str,
+    /// How a reading of it is told to people.
+    pub says: Says,
     /// Names of the labels after `cluster` and `target`.
     pub labels: &'static [&'static str],
     pub read: Read,
     /// Where there may be too many subjects for `/metrics`: those that have series, by the first of `labels`. Rules judge all.
     pub shown: Option<fn(&TargetView) -> &Shown>,
+}
+
+/// What a reading says of its subject: a predicate, so that it makes a sentence with any subject before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// Nothing but its name and the number.
+    Number,
+    /// What 0 and 1 mean.
+    State { no: &'static str, yes: &'static str },
+    /// The reading stands in the place of `{}`, the value of a label in that of its name in braces; `[one|many]` goes by the reading.
+    Words(&'static str),
 }
 
 /// How a signal is read off the views.
@@ -171,47 +185,26 @@ impl Unit {
             Self::Bool => "0 or 1",
         }
     }
-
-    /// A number for people, in the largest fitting unit.
-    pub fn say(self, value: f64) -> String {
-        match self {
-            _ if value.is_infinite() => "unbounded".to_owned(),
-            Self::Seconds => span(value),
-            Self::Bytes => {
-                let units =
-                    [(1_099_511_627_776.0, "TiB"), (1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")];
-                match units.into_iter().find(|(size, _)| value.abs() >= *size) {
-                    Some((size, name)) => format!("{:.1} {name}", value / size),
-                    None => format!("{value:.0} bytes"),
-                }
-            }
-            Self::BytesPerSecond => format!("{}/s", Self::Bytes.say(value).replace(" bytes", " B")),
-            Self::Ratio => format!("{:.1} %", value * 100.0),
-            Self::Count | Self::Bool => format!("{value}"),
-        }
-    }
-}
-
-/// Seconds for people: `0.25s`, `12.4s`, `3m 5s`, `2h 10m`, `4d 3h`.
-pub fn span(seconds: f64) -> String {
-    let whole = seconds.abs().round();
-    let sign = if seconds < 0.0 { "-" } else { "" };
-    let pair = |large: f64, large_name: &str, small: f64, small_name: &str| {
-        format!("{sign}{:.0}{large_name} {:.0}{small_name}", (whole / large).floor(), (whole % large / small).floor())
-    };
-    match whole {
-        _ if whole >= 86_400.0 => pair(86_400.0, "d", 3600.0, "h"),
-        _ if whole >= 3600.0 => pair(3600.0, "h", 60.0, "m"),
-        _ if whole >= 60.0 => pair(60.0, "m", 1.0, "s"),
-        _ if seconds.abs() < 1.0 => format!("{seconds:.2}s"),
-        _ => format!("{seconds:.1}s"),
-    }
 }
 
 impl Signal {
     /// The series' name in `/metrics`.
     pub fn series(&self) -> String {
         format!("pgvigil_{}", self.name)
+    }
+
+    /// What a reading says of its subject: `is 1m 15s behind its primary`.
+    pub fn predicate(&self, reading: f64, labels: &[(String, String)]) -> String {
+        match self.says {
+            Says::Number => format!("has {} at {}", self.name, quantity::reading(self.unit, reading)),
+            Says::State { no, .. } if reading == 0.0 => no.to_owned(),
+            Says::State { yes, .. } => yes.to_owned(),
+            Says::Words(words) => {
+                let number = quantity::reading(self.unit, reading);
+                let words = numbered(words, reading == 1.0).replace("{}", &number);
+                labels.iter().fold(words, |words, (name, value)| words.replace(&format!("{{{name}}}"), value))
+            }
+        }
     }
 
     /// States what is known of it by a view. Of a view of another kind there is nothing to state.
@@ -228,6 +221,21 @@ impl Signal {
     pub fn named(name: &str) -> Option<&'static Self> {
         SIGNALS.iter().find(|signal| signal.name == name)
     }
+}
+
+/// Chooses between `[one|many]`.
+fn numbered(text: &str, is_one: bool) -> String {
+    let mut chosen = String::new();
+    let mut rest = text;
+    while let Some((before, (one, many), after)) = rest.split_once('[').and_then(|(before, after)| {
+        let (choice, after) = after.split_once(']')?;
+        Some((before, choice.split_once('|')?, after))
+    }) {
+        chosen.push_str(before);
+        chosen.push_str(if is_one { one } else { many });
+        rest = after;
+    }
+    chosen + rest
 }
 
 #[cfg(test)]

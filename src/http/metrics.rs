@@ -35,7 +35,6 @@ const SILENCES_HELP: &str = "Silences by state: active, or ended and still liste
 const MAINTENANCE: &str = "pgvigil_maintenance_open";
 const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
 
-
 /// The whole page.
 #[cfg(test)]
 pub(crate) fn render(snapshot: Snapshot, now: MonoTime, metrics: SelfMetrics) -> String {

@@ -247,6 +247,7 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
         group: crate::core::ledger::Group::All,
         purpose: Purpose::Alerts,
         alerts: vec![entry.clone()],
+        also_firing: Vec::new(),
         dedup_key: entry.dedup_key.clone(),
         attempt: 1,
     };
@@ -254,7 +255,7 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
         ("summary", entry.alert.summary.clone().unwrap_or_else(|| message::line(Purpose::Alerts, entry))),
         ("description", Message::new(&notice, Format::Text).body),
     ]);
-    if let Some(cause) = entry.diagnosis.as_ref().and_then(|found| found.causes.first()) {
+    if let Some(cause) = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first()) {
         annotations.insert("cause", cause.as_str().to_owned());
     }
     if let Some(runbook) = &entry.alert.runbook {

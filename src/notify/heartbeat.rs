@@ -169,6 +169,7 @@ fn notice(notifier: &Name, every: Duration, now: SystemTime) -> Notice {
         group: Group::All,
         purpose: Purpose::Heartbeat { every },
         alerts: Vec::new(),
+        also_firing: Vec::new(),
         dedup_key: format!("heartbeat-{second}"),
         attempt: 1,
     }

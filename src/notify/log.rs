@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::message;
 use crate::core::alert::{Phase, Severity};
 use crate::core::ledger::{Entry, Notice, Purpose};
+use crate::core::quantity;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,11 +28,11 @@ fn tell_one(purpose: Purpose, entry: &Entry) {
     let line = message::line(purpose, entry);
     let (id, rule, cluster) = (&alert.id, &alert.id.rule, &alert.id.cluster);
     let target = alert.id.target.as_ref().map(tracing::field::display);
-    let role = entry.role.map(tracing::field::display);
+    let role = entry.told.role.map(tracing::field::display);
     let (severity, state, condition) = (alert.severity.as_str(), alert.phase.as_str(), &alert.condition);
-    let cause = entry.diagnosis.as_ref().and_then(|found| found.causes.first());
+    let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
     let cause = cause.map(|cause| tracing::field::display(cause.as_str()));
-    let reading = alert.reading.map(|reading| message::reading(alert.unit, reading)).map(tracing::field::display);
+    let reading = alert.reading.map(|reading| quantity::reading(alert.unit, reading)).map(tracing::field::display);
     let since = message::utc(entry.active_at);
     macro_rules! write {
         ($level:ident) => {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::alert::Phase;
 use crate::core::ledger::{Entry, Group, Notice, Purpose};
-use crate::core::signal::{Unit, span};
+use crate::core::quantity::{self, duration};
+use crate::core::signal::Unit;
 
 /// SNS takes a body and its attributes up to this size together.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -120,7 +121,7 @@ fn headline(entry: &Entry) -> String {
     let alert = &entry.alert;
     let reading = match (alert.phase, alert.reading) {
         (Phase::Firing, Some(reading)) => {
-            let cause = entry.diagnosis.as_ref().and_then(|found| found.causes.first());
+            let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
             let cause = cause.map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
             // A number without a unit says nothing by itself.
             let signal = match alert.unit {
@@ -128,7 +129,7 @@ fn headline(entry: &Entry) -> String {
                 Unit::Seconds | Unit::Bytes | Unit::BytesPerSecond | Unit::Ratio => String::new(),
             };
             // The number first, for it is what is left should the line be cut.
-            format!(": {signal}{}{cause}", self::reading(alert.unit, reading))
+            format!(": {signal}{}{cause}", quantity::reading(alert.unit, reading))
         }
         _ => String::new(),
     };
@@ -138,27 +139,19 @@ fn headline(entry: &Entry) -> String {
 
 /// A line for a log: the alert, and what is wrong.
 pub(super) fn line(purpose: Purpose, entry: &Entry) -> String {
-    let diagnosis = entry.diagnosis.as_ref().map_or_else(String::new, |found| format!(". {}", found.sentence));
+    let diagnosis = entry.told.diagnosis.as_ref().map_or_else(String::new, |found| format!(". {}", found.sentence));
     format!("{}{}{diagnosis}", prefix(purpose), sentence(entry))
 }
 
 /// One sentence about the alert, for the head of a text.
 fn sentence(entry: &Entry) -> String {
-    let alert = &entry.alert;
-    let role = entry.role.map_or_else(String::new, |role| format!(" ({role})"));
-    let (rule, place, signal) = (&alert.id.rule, subject_of(entry), signal(entry));
-    let reading = match (alert.reading, alert.is_unknown) {
-        (Some(reading), false) => format!("{signal} is {}", self::reading(alert.unit, reading)),
-        (Some(reading), true) => format!("{signal} is unknown, and was {}", self::reading(alert.unit, reading)),
-        (None, _) => format!("{signal} is unknown"),
-    };
-    let (since, condition) = (utc(entry.active_at), &alert.condition);
-    match (alert.phase, entry.resolved_at) {
+    let (rule, state) = (&entry.alert.id.rule, &entry.told.state);
+    match (entry.alert.phase, entry.resolved_at) {
         (Phase::Resolved, Some(resolved_at)) => {
-            let took = span(resolved_at.duration_since(entry.active_at).unwrap_or_default().as_secs_f64());
-            format!("{rule} resolved on {place}{role}: {reading}; {condition} held for {took}, since {since}")
+            let took = duration(resolved_at.duration_since(entry.active_at).unwrap_or_default().as_secs_f64());
+            format!("{rule} resolved after {took}: {state}")
         }
-        _ => format!("{rule} fires on {place}{role}: {reading}; {condition} since {since}"),
+        _ => format!("{rule} fires: {state}"),
     }
 }
 
@@ -171,7 +164,7 @@ fn text(notice: &Notice) -> String {
 fn text_of(entry: &Entry) -> String {
     let alert = &entry.alert;
     let mut lines = vec![sentence(entry)];
-    lines.extend(entry.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
+    lines.extend(entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
     lines.push(String::new());
     let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
     add("State", alert.phase.as_str());
@@ -181,7 +174,7 @@ fn text_of(entry: &Entry) -> String {
     if let Some(target) = &alert.id.target {
         add("Target", target.as_str());
     }
-    if let Some(role) = entry.role {
+    if let Some(role) = entry.told.role {
         add("Role", role.as_str());
     }
     for (name, value) in &alert.id.labels {
@@ -189,10 +182,10 @@ fn text_of(entry: &Entry) -> String {
     }
     let unknown = if alert.is_unknown { " (the last known; it is unknown now)" } else { "" };
     match alert.reading {
-        Some(reading) => add("Reading", &format!("{}{unknown}", self::reading(alert.unit, reading))),
+        Some(reading) => add("Reading", &format!("{}{unknown}", quantity::reading(alert.unit, reading))),
         None => add("Reading", "unknown"),
     }
-    if let Some((first, others)) = entry.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
+    if let Some((first, others)) = entry.told.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
         add("Cause", first.as_str());
         if !others.is_empty() {
             add("Also", &others.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join(", "));
@@ -206,7 +199,7 @@ fn text_of(entry: &Entry) -> String {
     if let Some(resolved_at) = entry.resolved_at {
         add("Resolved", &utc(resolved_at));
     }
-    for (name, value) in &entry.details {
+    for (name, value) in &entry.told.details {
         add(&capitalised(name), &cut(value.clone(), MAX_DETAIL));
     }
     lines.push(String::new());
@@ -274,7 +267,7 @@ fn body(entry: &Entry, with_details: bool) -> Body<'_> {
     let map = |pairs: &[(String, String)]| {
         pairs.iter().map(|(name, value)| (name.clone(), cut(value.clone(), MAX_DETAIL).into())).collect()
     };
-    let causes = entry.diagnosis.as_ref().map_or(&[][..], |found| found.causes.as_slice());
+    let causes = entry.told.diagnosis.as_ref().map_or(&[][..], |found| found.causes.as_slice());
     Body {
         version: 1,
         source: "pgvigil",
@@ -286,7 +279,7 @@ fn body(entry: &Entry, with_details: bool) -> Body<'_> {
         cluster: alert.id.cluster.as_str(),
         target: alert.id.target.as_ref().map(crate::core::topology::Name::as_str),
         labels: map(&alert.id.labels),
-        role: entry.role.map(crate::core::topology::Role::as_str),
+        role: entry.told.role.map(crate::core::topology::Role::as_str),
         condition: &alert.condition,
         unit: unit(alert.unit),
         reading: alert.reading.filter(|reading| reading.is_finite()),
@@ -298,9 +291,9 @@ fn body(entry: &Entry, with_details: bool) -> Body<'_> {
         cause: causes.first().map(|cause| cause.as_str()),
         other_causes: causes.iter().skip(1).map(|cause| cause.as_str()).collect(),
         remedy: causes.first().map(|cause| cause.remedy()),
-        diagnosis: entry.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
+        diagnosis: entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
         details: if with_details {
-            map(&entry.details)
+            map(&entry.told.details)
         } else {
             [("cut".to_owned(), "the details are too long to send".into())].into_iter().collect()
         },
@@ -364,11 +357,6 @@ const fn unit(unit: Unit) -> &'static str {
     }
 }
 
-/// A number for people, in the largest fitting unit.
-pub(super) fn reading(unit: Unit, value: f64) -> String {
-    unit.say(value)
-}
-
 /// `2026-03-05 04:12:09 UTC`.
 pub(super) fn utc(at: SystemTime) -> String {
     rfc3339(at).replace('T', " ").replace('Z', " UTC")
@@ -396,8 +384,9 @@ fn cut(mut text: String, limit: usize) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::core::alert::{AlertId, AlertView, Severity};
+    use crate::core::alert::{AlertId, AlertView, Recent, Severity};
     use crate::core::cause::Cause;
+    use crate::core::explain::Explanation;
     use crate::core::ledger::Finding;
     use crate::core::time::MonoTime;
     use crate::core::topology::{Name, Role};
@@ -421,6 +410,7 @@ pub(crate) mod tests {
             purpose: Purpose::Alerts,
             dedup_key: entry.dedup_key.clone(),
             alerts: vec![entry],
+            also_firing: vec![],
             attempt: 1,
         }
     }
@@ -444,6 +434,8 @@ pub(crate) mod tests {
                 is_unknown: false,
                 condition: "replay_lag_seconds > 5s".to_owned(),
                 unit: Unit::Seconds,
+                gone: None,
+                recent: Recent::default(),
                 rule_labels: vec![],
                 summary: None,
                 runbook: None,
@@ -453,14 +445,19 @@ pub(crate) mod tests {
             active_at: wall(0),
             fired_at: Some(wall(60)),
             resolved_at: None,
-            role: Some(Role::Replica),
-            diagnosis: None,
-            details: vec![
-                pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
-                pair("certainty", "exact"),
-                pair("method", "lsn+ts"),
-                pair("server", "15.18"),
-            ],
+            recent: vec![(wall(0), 12.5), (wall(60), 75.25)],
+            told: Explanation {
+                state: "orders/orders-replica-1 is 1m 15s behind its primary".to_owned(),
+                role: Some(Role::Replica),
+                diagnosis: None,
+                details: vec![
+                    pair("certainty", "exact"),
+                    pair("method", "lsn+ts"),
+                    pair("server", "15.18"),
+                    pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
+                ],
+                sensitive: vec![pair("clients", "10.0.0.5 (40)")],
+            },
         }
     }
 
@@ -473,7 +470,9 @@ pub(crate) mod tests {
             ..notice.alert
         };
         let dedup_key = notice.dedup_key.replace("firing", "resolved");
-        Entry { alert, dedup_key, resolved_at: Some(wall(200)), ..notice }
+        let state = "orders/orders-replica-1 is 0.25s behind its primary".to_owned();
+        let told = Explanation { state, ..notice.told };
+        Entry { alert, dedup_key, resolved_at: Some(wall(200)), told, ..notice }
     }
 
     fn unknown_slot() -> Notice {
@@ -492,60 +491,19 @@ pub(crate) mod tests {
             unit: Unit::Bytes,
             ..notice.alert
         };
-        of(Entry { alert, role: None, details: vec![("failing_for_seconds".to_owned(), "35".to_owned())], ..notice })
+        let told = Explanation {
+            state: "slot debezium of orders/orders-replica-1 keeps 4.7 GiB of WAL, and nothing reads it".to_owned(),
+            details: vec![("failing_for".to_owned(), "35s".to_owned())],
+            ..Explanation::default()
+        };
+        of(Entry { alert, told, ..notice })
     }
 
     #[test]
     fn a_text_tells_someone_who_was_asleep() {
-        insta::assert_snapshot!(Message::new(&firing(), Format::Text).body, @r#"
-        ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC
-
-        State: firing
-        Severity: warning
-        Rule: ReplicaLagging: replay_lag_seconds > 5s
-        Cluster: orders
-        Target: orders-replica-1
-        Role: replica
-        Reading: 1m 15s
-        Since: 2027-01-15 08:00:00 UTC
-        Fired: 2027-01-15 08:01:00 UTC
-        Meaning: Age of the oldest WAL that the replica has not replayed.
-        Certainty: exact
-        Method: lsn+ts
-        Server: 15.18
-        "#);
-        insta::assert_snapshot!(Message::new(&resolved(), Format::Text).body, @r#"
-        ReplicaLagging resolved on orders/orders-replica-1 (replica): replay_lag_seconds is 0.25s; replay_lag_seconds > 5s held for 3m 20s, since 2027-01-15 08:00:00 UTC
-
-        State: resolved
-        Severity: warning
-        Rule: ReplicaLagging: replay_lag_seconds > 5s
-        Cluster: orders
-        Target: orders-replica-1
-        Role: replica
-        Reading: 0.25s
-        Since: 2027-01-15 08:00:00 UTC
-        Fired: 2027-01-15 08:01:00 UTC
-        Resolved: 2027-01-15 08:03:20 UTC
-        Meaning: Age of the oldest WAL that the replica has not replayed.
-        Certainty: exact
-        Method: lsn+ts
-        Server: 15.18
-        "#);
-        insta::assert_snapshot!(Message::new(&unknown_slot(), Format::Text).body, @r#"
-        InactiveSlotRetainsWal fires on orders/orders-replica-1 slot=debezium: slot_inactive_retained_bytes is unknown, and was 4.7 GiB; slot_inactive_retained_bytes > 1GiB since 2027-01-15 08:00:00 UTC
-
-        State: firing
-        Severity: critical
-        Rule: InactiveSlotRetainsWal: slot_inactive_retained_bytes > 1GiB
-        Cluster: orders
-        Target: orders-replica-1
-        Slot: debezium
-        Reading: 4.7 GiB (the last known; it is unknown now)
-        Since: 2027-01-15 08:00:00 UTC
-        Fired: 2027-01-15 08:01:00 UTC
-        Failing for seconds: 35
-        "#);
+        insta::assert_snapshot!(Message::new(&firing(), Format::Text).body);
+        insta::assert_snapshot!(Message::new(&resolved(), Format::Text).body);
+        insta::assert_snapshot!(Message::new(&unknown_slot(), Format::Text).body);
     }
 
     #[test]
@@ -566,7 +524,9 @@ pub(crate) mod tests {
         let sentence = "orders-replica-1 is 75 s behind and falling further: replay is paused; also WAL arrives slower \
                         than it is made; at this rate it will not catch up";
         let causes = vec![Cause::ReplayPaused, Cause::SlowNetwork];
-        of(Entry { diagnosis: Some(Finding { causes, sentence: sentence.to_owned() }), ..firing_entry() })
+        let entry = firing_entry();
+        let diagnosis = Some(Finding { causes, sentence: sentence.to_owned() });
+        of(Entry { told: Explanation { diagnosis, ..entry.told }, ..entry })
     }
 
     #[test]
@@ -574,7 +534,7 @@ pub(crate) mod tests {
         let notice = diagnosed();
         let text = Message::new(&notice, Format::Text);
         let lines: Vec<&str> = text.body.lines().collect();
-        assert_eq!(lines[1], notice.alerts[0].diagnosis.as_ref().map_or("", |found| &found.sentence));
+        assert_eq!(lines[1], notice.alerts[0].told.diagnosis.as_ref().map_or("", |found| &found.sentence));
         assert_eq!(lines[2], "");
         assert!(text.body.contains("\nCause: replay_paused\nAlso: slow_network\n"), "{}", text.body);
         assert!(text.body.contains("\nWhat helps: SELECT pg_wal_replay_resume().\nSince: "), "{}", text.body);
@@ -590,39 +550,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_json_body_tells_programs_all_of_it() {
-        insta::assert_snapshot!(Message::new(&firing(), Format::Json).body, @r#"
-        {
-          "version": 1,
-          "source": "pgvigil",
-          "id": "ReplicaLagging orders/orders-replica-1",
-          "dedup_key": "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0",
-          "state": "firing",
-          "severity": "warning",
-          "rule": "ReplicaLagging",
-          "cluster": "orders",
-          "target": "orders-replica-1",
-          "labels": {},
-          "role": "replica",
-          "condition": "replay_lag_seconds > 5s",
-          "unit": "seconds",
-          "reading": 75.25,
-          "reading_is_unknown": false,
-          "active_at": "2027-01-15T08:00:00Z",
-          "fired_at": "2027-01-15T08:01:00Z",
-          "resolved_at": null,
-          "summary": "ReplicaLagging fires on orders/orders-replica-1 (replica): replay_lag_seconds is 1m 15s; replay_lag_seconds > 5s since 2027-01-15 08:00:00 UTC",
-          "cause": null,
-          "other_causes": [],
-          "remedy": null,
-          "diagnosis": null,
-          "details": {
-            "certainty": "exact",
-            "meaning": "Age of the oldest WAL that the replica has not replayed.",
-            "method": "lsn+ts",
-            "server": "15.18"
-          }
-        }
-        "#);
+        insta::assert_snapshot!(Message::new(&firing(), Format::Json).body);
     }
 
     #[test]
@@ -682,7 +610,7 @@ pub(crate) mod tests {
         for (format, expect) in [(Format::Text, "ü [cut]"), (Format::Json, "\"cut\": \"the details are too long")] {
             let details = (0..300).map(|index| (format!("detail_{index}"), "ü".repeat(2000))).collect();
             let entry = named(&"規".repeat(100), &"r".repeat(1000)).alerts.remove(0);
-            let notice = of(Entry { details, ..entry });
+            let notice = of(Entry { told: Explanation { details, ..entry.told }, ..entry });
             let message = Message::new(&notice, format);
             let attributes: usize =
                 message.attributes.iter().map(|(name, value)| name.len() + value.len() + "String".len()).sum();
@@ -705,29 +633,5 @@ pub(crate) mod tests {
         let id = AlertId { target: None, ..entry.alert.id };
         assert_eq!(group_id(&of(Entry { alert: AlertView { id, ..entry.alert }, ..entry })), "orders/");
         assert_eq!(group_id(&Notice { group: Group::Cluster(Name::new("orders")), ..firing() }), "orders/");
-    }
-
-    #[test]
-    fn readings_are_told_in_units_that_people_use() {
-        for (unit, value, expect) in [
-            (Unit::Seconds, 0.0, "0.00s"),
-            (Unit::Seconds, 0.25, "0.25s"),
-            (Unit::Seconds, 12.43, "12.4s"),
-            (Unit::Seconds, 59.97, "1m 0s"),
-            (Unit::Seconds, 75.25, "1m 15s"),
-            (Unit::Seconds, 7_800.0, "2h 10m"),
-            (Unit::Seconds, 356_400.0, "4d 3h"),
-            (Unit::Seconds, f64::INFINITY, "unbounded"),
-            (Unit::Bytes, 512.0, "512 bytes"),
-            (Unit::Bytes, 67_108_864.0, "64.0 MiB"),
-            (Unit::Bytes, 5e9, "4.7 GiB"),
-            (Unit::BytesPerSecond, 512.0, "512 B/s"),
-            (Unit::BytesPerSecond, 5e6, "4.8 MiB/s"),
-            (Unit::Ratio, 0.834, "83.4 %"),
-            (Unit::Count, 2.0, "2"),
-            (Unit::Bool, 0.0, "0"),
-        ] {
-            assert_eq!(reading(unit, value), expect);
-        }
     }
 }

@@ -61,7 +61,7 @@ async fn the_log_says_where_it_listens_and_who_answers_each_once() {
     }
     let failed = with_message(&lines, "c/gone cannot be polled: connection refused");
     assert_eq!((failed.len(), &failed[0]["level"]), (1, &"WARN".into()), "{log}");
-    let told = with_message(&lines, "TargetDown fires on c/gone");
+    let told = with_message(&lines, "TargetDown fires: c/gone does not answer");
     assert!(told.len() <= 1, "{log}");
     assert_eq!(with_message(&lines, "stopping")[0]["signal"], "SIGINT");
 }
@@ -142,7 +142,7 @@ async fn a_stop_waits_for_nothing_that_hangs_and_tells_nothing_untrue() {
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     let lines = lines(&log);
-    assert_eq!(with_message(&lines, "Down fires on c/r1").len(), 1, "{log}");
+    assert_eq!(with_message(&lines, "Down fires: c/r1 does not answer").len(), 1, "{log}");
     // Nobody asks the primary any more, which is no fault of the primary's.
     assert!(!log.contains("c/primary cannot") && !log.contains("Down c/primary"), "{log}");
     servers.node("r1").thaw();

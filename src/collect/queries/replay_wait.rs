@@ -17,7 +17,7 @@ SELECT pid, database, relation, mode, granted FROM pg_lock_status() WHERE lockty
 SELECT DISTINCT held.pid FROM locks wanted JOIN locks held USING (database, relation) \
 WHERE NOT wanted.granted AND wanted.mode = 'AccessExclusiveLock' AND held.granted AND held.pid <> wanted.pid\
 ) SELECT holders.pid IS NOT NULL AS holds, pg_get_userbyid(usesysid), application_name, state, \
-xact_start, count(holders.pid) OVER () \
+xact_start, count(holders.pid) OVER (), session.pid \
 FROM pg_stat_get_activity(NULL) AS session LEFT JOIN holders USING (pid) \
 WHERE session.pid <> pg_backend_pid() \
 AND (holders.pid IS NOT NULL OR backend_type = 'client backend' AND backend_xmin IS NOT NULL) \
@@ -40,13 +40,15 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<ReplayWait, PollFailure>
     let Some(row) = session.first() else { return Ok(ReplayWait { on, blocker: None, n_holders: 0 }) };
     let mut row = Fields::new("pg_stat_activity", row);
     let holds = row.required("holds", boolean)?;
-    let blocker = Blocker {
+    let mut blocker = Blocker {
+        pid: None,
         user: row.text("usename")?.map(cleaned),
         application: row.text("application_name")?.map_or_else(String::new, cleaned),
         is_idle: row.text("state")?.map(|state| state.starts_with("idle in transaction")),
         since: row.optional("xact_start", timestamp)?,
     };
     let n_holders = row.required("count", number)?;
+    blocker.pid = row.optional("pid", number)?;
     if holds && matches!(on, WaitsOn::Hidden | WaitsOn::Nothing) {
         on = WaitsOn::Lock;
     }
@@ -99,6 +101,7 @@ mod tests {
             Some("active"),
             Some("1970-01-01 00:06:00+00"),
             Some("2"),
+            Some("4711"),
         ];
         let reader = vec![
             Some("f"),
@@ -107,9 +110,11 @@ mod tests {
             Some("idle in transaction"),
             Some("1970-01-01 00:00:05+00"),
             Some("0"),
+            Some("4711"),
         ];
-        let hidden = vec![Some("t"), Some("report"), Some("metabase"), None, None, Some("1")];
+        let hidden = vec![Some("t"), Some("report"), Some("metabase"), None, None, Some("1"), Some("4711")];
         let report = |application: &str, is_idle, since: Option<i64>| Blocker {
+            pid: Some(4711),
             user: Some("report".to_owned()),
             application: application.to_owned(),
             is_idle,

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::alert::{AlertId, AlertView, Phase, SHOWN_AFTER_RESOLVED, Severity};
+use crate::core::alert::{AlertId, AlertView, Phase, Recent, SHOWN_AFTER_RESOLVED, Severity};
 use crate::core::ledger::Episode;
 use crate::core::observation::PollFailure;
 use crate::core::signal::Unit;
@@ -138,6 +138,8 @@ impl Isolation {
             is_unknown: false,
             condition: format!("silent_targets_ratio >= {:.0}%", LEAST_SHARE * 100.0),
             unit: Unit::Ratio,
+            gone: None,
+            recent: Recent::default(),
             rule_labels: Vec::new(),
             summary: None,
             runbook: None,

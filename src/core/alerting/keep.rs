@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::isolation::Isolation;
 use super::{Alert, Alerting, Place, Watch};
-use crate::core::alert::{AlertId, AlertState, Phase, Track};
+use crate::core::alert::{AlertId, AlertState, Gone, Phase, Recent, Track};
 use crate::core::ledger::SavedAccount;
 use crate::core::rule::Rule;
 use crate::core::saved::SavedAlert;
@@ -20,18 +20,18 @@ impl Alerting {
                 for alert in alerts {
                     let id = watch.id(place, alert);
                     let account = accounts.remove(&id);
-                    let Alert { track, above, worst, episode, resolved, .. } = alert.clone();
+                    let Alert { track, above, worst, episode, resolved, recent, .. } = alert.clone();
                     let severities = watch.rule.above.iter().map(|level| level.severity);
                     let above = severities.zip(above).collect();
-                    saved.insert(id, SavedAlert { track, above, worst, episode, resolved, account });
+                    saved.insert(id, SavedAlert { track, above, worst, episode, resolved, recent, account });
                 }
             }
         }
         // Of what is forgotten somebody may still have to hear.
         for (id, account) in accounts {
             let (track, episode, above) = (Track::default(), account.episode, Vec::new());
-            let account = Some(account);
-            saved.insert(id.clone(), SavedAlert { track, above, worst: None, episode, resolved: None, account });
+            let (account, resolved, recent) = (Some(account), None, Recent::default());
+            saved.insert(id.clone(), SavedAlert { track, above, worst: None, episode, resolved, recent, account });
         }
         saved
     }
@@ -63,6 +63,7 @@ impl Alerting {
                     worst: saved.worst,
                     episode: saved.episode,
                     reading: None,
+                    recent: saved.recent,
                     cause: None,
                     resolved,
                     round: 0,
@@ -78,6 +79,7 @@ impl Alerting {
                 if !is_kept && account.alert.phase == Phase::Firing {
                     account.alert.phase = Phase::Resolved;
                     account.alert.resolved_at = Some(now);
+                    account.alert.gone = Some(Gone::Unwatched);
                 }
                 self.ledger.restore(id, account, now);
             }

@@ -67,6 +67,7 @@ impl Alerting {
             group: Group::All,
             purpose: Purpose::Standing,
             alerts,
+            also_firing: Vec::new(),
             dedup_key: "standing".to_owned(),
             attempt: 1,
         })

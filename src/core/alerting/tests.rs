@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::core::alert::Severity;
+use crate::core::explain::Explanation;
 use crate::core::glob::Glob;
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::ledger::{Purpose, SendFailure};
@@ -12,8 +13,10 @@ use crate::core::observation::{
 use crate::core::pooler::PoolerFacts;
 use crate::core::rule::tests::{SIGNALS, config};
 use crate::core::rule::{OneOrMany, RuleConfig, WhenUnknown};
+use crate::core::signal::Signal;
 use crate::core::silence::selector::Selector;
 use crate::core::silence::{Change, Length, NewSilence};
+use crate::core::snapshot::PoolerView;
 use crate::core::snapshot::{Answer, Failing, SurveyView};
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
@@ -391,6 +394,8 @@ fn a_notice_says_all_that_is_known() {
                     is_unknown: false,
                     condition: "replay_lag_seconds > 5s".to_owned(),
                     unit: crate::core::signal::Unit::Seconds,
+                    gone: None,
+                    recent: notices[0].alerts[0].alert.recent,
                     rule_labels: vec![],
                     summary: None,
                     runbook: None,
@@ -400,19 +405,25 @@ fn a_notice_says_all_that_is_known() {
                 active_at: wall(0.0),
                 fired_at: Some(wall(2.0)),
                 resolved_at: None,
-                role: Some(Role::Replica),
-                diagnosis: None,
-                details: vec![
-                    detail("meaning", "A number."),
-                    detail("certainty", "at_least"),
-                    detail("method", "lsn~primary_lost"),
-                    detail("lower_seconds", "4.500"),
-                    detail("upper_seconds", "inf"),
-                    detail("error", "connection refused"),
-                    detail("failing_for_seconds", "35"),
-                    detail("server", "15.18"),
-                ],
+                recent: vec![(wall(0.0), 6.0), (wall(2.0), 6.0)],
+                told: Explanation {
+                    state: "orders/r1 is at least 6s behind its primary".to_owned(),
+                    role: Some(Role::Replica),
+                    diagnosis: None,
+                    details: vec![
+                        detail("error", "connection refused"),
+                        detail("failing_for", "35s"),
+                        detail("certainty", "at_least"),
+                        detail("method", "lsn~primary_lost"),
+                        detail("at_least", "4.5s"),
+                        detail("at_most", "unbounded"),
+                        detail("server", "15.18"),
+                        detail("meaning", Signal::named("replay_lag_seconds").expect("there is").help),
+                    ],
+                    sensitive: vec![],
+                },
             }],
+            also_firing: vec![],
             attempt: 1,
         }]
     );
@@ -478,50 +489,6 @@ fn a_resolved_alert_is_shown_for_a_quarter_of_an_hour() {
 }
 
 #[test]
-fn an_alert_on_connections_says_whom_to_talk_to() {
-    let check = |signal: &str, expect: &[(&str, &str)]| {
-        let target = crate::core::fixture::primary("orders", "db-1");
-        let details = held_by(signal, &target, crate::core::fixture::NOW);
-        let details: Vec<_> = details.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        assert_eq!(details, expect, "{signal}");
-    };
-    let holder =
-        |state| [("user", "report"), ("application", "nightly"), ("database", "app"), ("session_state", state)];
-    check("transaction_oldest_seconds", &holder("active"));
-    check("idle_in_transaction_oldest_seconds", &holder("idle in transaction"));
-    let most = [
-        ("users", "app (40), report (5)"),
-        ("applications", "web (30), nightly (16)"),
-        ("clients", "10.0.0.5 (40), local (6)"),
-    ];
-    check("connections_used_ratio", &most);
-    check("connections_exhausted_in_seconds", &most);
-    check("replay_lag_seconds", &[]);
-}
-
-#[test]
-fn an_alert_about_who_follows_whom_says_whom() {
-    use crate::core::rule::preset;
-    use crate::core::topology::links::{Links, Undeclared, Upstream};
-    let mut target = replica("r1", None);
-    target.links = Arc::new(Links {
-        upstream: Some(Upstream::Elsewhere(Arc::from("10.0.0.9:5432"))),
-        undeclared: Some(Undeclared { at_least: 1, at_most: 1, who: vec!["app at 10.0.0.8".to_owned()] }),
-        ..Links::default()
-    });
-    let detail = |rule: &str, name: &str| {
-        let config = preset().into_iter().find(|config| config.name == rule).expect("is in the preset");
-        let rule = Rule::parse(&config, &crate::core::signal::SIGNALS).expect("is a good rule");
-        details(&rule, Some(&target), at(0.0)).into_iter().find(|(detail, _)| detail == name).map(|(_, value)| value)
-    };
-    let follows = "10.0.0.9:5432, which is no target of the cluster";
-    assert_eq!(detail("ReplicaFollowsElsewhere", "follows").as_deref(), Some(follows));
-    assert_eq!(detail("ReplicaMissing", "follows").as_deref(), Some(follows));
-    assert_eq!(detail("UndeclaredStandby", "standbys").as_deref(), Some("app at 10.0.0.8"));
-    assert_eq!(detail("TargetDown", "follows"), None);
-}
-
-#[test]
 fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
     let mut watched = cluster(Vec::new());
     let view = Arc::make_mut(&mut watched[0]);
@@ -552,14 +519,14 @@ fn a_pool_whose_clients_wait_is_an_alert_of_its_pooler() {
         (1, Some("pgb"), vec!["reports", "app"])
     );
     assert!(
-        fired[0].alerts[0].details.contains(&("clients_waiting".to_owned(), "4".to_owned())),
+        fired[0].alerts[0].told.details.contains(&("clients_waiting".to_owned(), "4".to_owned())),
         "{:?}",
-        fired[0].alerts[0].details
+        fired[0].alerts[0].told.details
     );
     assert!(
-        fired[0].alerts[0].details.contains(&("pooler".to_owned(), "1.18.0".to_owned())),
+        fired[0].alerts[0].told.details.contains(&("pooler".to_owned(), "1.18.0".to_owned())),
         "{:?}",
-        fired[0].alerts[0].details
+        fired[0].alerts[0].told.details
     );
 
     // Silence is not recovery; a pool that is there no more is.
@@ -590,7 +557,8 @@ fn an_alert_about_two_primaries_names_them() {
     let mut alerting = Alerting::new(rules, vec![Recipient::new("log")], POLL, AlertingConfig::IMMEDIATE);
     alerting.judge(&watched, at(1.0), wall(1.0));
     let due = alerting.due(&watched, at(1.0), wall(1.0));
-    let names = due[0].alerts[0].details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());
+    let names =
+        due[0].alerts[0].told.details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());
     assert_eq!(names, Some("a (timeline 1), b (timeline 2)"));
 }
 

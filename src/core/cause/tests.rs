@@ -38,6 +38,7 @@ fn standing() -> Trend {
 
 fn wait(on: WaitsOn) -> ReplayWait {
     let blocker = on.is_conflict().then(|| Blocker {
+        pid: None,
         user: Some("report".to_owned()),
         application: "metabase".to_owned(),
         is_idle: Some(false),
@@ -248,15 +249,15 @@ fn one_sentence_says_what_is_wrong() {
     assert_eq!(
         say(&blocked, &lag(340.0, Certainty::Exact)).as_deref(),
         Some(
-            "orders-replica-1 is 340 s behind and falling further: replay is blocked by a query of user report \
-             (application metabase) running for 6 min; at this rate it will not catch up"
+            "orders-replica-1 is 5m 40s behind and falling further: replay is blocked by a query of user report \
+             (application metabase) running for 6m 1s; at this rate it will not catch up"
         )
     );
     let catching_up = Facts { trend: moving(Direction::CatchingUp), backlog: BOTH, ..lagging() };
     assert_eq!(
         say(&catching_up, &lag(7200.0, Certainty::AtMost)).as_deref(),
         Some(
-            "orders-replica-1 is at most 2 h behind and catching up: it is catching up; at this rate it needs another 240 s"
+            "orders-replica-1 is at most 2h behind and catching up: it is catching up; at this rate it needs another 4m"
         )
     );
     let paused =
@@ -264,15 +265,15 @@ fn one_sentence_says_what_is_wrong() {
     assert_eq!(
         say(&paused, &lag(12.3, Certainty::AtLeast)).as_deref(),
         Some(
-            "orders-replica-1 is at least 12 s behind: its WAL receiver is cut off from the upstream; also replay is paused"
+            "orders-replica-1 is at least 12.3s behind: its WAL receiver is cut off from the upstream; also replay is paused"
         )
     );
     let slow = Facts { backlog: AWAY, trend: moving(Direction::Holding), ..lagging() };
     assert_eq!(
         say(&slow, &fixture::unknown_lag(Evidence::NoPosition)).as_deref(),
         Some(
-            "orders-replica-1 is behind by an unknown time and not catching up: WAL arrives slower than it is made \
-             (1.0 MiB/s of 8.0 MiB/s); at this rate it will not catch up"
+            "orders-replica-1 is behind by a time that is not known and not catching up: WAL arrives slower than it is made \
+             (1 MiB/s of 8 MiB/s); at this rate it will not catch up"
         )
     );
 }
@@ -287,20 +288,26 @@ fn a_blocker_is_named_as_far_as_it_may_be_seen() {
     };
     let blocker = |application: &str, is_idle, age: Option<i64>| {
         let since = age.map(|age| ServerTime::from_unix_micros(-age * 1_000_000));
-        Some(Blocker { user: Some("report".to_owned()), application: application.to_owned(), is_idle, since })
+        Some(Blocker {
+            pid: Some(4711),
+            user: Some("report".to_owned()),
+            application: application.to_owned(),
+            is_idle,
+            since,
+        })
     };
-    check(WaitsOn::Lock, 1, blocker("", None, None), "by a session of user report");
+    check(WaitsOn::Lock, 1, blocker("", None, None), "by a session of user report (pid 4711)");
     check(
         WaitsOn::Lock,
         3,
         blocker("x\ny", Some(true), Some(90)),
-        "by an idle transaction of user report (application x?y) open for 90 s, and by 2 other sessions",
+        "by an idle transaction of user report (application x?y, pid 4711) open for 1m 30s, and by 2 other sessions",
     );
     check(
         WaitsOn::BufferPin,
         0,
         blocker("psql", Some(false), Some(3)),
-        "probably by a query of user report (application psql) running for 3.0 s",
+        "probably by a query of user report (application psql, pid 4711) running for 3s",
     );
     check(WaitsOn::Snapshot, 0, None, "by a session of this server");
 }

@@ -129,6 +129,8 @@ impl World {
             truth.is_muted = false;
         }
         let alert = AlertView {
+            gone: None,
+            recent: crate::core::alert::Recent::default(),
             id: Self::id(index),
             severity: if index.is_multiple_of(2) { Severity::Critical } else { Severity::Warning },
             phase: if fires { Phase::Firing } else { Phase::Resolved },

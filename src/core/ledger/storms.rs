@@ -43,6 +43,8 @@ impl Pager {
         let began = self.began.get(&id).copied().unwrap_or(second);
         let severity = if id.rule.as_str().starts_with("Crit") { Severity::Critical } else { Severity::Warning };
         let view = AlertView {
+            gone: None,
+            recent: crate::core::alert::Recent::default(),
             id,
             severity,
             phase,

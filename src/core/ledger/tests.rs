@@ -23,6 +23,8 @@ fn id(rule: &str) -> AlertId {
 
 fn view(rule: &str, phase: Phase, active_at: u64) -> AlertView {
     AlertView {
+        gone: None,
+        recent: crate::core::alert::Recent::default(),
         id: id(rule),
         severity: Severity::Warning,
         phase,

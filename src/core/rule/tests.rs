@@ -4,12 +4,23 @@ use super::*;
 use crate::core::cause::Cause;
 use crate::core::lag::LagEstimate;
 use crate::core::signal::Read;
-use crate::core::signal::{Coverage, Kind};
+use crate::core::signal::{Coverage, Kind, Says};
 use crate::core::topology::Role;
 use crate::core::topology::TargetId;
 
 const fn signal(name: &'static str, unit: Unit, labels: &'static [&'static str], read: Read) -> Signal {
-    Signal { name, unit, kind: Kind::Gauge, help: "A number.", absent: "", source: "", labels, read, shown: None }
+    Signal {
+        name,
+        unit,
+        kind: Kind::Gauge,
+        help: "A number.",
+        absent: "",
+        source: "",
+        says: Says::Number,
+        labels,
+        read,
+        shown: None,
+    }
 }
 
 fn lag(target: &TargetView, emit: &mut dyn FnMut(&[&str], Value), of: fn(&LagEstimate) -> Value) -> Coverage {

@@ -12,14 +12,17 @@ const WAIT: &str = "pg_locks, pg_stat_activity";
 pub(super) const ROWS: &[Signal] = &[
     per_target("replication_cause", Unit::Bool, replication_cause)
         .labels(&["cause"])
+        .says("lags: {cause}")
         .help("Why the replica lags: 1 for the cause to act on first; the README lists them all.")
         .absent("The replica does not lag, on a primary, and while the last answer is stale.")
         .from("pgvigil"),
     per_target("replay_blocked", Unit::Bool, replay_blocked)
+        .states("is not held up by any session", "waits with its replay for a session to end")
         .help("1 while replay waits for a session on the replica to end its query or transaction.")
         .absent("On a primary, while the last answer is stale, and while replay stands and why is not known.")
         .from(WAIT),
     per_target("replay_blocked_seconds", Unit::Seconds, replay_blocked_seconds)
+        .says("waits with its replay for a transaction that is open for {}")
         .help("Age of the transaction that replay waits for; 0 when it waits for none.")
         .absent("As `pgvigil_replay_blocked`, and without `pg_monitor`.")
         .from(WAIT),

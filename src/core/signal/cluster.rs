@@ -14,14 +14,17 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Targets of the cluster that are watched.")
         .from("configuration"),
     per_cluster("cluster_targets_up", Unit::Count, cluster_targets_up)
+        .says("has {} [target that answers|targets that answer]")
         .help("Targets of the cluster whose last poll succeeded.")
         .absent("Before each target was tried once.")
         .from("pgvigil"),
     per_cluster("primaries", Unit::Count, primaries)
+        .says("has {} [primary|primaries]")
         .help("Targets that answer, say they are a primary, and are not known to be of another cluster; more than 1 is a split brain.")
         .absent("Before each target was tried once.")
         .from("pg_is_in_recovery(), pg_control_system()"),
     per_cluster("system_identifiers", Unit::Count, system_identifiers)
+        .says("has servers of {} different clusters in it")
         .help("Different system identifiers among the targets that answer; more than 1 means a target of another cluster.")
         .absent("No target that answers says its identifier.")
         .from("pg_control_system()"),

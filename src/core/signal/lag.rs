@@ -24,14 +24,17 @@ const SENDER_STATES: [(SenderState, &str); 5] = [
 
 pub(super) const ROWS: &[Signal] = &[
     per_target("replay_lag_seconds", Unit::Seconds, replay_lag)
+        .says("is {} behind its primary")
         .help("Age of the oldest WAL that the primary has flushed and the replica has not replayed; 0 when it has replayed everything.")
         .absent(LAG)
         .from("pgvigil's history of the primary's flush LSN"),
     per_target("replay_lag_lower_seconds", Unit::Seconds, replay_lag_lower)
+        .says("is at least {} behind its primary")
         .help("Proven lower bound of the replay lag.")
         .absent(LAG)
         .from("pgvigil's history of the primary's flush LSN"),
     per_target("replay_lag_upper_seconds", Unit::Seconds, replay_lag_upper)
+        .says("may be up to {} behind its primary")
         .help("Proven upper bound of the replay lag; +Inf when there is none.")
         .absent(LAG)
         .from("pgvigil's history of the primary's flush LSN"),
@@ -41,18 +44,22 @@ pub(super) const ROWS: &[Signal] = &[
         .absent("On a primary, and before anything can be said.")
         .from("pgvigil"),
     per_target("send_lag_bytes", Unit::Bytes, send_lag_bytes)
+        .says("was not sent {} of WAL")
         .help("WAL that the primary has flushed and the replica's upstream has not sent to it.")
         .absent(STAGE)
         .from("pg_stat_replication.sent_lsn"),
     per_target("receive_lag_bytes", Unit::Bytes, receive_lag_bytes)
+        .says("has not received {} of WAL")
         .help("WAL that the primary has flushed and the replica has not received.")
         .absent(STAGE)
         .from("pg_stat_replication.write_lsn, pg_last_wal_receive_lsn()"),
     per_target("flush_lag_bytes", Unit::Bytes, flush_lag_bytes)
+        .says("has not flushed {} of WAL")
         .help("WAL that the primary has flushed and the replica has not flushed to its disk.")
         .absent(STAGE)
         .from("pg_stat_replication.flush_lsn, pg_last_wal_receive_lsn()"),
     per_target("replay_lag_bytes", Unit::Bytes, replay_lag_bytes)
+        .says("has not replayed {} of WAL")
         .help("WAL that the primary has flushed and the replica has not replayed.")
         .absent(STAGE)
         .from("pg_last_wal_replay_lsn()"),
@@ -69,18 +76,22 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(OWN)
         .from("pg_stat_replication.replay_lag"),
     per_target("receiver_running", Unit::Bool, receiver_running)
+        .states("receives no WAL: no WAL receiver runs", "receives WAL")
         .help("1 while a WAL receiver runs on the replica.")
         .absent(STANDBY)
         .from("pg_stat_wal_receiver"),
     per_target("receiver_message_age_seconds", Unit::Seconds, receiver_message_age)
+        .says("heard last from its upstream {} ago")
         .help("Age of the last message from the upstream, by the replica's clock; an idle stream is silent for up to 30 s.")
         .absent("No WAL receiver runs, no `pg_monitor`, on a primary, and while the last answer is stale.")
         .from("pg_stat_wal_receiver.last_msg_receipt_time"),
     per_target("replay_paused", Unit::Bool, replay_paused)
+        .states("replays WAL", "has its replay paused")
         .help("1 while replay is paused, or a pause is requested.")
         .absent(STANDBY)
         .from("pg_get_wal_replay_pause_state()"),
     per_target("apply_delay_seconds", Unit::Seconds, apply_delay)
+        .says("is configured to replay {} late")
         .help("The delay that the replica is configured to replay with; contained in its replay lag.")
         .absent("On a primary, and while the last slow poll is stale.")
         .from("recovery_min_apply_delay"),

@@ -14,11 +14,13 @@ const DATABASE: &[&str] = &["database"];
 
 pub(super) const ROWS: &[Signal] = &[
     per_pooler("pooler_up", Unit::Bool, up)
+        .states("does not answer", "answers")
         .help("1 when the last poll of the connection pooler succeeded.")
         .absent("Before the first poll ended.")
         .from("pgvigil"),
     per_pooler("pooler_failure", Unit::Bool, failure)
         .labels(&["reason"])
+        .says("fails to answer ({reason})")
         .help("1 for the kind of failure that the last poll of the connection pooler ended with.")
         .absent("The last poll succeeded.")
         .from("pgvigil"),
@@ -28,6 +30,7 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(ANSWER)
         .from("SHOW VERSION"),
     per_pooler("pooler_observation_age_seconds", Unit::Seconds, observation_age)
+        .says("answered last {} ago")
         .help("Age of the connection pooler's last answer, that is, of what is shown of it.")
         .absent("Before the first answer.")
         .from("pgvigil"),
@@ -38,6 +41,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("SHOW POOLS"),
     per_pooler("pooler_longest_wait_seconds", Unit::Seconds, longest_wait)
         .labels(POOL)
+        .says("has a client that has waited {} for a server connection")
         .help("How long the first client in a pool's queue has waited for a server connection; 0 when nobody waits.")
         .absent(ANSWER)
         .from("SHOW POOLS: maxwait, maxwait_us"),
@@ -48,6 +52,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("SHOW POOLS"),
     per_pooler("pooler_pool_used_ratio", Unit::Ratio, used_ratio)
         .labels(POOL)
+        .says("uses {} of its server connections")
         .help("Server connections of a pool that are linked to a client, as a share of its size.")
         .absent("As above, and for `other` and a pool whose size is not listed.")
         .from("SHOW POOLS, SHOW DATABASES"),
@@ -68,11 +73,13 @@ pub(super) const ROWS: &[Signal] = &[
         .from("SHOW DATABASES"),
     per_pooler("pooler_database_paused", Unit::Bool, paused)
         .labels(DATABASE)
+        .states("serves its clients", "is paused: its clients wait")
         .help("1 while the database is paused in the pooler: its clients wait.")
         .absent(ANSWER)
         .from("SHOW DATABASES"),
     per_pooler("pooler_database_disabled", Unit::Bool, disabled)
         .labels(DATABASE)
+        .states("takes clients", "takes no new clients")
         .help("1 while the pooler takes no new clients for the database.")
         .absent(ANSWER)
         .from("SHOW DATABASES"),

@@ -1,6 +1,6 @@
 //! How a row of the vocabulary is written, and what reading one needs again and again.
 
-use super::{Coverage, Emit, Kind, Read, Signal, Unit, Value};
+use super::{Coverage, Emit, Kind, Read, Says, Signal, Unit, Value};
 use crate::core::observation::{Positions, StandbyState};
 use crate::core::shown::Shown;
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
@@ -14,6 +14,7 @@ pub(super) const fn per_target(name: &'static str, unit: Unit, read: ReadTarget)
         help: "",
         absent: "Never.",
         source: "",
+        says: Says::Number,
         labels: &[],
         read: Read::Target(read),
         shown: None,
@@ -28,6 +29,7 @@ pub(super) const fn per_cluster(name: &'static str, unit: Unit, read: ReadCluste
         help: "",
         absent: "Never.",
         source: "",
+        says: Says::Number,
         labels: &[],
         read: Read::Cluster(read),
         shown: None,
@@ -42,6 +44,7 @@ pub(super) const fn per_pooler(name: &'static str, unit: Unit, read: ReadPooler)
         help: "",
         absent: "Never.",
         source: "",
+        says: Says::Number,
         labels: &[],
         read: Read::Pooler(read),
         shown: None,
@@ -57,6 +60,18 @@ type ReadPooler = fn(&PoolerView, MonoTime, Emit<'_>) -> Coverage;
 impl Signal {
     pub(super) const fn help(mut self, help: &'static str) -> Self {
         self.help = help;
+        self
+    }
+
+    /// What 0 and 1 mean, as predicates of the subject.
+    pub(super) const fn states(mut self, no: &'static str, yes: &'static str) -> Self {
+        self.says = Says::State { no, yes };
+        self
+    }
+
+    /// A predicate of the subject, with the reading in the place of `{}`.
+    pub(super) const fn says(mut self, words: &'static str) -> Self {
+        self.says = Says::Words(words);
         self
     }
 

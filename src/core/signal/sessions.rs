@@ -37,6 +37,7 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(SURVEY)
         .from("superuser_reserved_connections, reserved_connections"),
     per_target("connections_used_ratio", Unit::Ratio, connections_used_ratio)
+        .says("uses {} of its connections")
         .help("Client sessions in use, as a share of those that ordinary roles may use.")
         .absent(SURVEY)
         .from("pg_stat_activity, max_connections"),
@@ -45,6 +46,7 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(SURVEY)
         .from("superuser_reserved_connections"),
     per_target("connections_exhausted_in_seconds", Unit::Seconds, connections_exhausted_in)
+        .says("will have used up its connections in {}, at this rate")
         .help("When those that ordinary roles may use are all in use, should they go on to grow as in the last ten minutes.")
         .absent("They do not grow, it is more than a day, or the last slow poll is stale.")
         .from("pg_stat_activity, max_connections"),
@@ -69,26 +71,32 @@ pub(super) const ROWS: &[Signal] = &[
         .absent("The names of databases, or the last slow poll, could not be read.")
         .from("pg_stat_activity, pg_database"),
     per_target("connections_idle_in_transaction", Unit::Count, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_in_transaction as f64)))
+        .says("has {} [session|sessions] idle in a transaction")
         .help("Client sessions in an open transaction that execute nothing, aborted ones included.")
         .absent(HIDDEN)
         .from("pg_stat_activity"),
     per_target("connections_idle_long", Unit::Count, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_long as f64)))
+        .says("has {} [connection that has|connections that have] been idle for long")
         .help("Client sessions that are idle, outside of a transaction, for longer than `poll.idle_limit`.")
         .absent(HIDDEN)
         .from("pg_stat_activity.state_change"),
     per_target("connections_waiting_on_locks", Unit::Count, |_, target, now, emit| activity(target, now, emit, |a| Some(a.waiting_on_locks as f64)))
+        .says("has {} [session that waits|sessions that wait] for a lock")
         .help("Client sessions that wait for a lock.")
         .absent(HIDDEN)
         .from("pg_stat_activity.wait_event_type"),
     per_target("lock_wait_longest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| a.longest_lock_wait))
+        .says("has a session that has waited {} for a lock")
         .help("For how long the session that waits longest for a lock has done so.")
         .absent("Nobody waits, PostgreSQL 13, or as `pgvigil_connections_waiting_on_locks`.")
         .from("pg_locks.waitstart"),
     per_target("transaction_oldest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| Some(a.oldest_transaction.as_ref()?.seconds)))
+        .says("has a transaction that is open for {}")
         .help("Age of the oldest transaction of a client session; the API and alerts say whose it is.")
         .absent("None is open, or as `pgvigil_connections_waiting_on_locks`.")
         .from("pg_stat_activity.xact_start"),
     per_target("idle_in_transaction_oldest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_transaction.as_ref()?.seconds)))
+        .says("has a session idle in its transaction for {}")
         .help("For how long the client session that is idle in its transaction for longest has been so; the API and alerts say whose it is.")
         .absent("None is, or as `pgvigil_connections_waiting_on_locks`.")
         .from("pg_stat_activity.state_change"),

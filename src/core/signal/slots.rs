@@ -22,26 +22,32 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(SLOT)
         .from(SLOTS),
     of_slot("slot_active", Unit::Bool, slot_active)
+        .states("is not read by anybody", "is read")
         .help("1 while something reads from the replication slot.")
         .absent(SLOT)
         .from(SLOTS),
     of_slot("slot_retained_bytes", Unit::Bytes, slot_retained)
+        .says("keeps {} of WAL")
         .help("WAL that the server keeps for the slot.")
         .absent("The slot keeps none, has gone, or the last slow poll is stale.")
         .from(SLOTS),
     of_slot("slot_inactive_retained_bytes", Unit::Bytes, slot_inactive_retained)
+        .says("keeps {} of WAL, and nothing reads it")
         .help("WAL that the server keeps for a slot that nothing reads from.")
         .absent("The slot is active, keeps none, has gone, or the last slow poll is stale.")
         .from(SLOTS),
     of_slot("slot_confirmed_flush_lag_bytes", Unit::Bytes, slot_confirmed_flush_lag)
+        .says("has {} of WAL that its consumer has not confirmed")
         .help("WAL that the consumer of a logical slot has not confirmed.")
         .absent("The slot is physical, has gone, or the last slow poll is stale.")
         .from("pg_replication_slots.confirmed_flush_lsn"),
     of_slot("slot_safe_wal_bytes", Unit::Bytes, slot_safe_wal)
+        .says("may be lost after another {} of WAL")
         .help("WAL that can still be written before the slot may be invalidated; negative when it may be already.")
         .absent("There is no limit (max_slot_wal_keep_size), the slot is lost or has gone, or the last slow poll is stale.")
         .from("pg_replication_slots.safe_wal_size; on a standby max_slot_wal_keep_size, wal_keep_size"),
     of_slot("slot_lost_in_seconds", Unit::Seconds, slot_lost_in)
+        .says("will be lost in {}, at this rate")
         .help("Time until the slot may be invalidated: what is safe, by the rate of WAL for an inactive slot, by the rate at which it falls behind for an active one; +Inf when it does not.")
         .absent("As `pgvigil_slot_safe_wal_bytes`; the rate of WAL is not known; the slot is active for less than one or two minutes.")
         .from(SLOTS),
@@ -52,18 +58,22 @@ pub(super) const ROWS: &[Signal] = &[
         .from(SLOTS),
     of_slot("slot_invalidated", Unit::Bool, slot_invalidated)
         .labels(&["slot", "reason"])
+        .states("can be used", "can be used no more")
         .help("1 for a slot that can be used no more, and why: wal_removed, rows_removed, wal_level_insufficient, idle_timeout; conflict on 16.")
         .absent("The slot is valid, has gone, or the last slow poll is stale.")
         .from("pg_replication_slots: invalidation_reason (17+), conflicting (16), wal_status"),
     of_slot("slot_inactive_seconds", Unit::Seconds, slot_inactive)
+        .says("has not been read for {}")
         .help("How long nothing has read from the slot, by the server's clock.")
         .absent("The slot is active or has gone; before 17; the last poll, fast or slow, is stale.")
         .from("pg_replication_slots.inactive_since"),
     of_slot("slot_xmin_age", Unit::Count, slot_xmin_age)
+        .says("keeps vacuum from rows of the last {} transactions")
         .help("Transactions since the oldest one whose deleted rows the slot keeps vacuum from removing.")
         .absent("The slot keeps none, has gone, or the last slow poll is stale.")
         .from("pg_replication_slots.xmin"),
     of_slot("slot_catalog_xmin_age", Unit::Count, slot_catalog_xmin_age)
+        .says("keeps vacuum from catalog rows of the last {} transactions")
         .help("Transactions since the oldest one whose deleted catalog rows the slot keeps vacuum from removing.")
         .absent("The slot keeps none, has gone, or the last slow poll is stale.")
         .from("pg_replication_slots.catalog_xmin"),

@@ -18,11 +18,13 @@ const CONFIRMED: &str =
 pub(super) const ROWS: &[Signal] = &[
     per_target("subscription_enabled", Unit::Bool, enabled)
         .labels(LABELS)
+        .states("is disabled", "is enabled")
         .help("1 while the subscription is enabled.")
         .absent(SUBSCRIPTION)
         .from("pg_subscription.subenabled"),
     per_target("subscription_running", Unit::Bool, running)
         .labels(LABELS)
+        .states("does not run: nothing is applied", "runs")
         .help("1 while the apply worker of an enabled subscription runs; one that fails is started again every few seconds.")
         .absent("The subscription is disabled or has gone, the server is a standby, or the last slow poll is stale.")
         .from("pg_stat_subscription"),
@@ -38,26 +40,31 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pg_subscription_rel"),
     per_target("subscription_message_age_seconds", Unit::Seconds, message_age)
         .labels(LABELS)
+        .says("heard last from its publisher {} ago")
         .help("Age of the last message from the publisher, by the subscriber's clock; an idle stream is silent for up to 30 s.")
         .absent(APPLY)
         .from("pg_stat_subscription.last_msg_receipt_time"),
     per_target("subscription_lag_seconds", Unit::Seconds, lag_seconds)
         .labels(LABELS)
+        .says("is {} behind its publisher")
         .help("Age of the oldest WAL that the publisher has flushed and the subscriber has not confirmed; 0 when it has confirmed everything.")
         .absent(LAG)
         .from(CONFIRMED),
     per_target("subscription_lag_lower_seconds", Unit::Seconds, lag_lower_seconds)
         .labels(LABELS)
+        .says("is at least {} behind its publisher")
         .help("Proven lower bound of the subscription's lag.")
         .absent(LAG)
         .from(CONFIRMED),
     per_target("subscription_lag_upper_seconds", Unit::Seconds, lag_upper_seconds)
         .labels(LABELS)
+        .says("may be up to {} behind its publisher")
         .help("Proven upper bound of the subscription's lag; +Inf when there is none.")
         .absent(LAG)
         .from(CONFIRMED),
     per_target("subscription_lag_bytes", Unit::Bytes, lag_bytes)
         .labels(LABELS)
+        .says("has not confirmed {} of WAL")
         .help("WAL that the publisher has flushed and the subscriber has not confirmed, published or not.")
         .absent(LAG)
         .from(CONFIRMED),

@@ -10,11 +10,13 @@ const ANSWER: &str = "The last answer is older than `poll.stale_after`, or there
 
 pub(super) const ROWS: &[Signal] = &[
     per_target("target_up", Unit::Bool, target_up)
+        .states("does not answer", "answers")
         .help("1 when the last poll succeeded.")
         .absent("Before the first poll ended.")
         .from("pgvigil"),
     per_target("target_failure", Unit::Bool, target_failure)
         .labels(&["reason"])
+        .says("fails to answer ({reason})")
         .help("1 for the kind of failure that the last poll ended with.")
         .absent("The last poll succeeded.")
         .from("pgvigil"),
@@ -24,10 +26,12 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(ANSWER)
         .from("pg_is_in_recovery(), server_version"),
     per_target("observation_age_seconds", Unit::Seconds, observation_age)
+        .says("answered last {} ago")
         .help("Age of the last answer, that is, of what is shown.")
         .absent("Before the first answer.")
         .from("pgvigil"),
     per_target("survey_age_seconds", Unit::Seconds, survey_age)
+        .says("told its slow facts last {} ago")
         .help("Age of the last slow facts: connections, slots, statements.")
         .absent("Before the first slow poll succeeded.")
         .from("pgvigil"),

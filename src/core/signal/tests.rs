@@ -932,8 +932,13 @@ fn the_cause_to_act_on_first_is_stated_while_it_lags() {
 fn a_blocked_replay_says_for_how_long_as_far_as_it_may_be_seen() {
     let clock = replica("orders", "replica-1").answer.expect("has an answer").positions.clock;
     let ago = |age: i64| ServerTime::from_unix_micros(clock.unix_micros() - age * 1_000_000);
-    let blocker =
-        |age: Option<i64>| Blocker { user: None, application: String::new(), is_idle: None, since: age.map(ago) };
+    let blocker = |age: Option<i64>| Blocker {
+        pid: None,
+        user: None,
+        application: String::new(),
+        is_idle: None,
+        since: age.map(ago),
+    };
     for (on, age, blocked, seconds) in [
         (None, None, Some(0.0), Some(0.0)),
         (Some(WaitsOn::Lock), Some(360), Some(1.0), Some(360.0)),

@@ -23,18 +23,22 @@ pub(super) const ROWS: &[Signal] = &[
         .absent("On a server that has one name only.")
         .from("pg_postmaster_start_time(), pg_control_system()"),
     per_target("standby_missing", Unit::Bool, standby_missing)
+        .states("is sent WAL", "is sent WAL by nobody: no server has a WAL sender for it")
         .help("1 while no server that the replica could receive from has a WAL sender for it, whether or not the replica itself answers.")
         .absent("On a primary, and while a server that may have one does not answer, or does not show its senders (no pg_monitor).")
         .from(SIDES),
     per_target("wrong_upstream", Unit::Bool, wrong_upstream)
+        .states("follows a server of its cluster", "follows a server outside of its cluster")
         .help("1 while the server belongs to another cluster than the primary (system identifier), or follows a server that is no target of the cluster.")
         .absent("On a primary of the cluster, and while it cannot be told.")
         .from("pg_control_system(), pg_stat_wal_receiver, pg_stat_replication"),
     per_target("timelines_behind", Unit::Count, timelines_behind)
+        .says("is {} [timeline|timelines] behind its primary: it has not followed a promotion")
         .help("By how many timelines the replica is behind the primary: above 0 it has not followed the last promotion.")
         .absent("On a primary, and while the primary or the timeline of either is unknown.")
         .from("pg_stat_wal_receiver, pg_control_checkpoint(), pg_walfile_name()"),
     per_target("undeclared_standbys", Unit::Count, undeclared_standbys)
+        .says("feeds {} [standby that is|standbys that are] not configured here")
         .help("Standbys that stream from the server and are no target of the cluster.")
         .absent("The last answer is stale, or the server does not show its senders (no pg_monitor).")
         .from("pg_stat_replication, pg_replication_slots"),
@@ -47,10 +51,12 @@ pub(super) const ROWS: &[Signal] = &[
         .absent("On a replica, and while the last slow poll is stale.")
         .from("synchronous_standby_names"),
     per_target("sync_standbys_missing", Unit::Count, sync_standbys_missing)
+        .says("lacks {} synchronous [standby|standbys]: commits wait")
         .help("By how many standbys the server has fewer than synchronous commits wait for; above 0 they hang.")
         .absent("While one of the two numbers is.")
         .from(SYNC),
     per_target("role_change_age_seconds", Unit::Seconds, role_change_age)
+        .says("changed its role {} ago")
         .help("Time since the server was seen to become a primary or a replica.")
         .absent("No change was seen since pgvigil started.")
         .from("pg_is_in_recovery()"),

@@ -30,14 +30,17 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(DIRECTION)
         .from("pgvigil"),
     per_target("catch_up_seconds", Unit::Seconds, catch_up)
+        .says("will have caught up in {}")
         .help("Time until the replica will have caught up at its present rate; 0 when it has.")
         .absent("The replica does not catch up, and as `pgvigil_lag_direction`.")
         .from("pgvigil"),
     per_target("replay_stalled", Unit::Bool, stalled)
+        .states("replays WAL", "has stopped to replay, though there is WAL")
         .help("1 when replay has not moved for 5 seconds and three polls though there is WAL to replay.")
         .absent("On a primary, and while the last answer is stale.")
         .from("pg_last_wal_replay_lsn()"),
     per_target("replay_stalled_seconds", Unit::Seconds, standing)
+        .says("has not replayed anything for {}, though there is WAL")
         .help("Time for which replay has not moved though there is WAL to replay; 0 while it moves or has nothing to do.")
         .absent("On a primary, and while the last answer is stale.")
         .from("pg_last_wal_replay_lsn()"),

@@ -51,6 +51,8 @@ pub struct Activity {
     pub waiting_on_locks: u64,
     /// How long the longest of those waits (`pg_locks.waitstart`, 14+), in seconds. `None` when nobody does.
     pub longest_lock_wait: Option<f64>,
+    /// Whom that session waits for, if it is a client session (14+), and since when its transaction is open.
+    pub lock_holder: Option<Holder>,
     /// The transaction that is open for longest. `None` when none is.
     pub oldest_transaction: Option<Holder>,
     /// The one that is idle in its transaction for longest. `None` when none is.
@@ -60,6 +62,7 @@ pub struct Activity {
 /// Who holds a transaction, and for how long. Never what it executes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Holder {
+    pub pid: Option<i32>,
     pub seconds: f64,
     pub user: String,
     pub application: String,
@@ -83,10 +86,10 @@ impl Sessions {
             }
             by_database => *by_database = None,
         }
-        let holders = self
-            .activity
-            .iter_mut()
-            .flat_map(|activity| activity.oldest_transaction.iter_mut().chain(activity.idle_transaction.iter_mut()));
+        let holders = self.activity.iter_mut().flat_map(|activity| {
+            let Activity { lock_holder, oldest_transaction, idle_transaction, .. } = &mut **activity;
+            [lock_holder, oldest_transaction, idle_transaction].into_iter().flatten()
+        });
         for holder in holders {
             holder.database = holder.database.as_deref().and_then(name_of);
         }
@@ -122,7 +125,7 @@ mod tests {
         };
         let held = |database: Option<&str>| {
             let (seconds, user, application, state) = (1.0, String::new(), String::new(), String::new());
-            Some(Holder { seconds, user, application, state, database: database.map(str::to_owned) })
+            Some(Holder { pid: None, seconds, user, application, state, database: database.map(str::to_owned) })
         };
         let sessions = |by_database, database, other| Sessions {
             by_database,

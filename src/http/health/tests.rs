@@ -285,7 +285,7 @@ fn a_replica_that_lags_says_why_in_or_out() {
     let mut targets = fixture::orders();
     targets[1].lag = Some(fixture::lag(7.0, 7.0, 7.1, Certainty::Exact, Evidence::Lsn));
     targets[1].diagnosis = Some(std::sync::Arc::new(diagnosis(true)));
-    let sentence = "replica-1 is 7.0 s behind: replay is paused; also WAL arrives slowly";
+    let sentence = "replica-1 is 7s behind: replay is paused; also WAL arrives slowly";
     let verdict = judged(targets.clone(), "replica-1", "max_lag=10s", PASS);
     assert_eq!((verdict.status, verdict.reasons), (Status::Ok, vec![sentence.to_owned()]));
     assert_eq!((verdict.cause, verdict.other_causes), (Some(Cause::ReplayPaused), vec![Cause::SlowNetwork]));

@@ -28,22 +28,29 @@ const IN_TRANSACTION: [&str; 2] = ["idle in transaction", "idle in transaction (
 /// wait for a lock.
 fn sql(context: Context<'_>) -> Option<String> {
     let idle_ms = context.wanted.idle_limit.as_millis();
-    let age = |since: &str| format!("date_part('epoch', statement_timestamp() - min({since}))");
-    let (transaction, state) = (age("CASE WHEN pid <> pg_backend_pid() THEN xact_start END"), age("state_change"));
     // Only where somebody waits: it stops all who lock, for a moment. When a wait began is told from 14 on.
-    let longest_wait = if context.about.identity.version_num >= 140_000 {
-        "CASE WHEN wait_event_type = 'Lock' THEN (SELECT date_part('epoch', clock_timestamp() - min(waitstart)) \
-         FROM pg_lock_status() WHERE NOT granted) END"
+    let (longest_wait, blocker) = if context.about.identity.version_num >= 140_000 {
+        (
+            "CASE WHEN waits THEN (SELECT date_part('epoch', clock_timestamp() - min(waitstart)) \
+             FROM pg_lock_status() WHERE NOT granted) END",
+            "(SELECT CASE WHEN EXISTS (SELECT FROM s WHERE waits) THEN (pg_blocking_pids((SELECT pid \
+             FROM pg_lock_status() WHERE NOT granted ORDER BY waitstart LIMIT 1)))[1] END)",
+        )
     } else {
-        "NULL"
+        ("NULL", "NULL::int")
     };
+    let age = |since: &str| format!("date_part('epoch', statement_timestamp() - {since})");
+    let (transaction, state) = (age("(array_agg(xact_start ORDER BY xact_start, pid))[1]"), age("min(state_change)"));
     Some(format!(
-        "SELECT count(*), backend_type IS NULL, datid, pg_get_userbyid(usesysid), application_name, host(client_addr), \
-         state, wait_event_type = 'Lock', \
-         sum((state_change < statement_timestamp() - interval '{idle_ms} ms')::int), {transaction}, {state}, \
-         {longest_wait} FROM pg_stat_get_activity(NULL) \
-         WHERE backend_type = 'client backend' OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL \
-         GROUP BY 2, datid, usesysid, application_name, client_addr, state, 8"
+        "WITH s AS MATERIALIZED (SELECT pid, backend_type IS NULL AS hidden, datid, usesysid, application_name, \
+         client_addr, state, wait_event_type = 'Lock' AS waits, state_change, \
+         CASE WHEN pid <> pg_backend_pid() THEN xact_start END AS xact_start FROM pg_stat_get_activity(NULL) \
+         WHERE backend_type = 'client backend' OR backend_type IS NULL AND datid IS NOT NULL AND usesysid IS NOT NULL) \
+         SELECT count(*), hidden, datid, pg_get_userbyid(usesysid), application_name, host(client_addr), state, waits, \
+         sum((state_change < statement_timestamp() - interval '{idle_ms} ms')::int), \
+         {transaction}, (array_agg(pid ORDER BY xact_start, pid))[1], {state}, (array_agg(pid ORDER BY state_change, pid))[1], \
+         {longest_wait}, pid = {blocker} FROM s \
+         GROUP BY hidden, datid, usesysid, application_name, client_addr, state, waits, 15"
     ))
 }
 
@@ -61,9 +68,13 @@ struct Alike<'a> {
     for_long: Option<u64>,
     /// Seconds of the oldest transaction.
     transaction: Option<f64>,
+    transaction_pid: Option<i32>,
     /// Seconds of the one that has been in this state for longest.
     in_state: Option<f64>,
+    in_state_pid: Option<i32>,
     longest_lock_wait: Option<f64>,
+    /// It is the one that the longest wait for a lock waits for.
+    holds_lock: bool,
 }
 
 impl<'a> Alike<'a> {
@@ -80,8 +91,11 @@ impl<'a> Alike<'a> {
             waits_for_lock: row.optional("wait_event_type", boolean)?.unwrap_or(false),
             for_long: row.optional("idle", number)?,
             transaction: row.optional("xact_start", number)?,
+            transaction_pid: row.optional("pid", number)?,
             in_state: row.optional("state_change", number)?,
+            in_state_pid: row.optional("pid", number)?,
             longest_lock_wait: row.optional("waitstart", number)?,
+            holds_lock: row.optional("pg_blocking_pids", boolean)?.unwrap_or(false),
         })
     }
 
@@ -90,8 +104,9 @@ impl<'a> Alike<'a> {
     }
 
     /// What has gone on for so many seconds. It may have begun, by the same clock, after the statement that looks at it.
-    fn holder(&self, seconds: f64) -> Holder {
+    fn holder(&self, seconds: f64, pid: Option<i32>) -> Holder {
         Holder {
+            pid,
             seconds: seconds.max(0.0),
             user: self.user.unwrap_or_default().to_owned(),
             application: self.application.unwrap_or_default().to_owned(),
@@ -122,12 +137,17 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
     for alike in &alike {
         if let Some(age) = alike.transaction.filter(|age| oldest.is_none_or(|oldest| *age > oldest)) {
             oldest = Some(age);
-            activity.oldest_transaction = Some(alike.holder(age));
+            activity.oldest_transaction = Some(alike.holder(age, alike.transaction_pid));
         }
         let in_state = alike.in_state.filter(|_| alike.is_in_transaction());
         if let Some(age) = in_state.filter(|age| idle.is_none_or(|idle| *age > idle)) {
             idle = Some(age);
-            activity.idle_transaction = Some(alike.holder(age));
+            activity.idle_transaction = Some(alike.holder(age, alike.in_state_pid));
+        }
+        if alike.holds_lock {
+            // Outside a transaction it can hold one as well: since when is not told.
+            let age = alike.transaction.or(alike.in_state);
+            activity.lock_holder = age.map(|age| alike.holder(age, alike.in_state_pid));
         }
     }
     facts.sessions = Some(Sessions {
@@ -172,7 +192,7 @@ mod tests {
     use super::*;
     use crate::core::observation::Flavor;
 
-    /// `count hidden datid user application address state waits idle transaction in_state lock_wait`; `-` is NULL.
+    /// `count hidden datid user application address state waits idle transaction pid in_state pid lock_wait holds`; `-` is NULL.
     fn answer(rows: &[&'static str]) -> Rows<'static> {
         let value = |word: &'static str| match word {
             "-" => None,
@@ -183,12 +203,12 @@ mod tests {
     }
 
     const SHOWN: [&str; 6] = [
-        "3 f 16384 app web 10.0.0.7 idle f 2 - 4000.5 -",
-        "1 f 16384 app report 10.0.0.8 active t 0 -1e-06 0.5 1.5",
-        "1 f 16384 zoe '' - active t 0 30.5 0.25 1.5",
-        "1 f 5 amy '' - idle f 1 - 7200 -",
-        "1 f 5 app report - idle/in/transaction f 0 40.5 12.25 -",
-        "2 f - - web 10.0.0.7 - f - - - -",
+        "3 f 16384 app web 10.0.0.7 idle f 2 - 21 4000.5 22 - f",
+        "1 f 16384 app report 10.0.0.8 active t 0 -1e-06 23 0.5 23 1.5 f",
+        "1 f 16384 zoe '' - active t 0 30.5 24 0.25 24 1.5 f",
+        "1 f 5 amy '' - idle f 1 - 25 7200 25 - f",
+        "1 f 5 app report - idle/in/transaction f 0 40.5 26 12.25 26 - t",
+        "2 f - - web 10.0.0.7 - f - - 27 - 27 - -",
     ];
 
     fn rows(rows: &[&'static str]) -> Rows<'static> {
@@ -231,7 +251,16 @@ mod tests {
                 idle_long: 3,
                 waiting_on_locks: 2,
                 longest_lock_wait: Some(1.5),
+                lock_holder: Some(Holder {
+                    pid: Some(26),
+                    seconds: 40.5,
+                    user: "app".to_owned(),
+                    application: "report".to_owned(),
+                    state: "idle in transaction".to_owned(),
+                    database: Some("5".to_owned()),
+                }),
                 oldest_transaction: Some(Holder {
+                    pid: Some(26),
                     seconds: 40.5,
                     user: "app".to_owned(),
                     application: "report".to_owned(),
@@ -239,6 +268,7 @@ mod tests {
                     database: Some("5".to_owned()),
                 }),
                 idle_transaction: Some(Holder {
+                    pid: Some(26),
                     seconds: 12.25,
                     user: "app".to_owned(),
                     application: "report".to_owned(),
@@ -255,12 +285,12 @@ mod tests {
         let just_begun = sessions(rows(&SHOWN[1..2])).activity.expect("all is seen").oldest_transaction;
         assert_eq!(just_begun.map(|holder| holder.seconds), Some(0.0));
         let none = sessions(rows(&SHOWN[..1])).activity.expect("all is seen");
-        assert_eq!((none.oldest_transaction, none.idle_transaction, none.longest_lock_wait), (None, None, None));
+        assert_eq!((none.oldest_transaction, none.idle_transaction, none.lock_holder), (None, None, None));
     }
 
     #[test]
     fn while_sessions_are_hidden_they_are_counted_and_nothing_is_said_of_all() {
-        let seen = sessions(rows(&[SHOWN[0], "2 t 16384 bob web - - - - - - -"]));
+        let seen = sessions(rows(&[SHOWN[0], "2 t 16384 bob web - - - - - 28 - 28 - -"]));
         assert_eq!((seen.total, seen.hidden, seen.activity), (5, 2, None));
         assert_eq!(seen.by_client, named(&[("10.0.0.7", 3), ("unknown", 2)]));
         assert_eq!(seen.by_state, [("idle".to_owned(), 3), ("unknown".to_owned(), 2)]);
