@@ -9,6 +9,7 @@ pub mod environment;
 mod error;
 mod expand;
 mod layers;
+mod rules;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use serde::de::{Deserializer, Error};
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
-use crate::core::rule::{Rule, RuleConfig};
+use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::NotifierConfig;
@@ -43,8 +44,10 @@ pub struct Config {
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
     pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
-    /// The written ones, or the built-in ones when none are written.
+    /// Those of the presets and the written ones, or the built-in ones when nothing is written.
     pub rules: Vec<Rule>,
+    /// Rules of the presets that cannot be judged yet, since nothing states what they read.
+    pub awaiting_rules: Vec<Name>,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -99,6 +102,7 @@ impl Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Written {
+    preset: OneOrMany,
     server: ServerConfig,
     poll: PollConfig,
     statements: StatementsConfig,
@@ -180,8 +184,12 @@ impl Loaded {
             0 => String::new(),
             n_poolers => format!("{}, ", counted(n_poolers, "pooler")),
         };
+        let awaiting = match config.awaiting_rules.len() {
+            0 => String::new(),
+            n_awaiting => format!(" ({n_awaiting} more wait for CloudWatch to be read)"),
+        };
         format!(
-            "configuration ok ({}): {}, {}, {poolers}{}, notifiers: {}",
+            "configuration ok ({}): {}, {}, {poolers}{}{awaiting}, notifiers: {}",
             self.sources.join(", "),
             counted(config.clusters.len(), "cluster"),
             counted(config.n_targets(), "target"),
@@ -202,6 +210,7 @@ impl Loaded {
             "sources": self.sources,
             "clusters": clusters.collect::<Vec<_>>(),
             "rules": self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+            "awaiting_rules": self.config.awaiting_rules,
         })
     }
 }
@@ -243,7 +252,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
 /// The rules of a file, and how often it has servers asked. The rest of it is not read: a test of rules needs no password.
 pub fn rules(path: &Path) -> Result<(Vec<Rule>, Duration), ConfigError> {
     let mut layer = layers::file(path)?;
-    layer.dict.retain(|key, _| ["cluster", "pooler", "rule", "poll"].contains(&key.as_str()));
+    layer.dict.retain(|key, _| ["cluster", "pooler", "preset", "rule", "poll"].contains(&key.as_str()));
     for key in ["cluster", "pooler"] {
         without_dsn(layer.dict.get_mut(key));
     }
