@@ -20,7 +20,7 @@ use crate::collect::{Probe, probe, probe_pooler};
 use crate::config::Config;
 use crate::core::observation::{PollFailure, Positions, StandbyState, StatementsAccess};
 use crate::core::pooler::PoolerFacts;
-use crate::core::topology::{Name, Role};
+use crate::core::topology::{Name, Role, twins};
 use crate::table::{Cell, Table, Tone, painted, short, wrapped};
 
 pub use self::findings::{Finding, Severity};
@@ -176,18 +176,24 @@ fn positions(target: &Examined) -> Option<&Positions> {
     target.outcome.as_ref().ok()?.positions.as_ref().ok()
 }
 
-fn with_role(targets: &[Examined], role: Role) -> Vec<&Name> {
+/// The primaries, each under the first of its names.
+fn primaries(targets: &[Examined]) -> Vec<&Examined> {
+    let firsts = twins::firsts(targets.iter().map(positions));
+    let is_primary = |target: &Examined| positions(target).is_some_and(|positions| positions.role() == Role::Primary);
+    let is_first = |place: usize| firsts[place] == place;
     targets
         .iter()
-        .filter(|target| positions(target).is_some_and(|positions| positions.role() == role))
-        .map(|target| &target.target)
+        .enumerate()
+        .filter(|(place, target)| is_first(*place) && is_primary(target))
+        .map(|(_, it)| it)
         .collect()
 }
 
 fn only_primary(targets: &[Examined]) -> Option<&Examined> {
-    let is_primary = |target: &&Examined| positions(target).is_some_and(|positions| positions.role() == Role::Primary);
-    let mut primaries = targets.iter().filter(is_primary);
-    primaries.next().filter(|_| primaries.next().is_none())
+    match primaries(targets)[..] {
+        [primary] => Some(primary),
+        _ => None,
+    }
 }
 
 fn report(target: &Examined, targets: &[Examined], wants_statements: bool, wall: SystemTime) -> TargetReport {
@@ -251,7 +257,16 @@ fn warnings(targets: &[Examined]) -> Vec<Misfit> {
     let mut warnings = Vec::new();
     let mut add = |severity, words| warnings.push(Misfit { severity, words });
     let all_reached = targets.iter().all(|target| target.outcome.is_ok());
-    let primaries = with_role(targets, Role::Primary);
+    let firsts = twins::firsts(targets.iter().map(positions));
+    for (place, first) in firsts.iter().enumerate().filter(|(place, first)| place != *first) {
+        let (one, other) = (&targets[*first].target, &targets[place].target);
+        let words = format!(
+            "{one} and {other} lead to one server (the same process): it counts once; name another server in the dsn of \
+             one of them, or remove it"
+        );
+        add(Severity::Warning, words);
+    }
+    let primaries: Vec<&Name> = primaries(targets).into_iter().map(|primary| &primary.target).collect();
     if primaries.len() > 1 {
         let words = format!(
             "{} primaries: {}; only one of them can be the one that replicas are measured against",

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::core::alert::AlertId;
-use crate::core::fleet::{Event, Fleet};
+use crate::core::fleet::{Event, Fleet, News};
 use crate::core::ledger::{Delivery, Notice, SendFailure};
 use crate::core::saved::SavedAlert;
 use crate::core::snapshot::Snapshot;
@@ -127,9 +127,16 @@ impl Engine {
     }
 
     fn log_news(&mut self) {
-        for (cluster, TopologyEvent { target, change, timeline, .. }) in self.fleet.take_news() {
-            let timeline = timeline.map(|timeline| timeline.0);
-            info!(%cluster, %target, change = change.as_str(), timeline, "the server changed its role or timeline");
+        for (cluster, news) in self.fleet.take_news() {
+            match news {
+                News::Changed(TopologyEvent { target, change, timeline, .. }) => {
+                    let timeline = timeline.map(|timeline| timeline.0);
+                    info!(%cluster, %target, change = change.as_str(), timeline, "the server changed its role or timeline");
+                }
+                News::SameServer { target, other } => {
+                    warn!(%cluster, %target, %other, "{target} leads to the same server as {other}; they count as one");
+                }
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Examined, list, positions};
 use crate::collect::Probe;
 use crate::core::checkup::{SlotState, Verified};
-use crate::core::observation::{Flavor, Identity, Positions, Receiver, SenderState, StatementsAccess};
+use crate::core::observation::{Flavor, Identity, PollFailure, Positions, Receiver, SenderState, StatementsAccess};
 use crate::core::pooler::PoolerFacts;
 use crate::core::survey::Sessions;
 use crate::core::topology::{Name, Role};
@@ -77,6 +77,9 @@ const OLD_XMIN: u64 = 10_000_000;
 
 /// WAL kept for any standby, below which a standby without a slot is lost by a short outage: `wal_keep_size` in MB.
 const SMALL_KEEP_MB: u64 = 1024;
+
+/// As many of a kind are told one by one.
+const MOST_LINES: usize = 10;
 
 /// One server and what stands around it.
 #[derive(Clone, Copy)]
@@ -151,14 +154,71 @@ fn unread(patient: Patient<'_>, findings: &mut Vec<Finding>) {
     ] {
         if let Some(failure) = failure {
             let problem = format!("its {what} cannot be read: {failure}");
-            findings.push(Finding::new(Severity::Error, problem, format!("not measured: {not_measured}")));
+            let finding = Finding::new(Severity::Error, problem, format!("not measured: {not_measured}"));
+            findings.push(finding.run(grant_for(patient, failure), patient.run_on()));
         }
     }
+    for (topic, failure) in probe.survey.as_ref().into_iter().flat_map(|facts| &facts.failures) {
+        let problem = format!("its {topic} cannot be read: {failure}");
+        let finding = Finding::new(Severity::Warning, problem, format!("not measured: what is told of {topic}"));
+        findings.push(finding.run(grant_for(patient, failure), patient.run_on()));
+    }
+    refused(patient, findings);
     for (topic, failure) in &probe.checkup.failures {
         let problem = format!("its {topic} could not be looked at: {failure}");
         let why = "whether something is to be fixed there is not known";
         findings.push(Finding::new(Severity::Info, problem, why));
     }
+}
+
+/// What the server refuses and is done without.
+fn refused(patient: Patient<'_>, findings: &mut Vec<Finding>) {
+    for name in &patient.probe.refused {
+        let lost = match *name {
+            "pg_control_system" => "that a server belongs to another cluster (its system identifier)",
+            "pg_control_checkpoint" => {
+                "the timeline of a standby without a WAL receiver, and where WAL ended before a restart"
+            }
+            "pg_stat_get_wal_senders" => "which standbys are connected and how far they are",
+            "pg_stat_get_wal_receiver" => "what a standby receives, and from whom",
+            "pg_last_wal_receive_lsn" => "how far a standby has received",
+            "pg_last_wal_replay_lsn" => "how far a standby has replayed, and with it its lag",
+            "pg_last_xact_replay_timestamp" => "when what a standby replays was committed",
+            "pg_settings" => "nothing: the settings are read one by one",
+            "pg_lock_status" => "which session holds up replay",
+            name if name.starts_with("pg_stat_statements") => "statements, or whether they were reset",
+            _ => "what it alone tells",
+        };
+        // A managed server has its reasons, and nobody there could change it.
+        let is_managed = patient.identity().flavor != Flavor::PostgreSql;
+        let is_harmless = is_managed || lost.starts_with("nothing");
+        let severity = if is_harmless { Severity::Info } else { Severity::Warning };
+        let finding =
+            Finding::new(severity, format!("the server refuses {name} to us"), format!("not measured: {lost}"));
+        let sql = if is_managed { Vec::new() } else { vec![grant(patient, is_function(name), name)] };
+        findings.push(finding.run(sql, patient.run_on()));
+    }
+}
+
+fn is_function(name: &str) -> bool {
+    !matches!(name, "pg_settings" | "pg_stat_statements" | "pg_stat_statements_info")
+}
+
+fn grant(patient: Patient<'_>, is_function: bool, name: &str) -> String {
+    let what = if is_function { "EXECUTE ON FUNCTION" } else { "SELECT ON" };
+    format!("GRANT {what} {name} TO {};", quote_identifier(&patient.identity().user))
+}
+
+/// The grant that a refusal asks for, by the server's own words. Empty where they are others.
+fn grant_for(patient: Patient<'_>, failure: &PollFailure) -> Vec<String> {
+    let PollFailure::Sql { sqlstate, reason } = failure else { return Vec::new() };
+    let named =
+        [("function ", true), ("view ", false), ("table ", false)].into_iter().find_map(|(kind, is_function)| {
+            let name = reason.strip_prefix("permission denied for ")?.strip_prefix(kind)?;
+            let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+            is_plain.then(|| grant(patient, is_function, name))
+        });
+    named.filter(|_| sqlstate == "42501").into_iter().collect()
 }
 
 fn grants(patient: Patient<'_>, findings: &mut Vec<Finding>) {
@@ -193,23 +253,13 @@ fn statements(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         return;
     }
     match &patient.identity().statements {
-        StatementsAccess::NotLoaded => {
-            // The library is a matter of each server's own settings, standby or not.
-            let sql = match patient.identity().flavor {
-                Flavor::PostgreSql => vec![
-                    "SHOW shared_preload_libraries;".to_owned(),
-                    "-- what it shows, and pg_stat_statements; then restart the server".to_owned(),
-                    "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';".to_owned(),
-                ],
-                Flavor::Rds | Flavor::Aurora => vec![
-                    "-- add pg_stat_statements to shared_preload_libraries in the parameter group, then reboot the instance"
-                        .to_owned(),
-                ],
-            };
-            let problem = "pg_stat_statements is not in shared_preload_libraries";
-            findings.push(Finding::new(Severity::Warning, problem, NOT_MEASURED).run(sql, patient.itself()));
-        }
+        StatementsAccess::NotLoaded => findings.push(not_loaded(patient)),
         StatementsAccess::NotCreated => {
+            // Each by itself is of no use, so both are told at once.
+            let settings = patient.probe.checkup.settings.as_ref();
+            if settings.is_some_and(|settings| !settings.contains_key("pg_stat_statements.track")) {
+                findings.push(not_loaded(patient));
+            }
             let problem =
                 format!("extension pg_stat_statements is not created in database {:?}", patient.target.dbname);
             let sql = vec!["CREATE EXTENSION pg_stat_statements;".to_owned()];
@@ -234,6 +284,23 @@ fn statements(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         let sql = vec!["ALTER EXTENSION pg_stat_statements UPDATE;".to_owned()];
         findings.push(Finding::new(Severity::Warning, problem, why).run(sql, patient.run_on()));
     }
+}
+
+fn not_loaded(patient: Patient<'_>) -> Finding {
+    // The library is a matter of each server's own settings, standby or not.
+    let sql = match patient.identity().flavor {
+        Flavor::PostgreSql => vec![
+            "SHOW shared_preload_libraries;".to_owned(),
+            "-- what it shows, and pg_stat_statements; then restart the server".to_owned(),
+            "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';".to_owned(),
+        ],
+        Flavor::Rds | Flavor::Aurora => vec![
+            "-- add pg_stat_statements to shared_preload_libraries in the parameter group, then reboot the instance"
+                .to_owned(),
+        ],
+    };
+    let problem = "pg_stat_statements is not in shared_preload_libraries";
+    Finding::new(Severity::Warning, problem, NOT_MEASURED).run(sql, patient.itself())
 }
 
 /// `1.9` is older than `1.10`. Versions of another form are not compared.
@@ -398,7 +465,9 @@ fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         let problem = format!("{} lost: {}", counted_are(lost.len(), "replication slot"), names(&lost));
         let why = "the WAL that its reader still needed is gone: a standby must be made anew (or fed from an archive), a \
                    subscription copied again";
-        findings.push(Finding::new(Severity::Error, problem, why).run(drops(&lost), patient.itself()));
+        findings.push(
+            Finding::new(Severity::Error, problem, why).run(drops(&lost, "wal_status = 'lost'"), patient.itself()),
+        );
     }
     if !inactive.is_empty() {
         findings.push(unused(patient, &inactive));
@@ -459,7 +528,23 @@ fn unused(patient: Patient<'_>, inactive: &[&SlotState]) -> Finding {
     if !away.is_empty() || may_be_dropped.is_empty() {
         return finding;
     }
-    finding.run(drops(&may_be_dropped), patient.itself())
+    finding.run(drops(&may_be_dropped, &used_by_nobody_else(patient)), patient.itself())
+}
+
+/// The slots that [`unused`] says may be dropped, as SQL has it.
+fn used_by_nobody_else(patient: Patient<'_>) -> String {
+    let mut condition = "NOT active AND wal_status IS DISTINCT FROM 'lost'".to_owned();
+    if patient.identity().version_num >= 170_000 {
+        condition.push_str(" AND NOT synced");
+    }
+    let mut own: Vec<&str> = patient.targets.iter().flat_map(own_slots).collect();
+    own.sort_unstable();
+    own.dedup();
+    if !own.is_empty() {
+        let quoted: Vec<String> = own.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
+        let _ = write!(condition, " AND slot_name NOT IN ({})", quoted.join(", "));
+    }
+    condition
 }
 
 /// The slots that a standby streams by, or is told to.
@@ -470,12 +555,26 @@ fn own_slots(target: &Examined) -> Vec<&str> {
     receiver.and_then(|receiver| receiver.slot_name.as_deref()).into_iter().chain(configured).collect()
 }
 
-fn drops(slots: &[&SlotState]) -> Vec<String> {
-    slots.iter().map(|slot| format!("SELECT pg_drop_replication_slot('{}');", slot.name.replace('\'', "''"))).collect()
+/// Of many the first few, and what makes the statements for the rest.
+fn drops(slots: &[&SlotState], rest: &str) -> Vec<String> {
+    let first = slots.iter().take(MOST_LINES);
+    let mut lines: Vec<String> =
+        first.map(|slot| format!("SELECT pg_drop_replication_slot('{}');", slot.name.replace('\'', "''"))).collect();
+    if slots.len() > MOST_LINES {
+        lines.push(format!("-- and {} more, after a look at what it lists:", slots.len() - MOST_LINES));
+        lines.push(format!(
+            "SELECT format('SELECT pg_drop_replication_slot(%L);', slot_name) FROM pg_replication_slots WHERE {rest};"
+        ));
+    }
+    lines
 }
 
 fn names(slots: &[&SlotState]) -> String {
-    slots.iter().map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(", ")
+    let mut names = slots.iter().take(MOST_LINES).map(|slot| slot.name.as_str()).collect::<Vec<_>>().join(", ");
+    if slots.len() > MOST_LINES {
+        let _ = write!(names, " and {} more", slots.len() - MOST_LINES);
+    }
+    names
 }
 
 /// What a standby is told to do.

@@ -98,6 +98,7 @@ pub(super) fn answered(name: &str, positions: Positions) -> Examined {
         identity: Arc::clone(&positions.identity),
         positions: Ok(positions),
         survey: Ok(survey(1)),
+        refused: Vec::new(),
         checkup: Checkup::default(),
     };
     Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, outcome: Ok(probe) }
@@ -195,7 +196,18 @@ fn a_target_that_is_not_reached_is_told_first_and_counted_as_an_error() {
 fn what_does_not_fit_together_is_a_warning() {
     let alone = || Positions { senders: Vec::new(), ..primary(identity()) };
     let foreign = Identity { system_identifier: Some(8), ..identity() };
+    let process = || {
+        let address = ServerAddress { port: Some(5432), ..ServerAddress::default() };
+        primary(Identity { address, ..identity() })
+    };
     for (targets, warnings) in [
+        (
+            vec![answered("db-1", process()), answered("db-2", process())],
+            vec![
+                "db-1 and db-2 lead to one server (the same process): it counts once; name another server in the dsn of one of \
+                 them, or remove it",
+            ],
+        ),
         (
             vec![answered("db-1", primary(identity())), answered("db-2", primary(identity()))],
             vec!["2 primaries: db-1, db-2; only one of them can be the one that replicas are measured against"],

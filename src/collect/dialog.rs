@@ -72,6 +72,8 @@ pub(crate) struct Dialog {
     refused: Refused,
     /// When the first of `refused` was.
     refused_at: Option<MonoTime>,
+    /// What cannot be done without was refused.
+    needed: Option<Needed>,
     /// Topics of the survey that were refused, and when.
     topics_refused: Vec<(&'static str, PollFailure, MonoTime)>,
     session: Option<Session>,
@@ -146,6 +148,15 @@ impl ReplayWatch {
     }
 }
 
+/// A refusal of something without which nothing is known of a server.
+#[derive(Debug)]
+struct Needed {
+    refusal: PollFailure,
+    at: MonoTime,
+    /// The server process that refused, where it had said so.
+    started_at: Option<ServerTime>,
+}
+
 impl Dialog {
     pub(crate) fn new(target: TargetId, conninfo: Arc<Conninfo>, trust: Arc<Trust>, timeout: Duration) -> Self {
         Self {
@@ -156,6 +167,7 @@ impl Dialog {
             settings: SettingsBy::default(),
             refused: Refused::default(),
             refused_at: None,
+            needed: None,
             topics_refused: Vec::new(),
             session: None,
             about: None,
@@ -432,12 +444,53 @@ impl Dialog {
             self.refused = Refused::default();
             self.refused_at = None;
         }
-        let mut answer = self.ask_reading().await?;
+        if let Some(refusal) = self.still_refused().await? {
+            return Err(refusal);
+        }
+        let answer = self.ask_reading().await;
+        if let Err(refusal) = &answer
+            && is_refusal(refusal)
+            && !is_wrong_role(refusal)
+        {
+            self.note_needed(refusal);
+        }
+        let mut answer = answer?;
         self.learn_clients(&mut answer.facts.senders).await;
         if let ServerState::Standby(standby) = &mut answer.facts.state {
             self.learn_wait(standby).await;
         }
         Ok(answer)
+    }
+
+    fn note_needed(&mut self, refusal: &PollFailure) {
+        info!(
+            cluster = %self.target.cluster, target = %self.target.target, error = %refusal,
+            "the server refuses what its positions cannot be read without; asked again in an hour"
+        );
+        let started_at = self.identity().map(|identity| identity.started_at);
+        self.needed = Some(Needed { refusal: refusal.clone(), at: clock::now(), started_at });
+    }
+
+    /// What was refused and would be refused again, each time with an error in the server's log. Another server, or the
+    /// same one restarted, is asked anew.
+    async fn still_refused(&mut self) -> Result<Option<PollFailure>, PollFailure> {
+        let is_recent = |needed: &&Needed| clock::now().duration_since(needed.at) < REFUSAL_AGE;
+        let needed = self.needed.as_ref().filter(is_recent).map(|needed| (needed.refusal.clone(), needed.started_at));
+        if let Some((refusal, started_at)) = needed {
+            if started_at.is_some() && self.about.is_none() {
+                self.introduce().await?;
+            }
+            if started_at.is_none() || self.identity().map(|identity| identity.started_at) == started_at {
+                return Ok(Some(refusal));
+            }
+        }
+        self.needed = None;
+        Ok(None)
+    }
+
+    /// What the server refuses, by name.
+    pub(crate) fn refused(&self) -> Vec<&'static str> {
+        Optional::names(self.refused)
     }
 
     /// Asks until the answer is about the role, and the server, that the question was about.
@@ -499,7 +552,13 @@ impl Dialog {
     }
 
     async fn introduce(&mut self) -> Result<(), PollFailure> {
-        let messages = self.ask("asking who it is", identity::SQL).await?;
+        let messages = loop {
+            match self.ask("asking who it is", &identity::sql(self.refused)).await {
+                Ok(messages) => break messages,
+                Err(refusal) if self.leave_out(&refusal) => {}
+                Err(failure) => return Err(failure),
+            }
+        };
         let introduction = identity::decode(&by_statement(&messages))?;
         let Some(session) = &self.session else { return Ok(()) };
         let (tls, pooled) = (session.tls(), session.settings().is_pooled());

@@ -216,6 +216,8 @@ pub struct Probe {
     pub identity: Arc<Identity>,
     pub positions: Result<Positions, PollFailure>,
     pub survey: Result<SurveyFacts, PollFailure>,
+    /// Functions and views that it refuses, and that are done without.
+    pub refused: Vec<&'static str>,
     /// How it is set up: what the daemon never asks.
     pub checkup: Checkup,
 }
@@ -242,7 +244,7 @@ pub async fn probe(
     let wanted = Wanted { statements, known: None, idle_limit: PollConfig::default().idle_limit };
     let survey = dialog.survey(wanted).await.map(|answer| answer.facts);
     let checkup = dialog.checkup().await;
-    Ok(Probe { identity, positions, survey, checkup })
+    Ok(Probe { identity, positions, survey, refused: dialog.refused(), checkup })
 }
 
 #[cfg(test)]

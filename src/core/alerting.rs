@@ -668,7 +668,7 @@ fn cluster_details(rule: &Rule, cluster: &ClusterView, now: MonoTime) -> Vec<(St
     if rule.condition.signal.name == "primaries" {
         let primaries = cluster.targets.iter().filter(|target| {
             let says_so = target.is_up() && target.last_role() == Some(Role::Primary) && target.fresh(now).is_some();
-            says_so && cluster.is_foreign(target) != Some(true)
+            says_so && cluster.is_foreign(target) != Some(true) && target.links.same_as.is_none()
         });
         let names = primaries.map(|target| match target.timeline() {
             Some(timeline) => format!("{} (timeline {})", target.id.target, timeline.0),

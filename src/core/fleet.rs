@@ -14,7 +14,7 @@ use self::diagnosis::Past;
 use super::alert::AlertId;
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
-use super::lag::{AuroraBytes, Evidence, LagTracker, SavedLag};
+use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
@@ -33,7 +33,7 @@ use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::events::{self, Change, TopologyEvent};
 use super::topology::links::{self, SenderId, Upstream};
-use super::topology::{Name, TargetId};
+use super::topology::{Name, Role, TargetId};
 use super::trend::{Life, Sample, Trend, TrendTracker};
 use super::wal::{Lsn, WalBytes};
 
@@ -51,6 +51,17 @@ pub enum Event {
     Delivered(Delivery),
     /// Time has passed: what depends on it alone is brought up to date.
     Tick,
+}
+
+/// What is new in who is who.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    Changed(TopologyEvent),
+    /// Two targets lead to one server.
+    SameServer {
+        target: Name,
+        other: Name,
+    },
 }
 
 /// What is watched, and how it is judged.
@@ -83,7 +94,7 @@ pub struct Fleet {
     alerting: Alerting,
     survey_stale_after: Duration,
     /// Each with its cluster, until they are taken.
-    news: Vec<(Name, TopologyEvent)>,
+    news: Vec<(Name, News)>,
 }
 
 #[derive(Debug)]
@@ -125,7 +136,7 @@ impl Fleet {
                 if let Some(cluster) = self.cluster_mut(&observation.target) {
                     let event = cluster.polled(observation, now, wall);
                     let name = cluster.view.name.clone();
-                    self.news.extend(event.map(|event| (name, event)));
+                    self.news.extend(event.map(|event| (name, News::Changed(event))));
                 }
                 Vec::new()
             }
@@ -148,7 +159,9 @@ impl Fleet {
             }
             Event::Tick => {
                 for cluster in &mut self.clusters {
-                    cluster.tick(now);
+                    let found = cluster.tick(now);
+                    let name = &cluster.view.name;
+                    self.news.extend(found.into_iter().map(|news| (name.clone(), news)));
                 }
                 self.measure_subscriptions(now);
                 let views: Vec<Arc<ClusterView>> = self.views();
@@ -197,7 +210,7 @@ impl Fleet {
     }
 
     /// What changed in who is who since this was last asked, each with its cluster.
-    pub fn take_news(&mut self) -> Vec<(Name, TopologyEvent)> {
+    pub fn take_news(&mut self) -> Vec<(Name, News)> {
         std::mem::take(&mut self.news)
     }
 
@@ -263,7 +276,6 @@ impl Cluster {
         let &position = self.view.index.get(&observation.target.target)?;
         let event = self.compare(position, &observation);
         self.lag.observe(&observation);
-        let lag = self.lag.estimate(&observation.target.target, now);
         if self.lag.primary() != self.view.primary.as_ref() {
             Arc::make_mut(&mut self.view).primary = self.lag.primary().cloned();
             // Replicas that answered before it are measured against it at once, not only when they answer again: a
@@ -273,6 +285,7 @@ impl Cluster {
             }
         }
 
+        let lag = self.estimate(position, now);
         let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
         let asked_and_answered = (wall_at(observation.asked_at), wall_at(observation.answered_at));
         let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
@@ -336,14 +349,20 @@ impl Cluster {
     }
 
     /// Finds out anew who follows whom.
-    fn relink(&mut self, now: MonoTime) {
+    fn relink(&mut self, now: MonoTime) -> Vec<News> {
+        let mut news = Vec::new();
         for (position, links) in links::find(&self.view.targets).into_iter().enumerate() {
             self.lag.set_sender(&self.view.targets[position].id.target, links.sender.clone());
             if links != *self.view.targets[position].links {
+                let target = &self.view.targets[position];
+                if let Some(other) = links.same_as.clone().filter(|_| links.same_as != target.links.same_as) {
+                    news.push(News::SameServer { target: target.id.target.clone(), other });
+                }
                 self.target_mut(position).links = Arc::new(links);
                 self.measure(position, now);
             }
         }
+        news
     }
 
     /// Keeps what a later diagnosis needs of a replica's last answer.
@@ -411,9 +430,10 @@ impl Cluster {
     }
 
     /// A silent replica's lag goes on growing although nothing is heard of it.
-    fn tick(&mut self, now: MonoTime) {
+    fn tick(&mut self, now: MonoTime) -> Vec<News> {
+        let mut news = Vec::new();
         if std::mem::take(&mut self.relink) {
-            self.relink(now);
+            news = self.relink(now);
         }
         for position in 0..self.view.targets.len() {
             let target = &self.view.targets[position];
@@ -421,12 +441,22 @@ impl Cluster {
                 self.measure(position, now);
             }
         }
+        news
+    }
+
+    /// How far a target lags. A primary lags behind nobody, whatever its name.
+    fn estimate(&self, position: usize, now: MonoTime) -> Option<LagEstimate> {
+        let target = &self.view.targets[position];
+        let is_another_name = self.view.primary.as_ref() != Some(&target.id.target)
+            && self.view.is_primary_itself(target)
+            && target.last_role() == Some(Role::Primary);
+        if is_another_name { None } else { self.lag.estimate(&target.id.target, now) }
     }
 
     /// Says anew how far a target lags, of which nothing new was heard.
     fn measure(&mut self, position: usize, now: MonoTime) {
         let target = &self.view.targets[position];
-        let lag = self.lag.estimate(&target.id.target, now);
+        let lag = self.estimate(position, now);
         let stages = self.stages(position);
         if lag != target.lag || stages != target.stages {
             let target = self.target_mut(position);

@@ -81,6 +81,11 @@ impl ClusterView {
         self.target(self.primary.as_ref()?.as_str())
     }
 
+    /// Whether a target is the server that the lag is measured against, under whichever of its names.
+    pub fn is_primary_itself(&self, target: &TargetView) -> bool {
+        self.primary_target().is_some_and(|primary| primary.server() == target.server())
+    }
+
     /// How long ago the primary was promoted, while lag rules hold their breath for it.
     pub fn since_promotion(&self, now: MonoTime) -> Option<Duration> {
         since_promotion(&self.events, self.primary.as_ref(), now)
@@ -223,6 +228,11 @@ impl TargetView {
     /// Whether it has been tried at all: an answer or a failure is in hand.
     pub fn tried(&self) -> bool {
         self.answer.is_some() || self.failing.is_some()
+    }
+
+    /// The first name of the server that it leads to: its own, unless another target leads there too.
+    pub fn server(&self) -> &Name {
+        self.links.same_as.as_ref().unwrap_or(&self.id.target)
     }
 
     /// The last poll succeeded.

@@ -80,6 +80,9 @@ pub(crate) fn lags(fleet: &[Place<'_>], now: MonoTime) -> Vec<(usize, usize, Vec
     }
     let mut candidates: HashMap<&str, Vec<Candidate<'_>>> = HashMap::new();
     for (cluster, _, target) in targets() {
+        if target.links.same_as.is_some() {
+            continue;
+        }
         for slot in target.fresh_survey(now).and_then(|facts: &SurveyFacts| facts.slots.as_deref()).unwrap_or_default()
         {
             if slot.slot_type == "logical" && wanted.contains(slot.name.as_str()) {
@@ -119,7 +122,7 @@ impl Candidate<'_> {
     /// `None` while the publisher does not answer, and when its WAL is not the one that its cluster's history is of.
     fn lag_of(&self, subscription: &Subscription, now: MonoTime) -> Option<SubscriptionLag> {
         let answer = self.target.fresh(now).filter(|_| self.target.is_up())?;
-        let is_measured = self.place.lag.primary() == Some(&self.target.id.target)
+        let is_measured = self.place.view.is_primary_itself(self.target)
             || answer.positions.standby().is_some()
                 && self.target.lag.is_some_and(|lag| lag.method.evidence != Evidence::ForeignCluster);
         if !is_measured {

@@ -3,6 +3,7 @@
 pub mod events;
 pub mod links;
 pub mod synchronous;
+pub mod twins;
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -21,10 +21,10 @@ use crate::core::snapshot::{ClusterView, Failing, PoolerView, Snapshot, Stages, 
 use crate::core::statements::{StatementCounters, StatementTotals};
 use crate::core::survey::{self, BaseBackup, Sessions, Slot, SurveyFacts};
 use crate::core::time::{MonoTime, ServerTime};
-use crate::core::topology::Role;
 use crate::core::topology::events::TopologyEvent;
 use crate::core::topology::links::{Links, Upstream};
 use crate::core::topology::synchronous::SyncStandbys;
+use crate::core::topology::{Name, Role};
 use crate::core::trend::{Direction, Trend};
 use crate::core::wal::Lsn;
 
@@ -190,6 +190,8 @@ struct Details<'a> {
     replay: Option<Replay<'a>>,
     /// Where a replica receives its WAL from.
     upstream: Option<UpstreamState<'a>>,
+    /// The target listed before it that leads to the same server.
+    same_server_as: Option<&'a str>,
     /// Standbys that stream from it and are no target of the cluster.
     undeclared_standbys: Option<usize>,
     /// What synchronous commits wait for.
@@ -644,6 +646,7 @@ impl<'a> Details<'a> {
             trend: positions.and(view.trend.as_ref()).map(Rates::new),
             replay: positions.and_then(|positions| Replay::new(view, positions, survey)),
             upstream: positions.and_then(|_| UpstreamState::new(&view.links)),
+            same_server_as: view.links.same_as.as_ref().map(Name::as_str),
             undeclared_standbys: positions.and(view.links.undeclared.as_ref()).map(|undeclared| undeclared.at_least),
             synchronous: survey.and_then(|survey| survey.sync_standbys.as_ref()).map(Synchronous::new),
             senders: positions

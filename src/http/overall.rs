@@ -9,6 +9,7 @@
 //!
 //! A single failed poll degrades; it takes `poll.stale_after` of silence to be critical. The worst cluster decides for all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -133,17 +134,20 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
 }
 
 fn judge_primary(cluster: &ClusterView, now: MonoTime, verdict: &mut Verdict) {
-    let answering: Vec<&str> = cluster
+    let answering: BTreeSet<&str> = cluster
         .targets
         .iter()
         .filter(|target| target.fresh(now).is_some() && target.last_role() == Some(Role::Primary))
-        .map(|target| target.id.target.as_str())
+        .map(|target| target.server().as_str())
         .collect();
     match (answering.len(), &cluster.primary) {
         (0, Some(primary)) => verdict.add(Overall::Critical, format!("the primary {primary} does not answer")),
         (0, None) => verdict.add(Overall::Degraded, "no primary is known".to_owned()),
         (1, _) => {}
-        _ => verdict.add(Overall::Critical, format!("more than one primary: {}", answering.join(", "))),
+        _ => verdict.add(
+            Overall::Critical,
+            format!("more than one primary: {}", answering.into_iter().collect::<Vec<_>>().join(", ")),
+        ),
     }
 }
 

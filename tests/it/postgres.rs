@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::daemon::{Daemon, cluster_toml};
 use crate::support::pgbouncer::PgBouncer;
 use crate::support::proxy::{Link, Proxy};
 use crate::support::{pg, until};
@@ -117,7 +118,7 @@ async fn every_major_answers_with_and_without_a_grant_and_logs_no_error() {
         for (user, is_granted) in [("mon", true), ("plain", false)] {
             for (node, below) in [("primary", Some("r1")), ("r1", Some("c1")), ("c1", None)] {
                 let what = format!("PostgreSQL {major}, {node}, {user}");
-                let Probe { identity, positions, survey, checkup } = probe(servers.node(node), user).await;
+                let Probe { identity, positions, survey, checkup, refused: _ } = probe(servers.node(node), user).await;
                 assert_eq!(checkup.failures, [], "{what}");
                 let settings = checkup.settings.unwrap();
                 assert_eq!(settings.len(), if has_statements { 11 } else { 10 }, "{what}: {settings:?}");
@@ -389,7 +390,7 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
         return;
     };
     for pooler in [&pooler, &ignoring] {
-        let Probe { identity, positions, survey, checkup } = probe_at(pooler.port, "mon").await;
+        let Probe { identity, positions, survey, checkup, refused: _ } = probe_at(pooler.port, "mon").await;
         assert_eq!(checkup.failures, []);
         assert!(checkup.settings.is_some() && !checkup.by_rds_proxy);
         assert!(identity.pooled && identity.system_identifier.is_some(), "{identity:?}");
@@ -416,4 +417,79 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
             observation.outcome.as_ref().is_ok_and(|positions| positions.identity.started_at > started_at)
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_asked_once_and_told_by_name() {
+    let mut plan = pg::plan(1);
+    for (user, function) in [
+        ("lacks_flush", "pg_current_wal_flush_lsn()"),
+        ("lacks_role", "pg_is_in_recovery()"),
+        ("lacks_replay", "pg_last_wal_replay_lsn()"),
+        ("lacks_view", "pg_show_all_settings()"),
+        ("lacks_setting", "current_setting(text)"),
+    ] {
+        plan.setup.push(format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC"));
+        plan.setup.push(format!("CREATE ROLE {user} LOGIN PASSWORD '{user}'; GRANT pg_monitor TO {user}"));
+    }
+    for (user, granted) in [
+        ("lacks_flush", "pg_is_in_recovery(), pg_last_wal_replay_lsn(), pg_show_all_settings(), current_setting(text)"),
+        ("lacks_role", "pg_current_wal_flush_lsn(), pg_show_all_settings(), current_setting(text)"),
+        (
+            "lacks_replay",
+            "pg_is_in_recovery(), pg_current_wal_flush_lsn(), pg_show_all_settings(), current_setting(text)",
+        ),
+        (
+            "lacks_view",
+            "pg_is_in_recovery(), pg_current_wal_flush_lsn(), pg_last_wal_replay_lsn(), current_setting(text)",
+        ),
+        (
+            "lacks_setting",
+            "pg_is_in_recovery(), pg_current_wal_flush_lsn(), pg_last_wal_replay_lsn(), pg_show_all_settings()",
+        ),
+    ] {
+        plan.setup.push(format!("GRANT EXECUTE ON FUNCTION {granted} TO {user}"));
+    }
+    let servers = Servers::start(&plan).await.unwrap();
+    let (primary, r1) = (servers.primary(), servers.node("r1"));
+    let target = |name, node, user| (name, pg::dsn(node, user));
+    let targets = [
+        target("no-flush", primary, "lacks_flush"),
+        target("no-role", primary, "lacks_role"),
+        target("no-replay", r1, "lacks_replay"),
+        target("no-view", primary, "lacks_view"),
+        target("no-setting", r1, "lacks_setting"),
+    ];
+    let polls = "[poll]\ninterval = \"200ms\"\nslow_interval = \"1s\"\n\n";
+    let daemon = Daemon::start(&format!("{polls}{}", cluster_toml("c", &targets))).await;
+    // Failures are told at each beat that is not skipped: by then a server asked again would have said so twice.
+    let failed = |n: f64| move |is: Option<f64>| is >= Some(n);
+    daemon.until_series("pgvigil_polls_total", &[("outcome", "sql")], SOON, failed(6.0)).await;
+    for (name, is_up) in
+        [("no-flush", 0.0), ("no-role", 0.0), ("no-replay", 1.0), ("no-view", 1.0), ("no-setting", 1.0)]
+    {
+        daemon.until_series("pgvigil_target_up", &[("target", name)], SOON, |is| is == Some(is_up)).await;
+    }
+    for (name, function) in [("no-flush", "pg_current_wal_flush_lsn"), ("no-role", "pg_is_in_recovery")] {
+        let (status, health) = daemon.health("c", name, "").await;
+        assert_eq!(status, 503);
+        assert!(
+            health["reasons"].to_string().contains(&format!("permission denied for function {function}")),
+            "{health}"
+        );
+    }
+    assert_eq!(daemon.series("pgvigil_replay_lag_seconds", &[("target", "no-replay")]).await, None);
+    for (node, functions) in [
+        (primary, &["pg_current_wal_flush_lsn", "pg_is_in_recovery", "pg_show_all_settings"][..]),
+        (r1, &["pg_last_wal_replay_lsn"]),
+    ] {
+        let errors = pg::errors_caused_by_us(node);
+        for function in functions {
+            // Once for the positions, and once by each topic of the survey that needs it.
+            let denied =
+                errors.iter().filter(|line| line.contains(&format!("permission denied for function {function}")));
+            let n_denied = denied.count();
+            assert!((1..=3).contains(&n_denied), "{function}: {errors:#?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use pgvigil::demo::{Plan, Server, Servers};
 use serde_json::Value;
 
-use crate::support::daemon::{Daemon, SOON, cluster_toml};
+use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil};
 use crate::support::{pg, until};
 
 const UPSTREAM: &str = "pgvigil_upstream_info";
@@ -244,4 +244,38 @@ async fn every_major_tells_who_follows_whom_with_grants_and_without() {
         }
         no_errors(&servers);
     }
+}
+
+#[tokio::test]
+async fn a_server_under_two_names_counts_once() {
+    let servers = pg::cluster(1).await;
+    let (primary, r1) = (servers.primary(), servers.node("r1"));
+    let by_name = pg::dsn(primary, "mon").replace("127.0.0.1", "localhost");
+    // Without a grant it is told as well.
+    let targets = [
+        ("primary", pg::dsn(primary, "mon")),
+        ("replica-1", by_name),
+        ("replica-2", pg::dsn(primary, "plain")),
+        ("r1", pg::dsn(r1, "mon")),
+    ];
+    let config = format!("[poll]\nslow_interval = \"1s\"\n\n{}", cluster_toml("c", &targets));
+    let daemon = Daemon::start(&config).await;
+    for twin in ["replica-1", "replica-2"] {
+        let labels = [("target", twin), ("other", "primary")];
+        daemon.until_series("pgvigil_same_server_info", &labels, SOON, |info| info == Some(1.0)).await;
+        assert_eq!(target_json(&daemon, twin).await["same_server_as"], "primary");
+        assert_eq!(daemon.series("pgvigil_replay_lag_info", &[("target", twin)]).await, None);
+    }
+    assert_eq!(daemon.series("pgvigil_primaries", &[]).await, Some(1.0));
+    until_follows(&daemon, "r1", "target", "primary").await;
+    until_is(&daemon, "pgvigil_replay_lag_seconds", "r1", 0.0).await;
+    let health = daemon.get("/healthz").await.unwrap();
+    assert_eq!((health.status, health.json()["status"].as_str()), (200, Some("ok")), "{}", health.body);
+    assert!(daemon.log().contains("replica-1 leads to the same server as primary"), "{}", daemon.log());
+
+    let file = daemon.dir.path().join("pgvigil.toml");
+    let check = pgvigil().args(["check", "--config"]).arg(&file).output().unwrap();
+    let told = String::from_utf8(check.stdout).unwrap().replace("\n    ", " ");
+    assert!(told.contains("c: warning: primary and replica-1 lead to one server"), "{told}");
+    assert!(!told.contains("primaries:"), "{told}");
 }

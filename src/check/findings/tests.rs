@@ -373,3 +373,67 @@ fn a_pooler_is_looked_at() {
     );
     assert_eq!(findings[1].sql, ["RESUME \"reports\";"]);
 }
+
+#[test]
+fn what_is_refused_is_told_with_the_grant_that_helps() {
+    let denied =
+        |what: &str| PollFailure::Sql { sqlstate: "42501".to_owned(), reason: format!("permission denied for {what}") };
+    let mut target = upstream(|_| {});
+    let probe = target.outcome.as_mut().unwrap();
+    probe.refused = vec!["pg_control_system", "pg_settings"];
+    let survey = probe.survey.as_mut().unwrap();
+    survey.failures.push(("sessions", denied("function pg_stat_get_activity")));
+    survey.failures.push(("databases", denied("table pg_database")));
+    let findings = found(&target, &target);
+    assert_eq!(
+        told(&findings),
+        [
+            "warning: its sessions cannot be read: SQLSTATE 42501: permission denied for function pg_stat_get_activity",
+            "warning: its databases cannot be read: SQLSTATE 42501: permission denied for table pg_database",
+            "warning: the server refuses pg_control_system to us",
+            "info: the server refuses pg_settings to us",
+        ]
+    );
+    let sql: Vec<&str> = findings.iter().flat_map(|finding| &finding.sql).map(String::as_str).collect();
+    assert_eq!(
+        sql,
+        [
+            "GRANT EXECUTE ON FUNCTION pg_stat_get_activity TO \"watch er\";",
+            "GRANT SELECT ON pg_database TO \"watch er\";",
+            "GRANT EXECUTE ON FUNCTION pg_control_system TO \"watch er\";",
+            "GRANT SELECT ON pg_settings TO \"watch er\";",
+        ]
+    );
+}
+
+#[test]
+fn of_many_slots_the_first_few_are_told_and_a_query_for_the_rest() {
+    let slots = (0..495).map(|n| SlotState { active: false, ..slot(&format!("s{n}")) }).collect();
+    let target = upstream(|checkup| checkup.slots = Some(slots));
+    let found = found(&target, &target);
+    assert!(found[0].problem.ends_with("s8, s9 and 485 more"), "{}", found[0].problem);
+    assert_eq!(found[0].sql.len(), 12);
+    assert_eq!(
+        found[0].sql[10..],
+        [
+            "-- and 485 more, after a look at what it lists:",
+            "SELECT format('SELECT pg_drop_replication_slot(%L);', slot_name) FROM pg_replication_slots WHERE NOT active AND \
+             wal_status IS DISTINCT FROM 'lost';",
+        ]
+    );
+}
+
+#[test]
+fn an_extension_and_its_library_are_told_together() {
+    let identity = Identity { statements: StatementsAccess::NotCreated, ..identity() };
+    let mut checkup = healthy();
+    checkup.settings.as_mut().unwrap().remove("pg_stat_statements.track");
+    let target = examined("db-1", primary(identity), checkup);
+    assert_eq!(
+        told(&found(&target, &target)),
+        [
+            "warning: pg_stat_statements is not in shared_preload_libraries",
+            "warning: extension pg_stat_statements is not created in database \"app\"",
+        ]
+    );
+}

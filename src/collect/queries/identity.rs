@@ -4,26 +4,47 @@
 use std::sync::Arc;
 
 use super::survey::SLOT_COLUMNS;
+use super::{Optional, Refused};
 use crate::collect::decode::{Fields, Rows, address, boolean, number, timestamp};
 use crate::core::observation::{Flavor, Identity, PollFailure, ServerAddress, StatementsAccess};
 
-/// Four statements: the server and the role; settings, of which the view shows only what the role may see; the
-/// extension; and the columns of functions that are read as composites or differ by version, with what only Aurora has.
-pub(crate) const SQL: &str = "\
-SELECT current_setting('server_version_num'), current_setting('server_version'), pg_postmaster_start_time(), \
-current_setting('cluster_name'), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
-host(inet_server_addr()), current_setting('port');\
+/// Four statements: the server and the role; settings; the extension; and the columns of functions that are read as
+/// composites or differ by version, with what only Aurora has.
+pub(crate) fn sql(refused: Refused) -> String {
+    let settings = if refused.contains(Optional::Settings) { SETTINGS_ONE_BY_ONE } else { SETTINGS_BY_VIEW };
+    format!("{SERVER}{settings}{EXTENSION}{FUNCTIONS}")
+}
+
+const SERVER: &str = "\
+SELECT pg_postmaster_start_time(), current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), \
+host(inet_server_addr());";
+
+/// The view shows only what the role may see. A library's setting is one only where the library is loaded: a line in the
+/// configuration alone has no type.
+const SETTINGS_BY_VIEW: &str = "\
 SELECT name, setting FROM pg_settings WHERE name IN \
-('max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions') \
-OR name = 'pg_stat_statements.max' AND vartype = 'integer';\
+('server_version_num', 'server_version', 'cluster_name', 'port', \
+'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions') \
+OR name = 'pg_stat_statements.max' AND vartype = 'integer';";
+
+/// The same where the view is refused. Whether a library is loaded it cannot tell.
+const SETTINGS_ONE_BY_ONE: &str = "\
+SELECT name, setting FROM (SELECT name, current_setting(name, true) AS setting FROM unnest(ARRAY[\
+'server_version_num', 'server_version', 'cluster_name', 'port', \
+'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions', \
+'pg_stat_statements.max']) AS name) AS one_by_one WHERE setting IS NOT NULL;";
+
+const EXTENSION: &str = "\
 SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
-WHERE e.extname = 'pg_stat_statements';\
+WHERE e.extname = 'pg_stat_statements';";
+
+const FUNCTIONS: &str = "\
 SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
 ('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'pg_stat_get_subscription', 'pg_stat_get_subscription_stats', \
 'pg_get_replication_slots', 'aurora_version', 'aurora_db_instance_identifier', 'aurora_replica_status', 'aurora_global_db_status', \
 'aurora_global_db_instance_status') AND pronamespace = 'pg_catalog'::regnamespace";
 
-/// All that [`SQL`] tells.
+/// All that [`sql`] tells.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Introduction {
     /// `system_identifier`, `tls`, `pooled` and the configured address are not in it yet.
@@ -108,22 +129,38 @@ pub(crate) const RECEIVER_COLUMNS: [&str; 11] = [
     "sender_port",
 ];
 
-/// The rows of the four statements of [`SQL`].
+/// The rows of the four statements of [`sql`].
 pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailure> {
     let [server, settings, extension, functions] = statements else {
         return Err(Fields::new("identity", &[]).failure("*", "not the four results that were asked for"));
     };
+    let read = |name: &str| -> Option<&str> {
+        let row = settings.iter().find(|row| row.first().copied().flatten() == Some(name))?;
+        row.get(1).copied().flatten()
+    };
+    let failure = |name: &'static str, reason| Fields::new("pg_settings", &[]).failure(name, reason);
+    let must = |name| read(name).ok_or_else(|| failure(name, "the setting is missing"));
+    let count = |name| number::<u64>(must(name)?).ok_or_else(|| failure(name, "not a number"));
+    let reserved = |name| if read(name).is_some() { count(name) } else { Ok(0) };
+    let superuser_reserved_connections = reserved("superuser_reserved_connections")?;
+    let reserved_connections = superuser_reserved_connections.saturating_add(reserved("reserved_connections")?);
+
     let server = server.first().map(Vec::as_slice).unwrap_or_default();
     let mut server = Fields::new("server", server);
     let mut identity = Identity {
-        version_num: server.required("server_version_num", number)?,
+        version_num: number(must("server_version_num")?)
+            .ok_or_else(|| failure("server_version_num", "not a number"))?,
         // Packagers add their own version behind a space.
-        version: server.required("server_version", |text| text.split(' ').next().map(str::to_owned))?,
+        version: must("server_version")?.split(' ').next().unwrap_or_default().to_owned(),
         started_at: server.required("pg_postmaster_start_time", timestamp)?,
-        cluster_name: server.required("cluster_name", |text| Some(text.to_owned()))?,
+        cluster_name: must("cluster_name")?.to_owned(),
         user: server.required("current_user", |text| Some(text.to_owned()))?,
         reads_all_stats: server.required("pg_has_role", boolean)?,
-        flavor: Flavor::PostgreSql,
+        flavor: match read("rds.extensions") {
+            None => Flavor::PostgreSql,
+            Some(list) if list.contains("aurora_stat_utils") => Flavor::Aurora,
+            Some(_) => Flavor::Rds,
+        },
         system_identifier: None,
         statements: StatementsAccess::NotCreated,
         tls: false,
@@ -131,34 +168,11 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         address: ServerAddress {
             configured: None,
             own: server.optional("inet_server_addr", address)?,
-            port: server.optional("port", number)?,
+            port: read("port").and_then(number),
         },
     };
-
-    let (mut max_connections, mut reserved_connections, mut is_loaded) = (None, 0, false);
-    let mut superuser_reserved_connections = 0;
-    for row in settings {
-        let mut setting = Fields::new("pg_settings", row);
-        match setting.required("name", Some)? {
-            "max_connections" => max_connections = Some(setting.required("setting", number)?),
-            name @ ("superuser_reserved_connections" | "reserved_connections") => {
-                let reserved = setting.required("setting", number)?;
-                reserved_connections = u64::saturating_add(reserved_connections, reserved);
-                if name == "superuser_reserved_connections" {
-                    superuser_reserved_connections = reserved;
-                }
-            }
-            // Only a library loaded at the server's start defines it; a line in the configuration alone has no type.
-            "pg_stat_statements.max" => is_loaded = true,
-            "rds.extensions" => {
-                let is_aurora = setting.text("setting")?.is_some_and(|list| list.contains("aurora_stat_utils"));
-                identity.flavor = if is_aurora { Flavor::Aurora } else { Flavor::Rds };
-            }
-            _ => {}
-        }
-    }
-    let max_connections = max_connections
-        .ok_or_else(|| Fields::new("pg_settings", &[]).failure("max_connections", "the setting is missing"))?;
+    // Only a library loaded at the server's start defines it.
+    let is_loaded = read("pg_stat_statements.max").is_some();
 
     if let Some(row) = extension.first() {
         let mut row = Fields::new("pg_extension", row);
@@ -198,7 +212,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     }
     Ok(Introduction {
         identity,
-        max_connections,
+        max_connections: count("max_connections")?,
         reserved_connections,
         superuser_reserved_connections,
         sender_layout,
@@ -235,16 +249,7 @@ pub(crate) mod tests {
                                        latest_end_time,slot_name,sender_host,sender_port,conninfo";
 
     fn server() -> Rows<'static> {
-        vec![vec![
-            Some("160014"),
-            Some("16.14 (Debian 16.14-1.pgdg12+1)"),
-            Some("2026-11-20 10:11:12.123456+00"),
-            Some("r1"),
-            Some("mon"),
-            Some("t"),
-            Some("10.0.0.7"),
-            Some("5432"),
-        ]]
+        vec![vec![Some("2026-11-20 10:11:12.123456+00"), Some("mon"), Some("t"), Some("10.0.0.7")]]
     }
 
     fn expected() -> Introduction {
@@ -277,6 +282,10 @@ pub(crate) mod tests {
 
     fn settings() -> Rows<'static> {
         vec![
+            vec![Some("server_version_num"), Some("160014")],
+            vec![Some("server_version"), Some("16.14 (Debian 16.14-1.pgdg12+1)")],
+            vec![Some("cluster_name"), Some("r1")],
+            vec![Some("port"), Some("5432")],
             vec![Some("max_connections"), Some("100")],
             vec![Some("superuser_reserved_connections"), Some("3")],
             vec![Some("reserved_connections"), Some("2")],
@@ -295,6 +304,18 @@ pub(crate) mod tests {
     #[test]
     fn a_plain_server_introduces_itself() {
         assert_eq!(decode(&[server(), settings(), vec![], functions()]), Ok(expected()));
+    }
+
+    #[test]
+    fn settings_are_asked_one_by_one_where_their_view_is_refused() {
+        assert!(!sql(Refused::default()).contains("current_setting"));
+        let mut refused = Refused::default();
+        refused.insert(Optional::Settings);
+        assert!(!sql(refused).contains("pg_settings"));
+        let mut settings = settings();
+        settings.retain(|row| row[0] != Some("max_connections"));
+        let failure = decode(&[server(), settings, vec![], functions()]).unwrap_err();
+        assert_eq!(failure.to_string(), "cannot read max_connections of pg_settings: the setting is missing");
     }
 
     #[test]

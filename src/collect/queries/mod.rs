@@ -23,7 +23,10 @@ pub(crate) enum Optional {
     WalSenders,
     WalReceiver,
     ReceiveLsn,
+    ReplayLsn,
     ReplayTimestamp,
+    /// `pg_settings`, for which `current_setting()` stands in.
+    Settings,
     StatementsInfo,
     Statements,
     Locks,
@@ -33,13 +36,16 @@ pub(crate) enum Optional {
 
 impl Optional {
     /// Each with the name that the server's message has when it refuses. A name that begins another comes after it.
-    const NAMES: [(Self, &'static str); 11] = [
+    const NAMES: [(Self, &'static str); 14] = [
         (Self::SystemIdentifier, "pg_control_system"),
         (Self::Checkpoint, "pg_control_checkpoint"),
         (Self::WalSenders, "pg_stat_get_wal_senders"),
         (Self::WalReceiver, "pg_stat_get_wal_receiver"),
         (Self::ReceiveLsn, "pg_last_wal_receive_lsn"),
+        (Self::ReplayLsn, "pg_last_wal_replay_lsn"),
         (Self::ReplayTimestamp, "pg_last_xact_replay_timestamp"),
+        (Self::Settings, "pg_settings"),
+        (Self::Settings, "pg_show_all_settings"),
         (Self::StatementsInfo, "pg_stat_statements_info"),
         (Self::Statements, "pg_stat_statements"),
         (Self::Locks, "pg_lock_status"),
@@ -54,6 +60,13 @@ impl Optional {
             return None;
         }
         Self::NAMES.iter().find(|(_, name)| reason.contains(name)).map(|(optional, _)| *optional)
+    }
+
+    /// All of a set, by name.
+    pub(crate) fn names(refused: Refused) -> Vec<&'static str> {
+        let is_first = |place: usize, optional| Self::NAMES[..place].iter().all(|(earlier, _)| *earlier != optional);
+        let names = Self::NAMES.iter().enumerate().filter(|(place, (optional, _))| is_first(*place, *optional));
+        names.filter(|(_, (optional, _))| refused.contains(*optional)).map(|(_, (_, name))| *name).collect()
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -113,10 +126,15 @@ mod tests {
     #[test]
     fn what_is_refused_is_remembered_one_by_one() {
         let mut refused = Refused::default();
-        for (optional, _) in Optional::NAMES {
+        for (optional, name) in Optional::NAMES {
+            assert!(!Optional::names(refused).contains(&name));
+            if name == "pg_show_all_settings" {
+                continue;
+            }
             assert!(!refused.contains(optional));
             refused.insert(optional);
             assert!(refused.contains(optional));
+            assert!(Optional::names(refused).contains(&name));
         }
     }
 }

@@ -102,7 +102,7 @@ impl Question {
                 self.primary() && self.timeline,
                 "CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END",
             ),
-            (self.standby(), "pg_last_wal_replay_lsn()"),
+            (self.standby() && self.may(Optional::ReplayLsn), "pg_last_wal_replay_lsn()"),
             (self.standby() && self.may(Optional::ReceiveLsn), "pg_last_wal_receive_lsn()"),
             (self.standby() && self.may(Optional::ReplayTimestamp), "pg_last_xact_replay_timestamp()"),
             (
@@ -193,7 +193,10 @@ impl Question {
 
     /// `None` when the pause state is: the server was promoted within the statement.
     fn standby_state(self, about: &Introduction, row: &mut Fields<'_, '_>) -> Result<Option<State>, PollFailure> {
-        let replay_lsn = row.optional("pg_last_wal_replay_lsn", lsn)?;
+        let mut replay_lsn = None;
+        if self.may(Optional::ReplayLsn) {
+            replay_lsn = row.optional("pg_last_wal_replay_lsn", lsn)?;
+        }
         let mut receive_lsn = None;
         if self.may(Optional::ReceiveLsn) {
             receive_lsn = row.optional("pg_last_wal_receive_lsn", lsn)?;
@@ -352,17 +355,14 @@ mod tests {
 
     fn about() -> Introduction {
         identity::decode(&[
-            vec![vec![
-                Some("150018"),
-                Some("15.18"),
-                Some("2026-11-20 10:00:00+00"),
-                Some(""),
-                Some("mon"),
-                Some("t"),
-                None,
-                Some("5432"),
-            ]],
-            vec![vec![Some("max_connections"), Some("100")]],
+            vec![vec![Some("2026-11-20 10:00:00+00"), Some("mon"), Some("t"), None]],
+            vec![
+                vec![Some("server_version_num"), Some("150018")],
+                vec![Some("server_version"), Some("15.18")],
+                vec![Some("cluster_name"), Some("")],
+                vec![Some("port"), Some("5432")],
+                vec![Some("max_connections"), Some("100")],
+            ],
             vec![],
             vec![
                 vec![Some("pg_stat_get_wal_senders"), Some(SENDERS)],
@@ -418,7 +418,7 @@ mod tests {
         for (_, name) in Optional::NAMES {
             assert!(!question.sql().contains(name), "{name}");
         }
-        let row = vec![Some("t"), Some(NOW), Some(NOW), None, None, Some("0/5"), Some("paused")];
+        let row = vec![Some("t"), Some(NOW), Some(NOW), None, None, Some("paused")];
         assert_eq!(
             question.decode(&about(), &[vec![row]]),
             Ok(Reading {
@@ -427,7 +427,7 @@ mod tests {
                 clock: at(0),
                 started_at: Some(at(0)),
                 state: State::Standby {
-                    replay_lsn: Some(Lsn::new(5)),
+                    replay_lsn: None,
                     receive_lsn: None,
                     last_commit_replayed_at: None,
                     control_timeline: None,

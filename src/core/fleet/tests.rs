@@ -611,3 +611,48 @@ fn too_few_synchronous_standbys_are_told_while_commits_wait() {
     run(&mut story, 32);
     assert_eq!(story.told, ["sns: firing SyncStandbysMissing db-1", "log: firing SyncStandbysMissing db-1"]);
 }
+
+#[test]
+fn a_server_under_two_names_is_one_primary_and_lags_behind_nobody() {
+    let mut story = Story::of(&["db-1", "db-2", "db-3"]);
+    let poll = |story: &mut Story, name: &str, started: i64, state: fn(u64) -> Result<ServerState, PollFailure>| {
+        let outcome = state(written(story.second)).map(|state| Positions {
+            identity: Arc::new(Identity {
+                address: ServerAddress { port: Some(5432), ..ServerAddress::default() },
+                started_at: ServerTime::from_unix_micros(started),
+                ..identity()
+            }),
+            clock: ServerTime::from_unix_micros(((1e9 + story.second) * 1e6) as i64),
+            senders: Vec::new(),
+            sees_senders: false,
+            state,
+        });
+        let (asked_at, answered_at) = (at(story.second - 0.002), at(story.second - 0.001));
+        let target = TargetId::new("orders", name);
+        story.apply(Event::Polled(Observation { target, beat: story.second as u64, asked_at, answered_at, outcome }));
+    };
+    for second in 0..60 {
+        story.second = f64::from(second);
+        for (name, started) in [("db-1", 1), ("db-2", 1)] {
+            poll(&mut story, name, started, primary);
+        }
+        poll(&mut story, "db-3", 2, streaming);
+        story.apply(Event::Tick);
+    }
+    assert_eq!(story.told, Vec::<String>::new());
+    let twin = story.target("db-2");
+    assert_eq!((twin.links.same_as.clone(), twin.lag, twin.diagnosis), (Some(Name::new("db-1")), None, None));
+    assert_eq!(story.target("db-3").lag.and_then(|lag| lag.value), Some(0.0));
+    let same = News::SameServer { target: Name::new("db-2"), other: Name::new("db-1") };
+    assert_eq!(story.fleet.take_news(), [(Name::new("orders"), same)]);
+
+    // A server of its own comes to the second name: then there are two.
+    for _ in 0..10 {
+        story.second += 1.0;
+        poll(&mut story, "db-1", 1, primary);
+        poll(&mut story, "db-2", 3, primary);
+        poll(&mut story, "db-3", 2, streaming);
+        story.apply(Event::Tick);
+    }
+    assert!(story.told.contains(&"log: firing SeveralPrimaries -".to_owned()), "{:?}", story.told);
+}

@@ -40,22 +40,22 @@ fn all_tried(cluster: &ClusterView) -> bool {
     cluster.targets.iter().all(|target| target.tried())
 }
 
-/// A primary that merely fell silent may still be one, so it counts for the upper bound; one that proved down does not.
+/// A server with two names is one. A primary that merely fell silent may still be one, so it counts for the upper bound; one that proved down does not.
 fn primaries(cluster: &ClusterView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     if !all_tried(cluster) {
         return Coverage::Unknown;
     }
-    let (mut answering, mut silent) = (0u32, 0u32);
+    let (mut answering, mut silent) = (BTreeSet::new(), BTreeSet::new());
     let is_ours = |target: &&Arc<TargetView>| cluster.is_foreign(target) != Some(true);
     for target in cluster.targets.iter().filter(|target| target.last_role() == Some(Role::Primary)).filter(is_ours) {
         if target.is_up() && target.fresh(now).is_some() {
-            answering += 1;
+            answering.insert(target.server());
         } else if !target.failing.as_ref().is_some_and(|failing| failing.failure.proves_down()) {
-            silent += 1;
+            silent.insert(target.server());
         }
     }
-    let value = f64::from(answering);
-    emit(&[], Value { value, lower: value, upper: f64::from(answering + silent) });
+    let value = answering.len() as f64;
+    emit(&[], Value { value, lower: value, upper: answering.union(&silent).count() as f64 });
     Coverage::Complete
 }
 

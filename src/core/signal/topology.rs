@@ -17,6 +17,11 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Where the replica receives its WAL from, always 1: kind is target (then upstream is its name), elsewhere, none or unknown.")
         .absent("On a primary, and while the last answer is stale.")
         .from(SIDES),
+    per_target("same_server_info", Unit::Bool, same_server_info)
+        .labels(&["other"])
+        .help("Always 1: the target leads to the same server as `other`, which is listed before it; the two count as one server.")
+        .absent("On a server that has one name only.")
+        .from("pg_postmaster_start_time(), pg_control_system()"),
     per_target("standby_missing", Unit::Bool, standby_missing)
         .help("1 while no server that the replica could receive from has a WAL sender for it, whether or not the replica itself answers.")
         .absent("On a primary, and while a server that may have one does not answer, or does not show its senders (no pg_monitor).")
@@ -72,6 +77,16 @@ fn upstream_info(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit
         Some(Upstream::Unknown) => ("unknown", ""),
     };
     emit(&[kind, name], Value::exact(1.0));
+    Coverage::Complete
+}
+
+fn same_server_info(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    if target.fresh(now).is_none() {
+        return Coverage::Unknown;
+    }
+    if let Some(other) = &target.links.same_as {
+        emit(&[other.as_str()], Value::exact(1.0));
+    }
     Coverage::Complete
 }
 

@@ -15,11 +15,11 @@
 //! logical slot) rules it out first. What fits several is *unknown*: never a guess.
 
 use core::net::IpAddr;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use super::Name;
+use super::{Name, twins};
 use crate::core::observation::{
     Identity, Positions, Receiver, SenderClient, SenderState, ServerAddress, StandbyState, WalReceiver, WalSender,
 };
@@ -40,6 +40,8 @@ pub struct Links {
     pub is_missing: Option<bool>,
     /// The standbys at this server's senders that are no target. `None` while its senders cannot be seen.
     pub undeclared: Option<Undeclared>,
+    /// The target listed before this one that leads to the same server. `None` mostly.
+    pub same_as: Option<Name>,
 }
 
 /// Where a standby receives its WAL from.
@@ -87,8 +89,9 @@ pub struct Undeclared {
 pub fn is_same(before: &Positions, after: &Positions) -> bool {
     let (was, is) = (&before.identity, &after.identity);
     (Arc::ptr_eq(was, is)
-        || (was.system_identifier, &was.cluster_name, &was.address)
-            == (is.system_identifier, &is.cluster_name, &is.address))
+        || (was.system_identifier, &was.cluster_name, &was.address, was.started_at)
+            == (is.system_identifier, &is.cluster_name, &is.address, is.started_at))
+        && before.role() == after.role()
         && before.sees_senders == after.sees_senders
         && match (before.standby(), after.standby()) {
             (None, None) => true,
@@ -139,8 +142,33 @@ pub fn known_as(cluster_name: &str) -> &str {
     if cluster_name.is_empty() { "walreceiver" } else { cluster_name }
 }
 
-/// The place of each target among the others, in their order.
+/// The place of each target among the others, in their order. A server with two names has one place.
 pub fn find(targets: &[Arc<TargetView>]) -> Vec<Links> {
+    let firsts = twins::of_targets(targets);
+    if firsts.iter().enumerate().all(|(place, first)| place == *first) {
+        return find_among(targets);
+    }
+    // What answers stands for all its names.
+    let mut speakers: BTreeMap<usize, usize> = BTreeMap::new();
+    for (place, first) in firsts.iter().enumerate() {
+        let speaker = speakers.entry(*first).or_insert(place);
+        if !targets[*speaker].is_up() && targets[place].is_up() {
+            *speaker = place;
+        }
+    }
+    let servers: Vec<Arc<TargetView>> = speakers.values().map(|place| Arc::clone(&targets[*place])).collect();
+    let found: BTreeMap<usize, Links> = speakers.into_keys().zip(find_among(&servers)).collect();
+    firsts
+        .iter()
+        .enumerate()
+        .map(|(place, first)| {
+            let same_as = (place != *first).then(|| targets[*first].id.target.clone());
+            Links { same_as, ..found.get(first).cloned().unwrap_or_default() }
+        })
+        .collect()
+}
+
+fn find_among(targets: &[Arc<TargetView>]) -> Vec<Links> {
     let servers: Vec<Server<'_>> = targets.iter().map(|target| Server::new(target)).collect();
     let rows: Vec<Row<'_>> = servers
         .iter()
@@ -386,7 +414,7 @@ impl Search<'_> {
         });
         let upstream = self.servers[place].standby().map(|standby| self.upstream(place, standby, sender.as_ref()));
         let is_missing = upstream.as_ref().and_then(|upstream| self.is_missing(place, upstream));
-        Links { upstream, sender, is_missing, undeclared: self.undeclared(place) }
+        Links { upstream, sender, is_missing, undeclared: self.undeclared(place), same_as: None }
     }
 
     fn upstream(&self, place: usize, standby: &StandbyState, sender: Option<&SenderId>) -> Upstream {

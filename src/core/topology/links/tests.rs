@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::fixture::{change_identity, change_positions, change_standby, fail, primary, replica, sender};
 use crate::core::observation::{PollFailure, SenderSlot};
+use crate::core::time::ServerTime;
 
 /// What a sender's server knows of its other end.
 fn client(address: &str, slot: Option<&str>) -> Option<Arc<SenderClient>> {
@@ -16,7 +17,10 @@ fn row(pid: i32, name: &str, address: &str, slot: Option<&str>) -> WalSender {
 
 /// A server at `host:5432` with these senders.
 fn at(mut view: TargetView, host: &str, rows: Vec<WalSender>) -> TargetView {
+    // Servers start each at a time of its own.
+    let name = view.id.target.as_str().bytes().fold(0, |sum, byte| sum * 256 + i64::from(byte));
     change_identity(&mut view, |identity| {
+        identity.started_at = ServerTime::from_unix_micros(name);
         identity.address = ServerAddress {
             configured: Some((format!("{}.example", view_name(host)), 5432)),
             own: host.parse().ok(),
@@ -163,11 +167,11 @@ fn what_fits_several_is_unknown() {
     check(&[p(rows()), of_p("x"), of_p("y")], &["p: - strangers 0..2", "x: p", "y: p"]);
     // Unless p has none.
     check(&[p(Vec::new()), of_p("x")], &["p: -", "x: p missing"]);
-    // The same server declared twice has each sender twice.
+    // The same server declared twice has each sender once.
     let slot = || vec![row(1, "a", "127.0.0.1", Some("a"))];
     let twice = TargetView { id: crate::core::topology::TargetId::new("orders", "q"), ..p(slot()) };
     let told = told(&[p(slot()), twice, s("x", "127.0.0.1", "a", "proxy", Some("a"))]);
-    assert_eq!(told[2], "x: ? missing?");
+    assert_eq!(told[2], "x: p pid 1");
 }
 
 #[test]
@@ -307,4 +311,22 @@ fn links_are_looked_for_anew_only_when_what_they_rest_on_changes() {
             receiver.sender_host = Some("10.0.0.3".to_owned());
         }
     })));
+}
+
+#[test]
+fn a_server_with_two_names_has_one_place() {
+    let rows = || vec![row(1, R, "10.0.0.2", Some("a")), row(2, "stranger", "10.0.0.9", None)];
+    let named = |view: &TargetView, name: &str| {
+        let mut view = view.clone();
+        view.id.target = Name::new(name);
+        view
+    };
+    let (p, a) = (p(rows()), s("a", "10.0.0.2", "", "10.0.0.1", Some("a")));
+    let (q, b) = (named(&p, "q"), named(&a, "b"));
+    let targets = [p.clone(), q.clone(), a.clone(), b.clone()];
+    check(&targets, &["p: - strangers 1..1", "q: - strangers 1..1", "a: p pid 1", "b: p pid 1"]);
+    let same_as: Vec<_> = found(&targets).into_iter().map(|links| links.same_as).collect();
+    assert_eq!(same_as, [None, Some(Name::new("p")), None, Some(Name::new("a"))]);
+    // Its other name answers for one that does not.
+    check(&[silent(p), q, a], &["p: - strangers 1..1", "q: - strangers 1..1", "a: q pid 1"]);
 }
