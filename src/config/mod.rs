@@ -102,7 +102,6 @@ impl Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Written {
-    preset: OneOrMany,
     server: ServerConfig,
     poll: PollConfig,
     statements: StatementsConfig,
@@ -110,6 +109,7 @@ struct Written {
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,
+    preset: OneOrMany,
     rule: Vec<RuleConfig>,
     notify: Vec<NotifierConfig>,
 }

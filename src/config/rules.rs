@@ -94,7 +94,9 @@ fn is_new(config: &RuleConfig, presets: &[Preset]) -> bool {
 fn lacks_condition(config: &RuleConfig, presets: &[Preset]) -> String {
     let condition = "it has no condition; write for example when = \"replay_lag_seconds > 5s\"";
     if presets.is_empty() && preset().iter().any(|rule| rule.name == config.name) {
-        return format!("{condition}, or preset = \"default\" at the top to keep the built-in rules and change this one");
+        return format!(
+            "{condition}, or preset = \"default\" at the top to keep the built-in rules and change this one"
+        );
     }
     let rules: Vec<RuleConfig> = presets.iter().flat_map(|preset| preset.rules()).collect();
     if rules.is_empty() {
@@ -108,8 +110,7 @@ fn lacks_condition(config: &RuleConfig, presets: &[Preset]) -> String {
 
 fn check_selection(config: &RuleConfig, written: &Written, finding: &mut impl FnMut(&[&str], String)) {
     let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let is_selected =
-        |name: &str| config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| matches(own, name));
+    let is_selected = |name: &str| config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| matches(own, name));
     // A target elsewhere does not make a rule match that is about one cluster.
     let targets: Vec<&str> = written
         .cluster

@@ -57,7 +57,11 @@ fn presets_table() -> String {
             }
         }
         let for_how_long = found.iter().flatten().map(held).next().unwrap_or_default();
-        table.push_str(&format!("| `{name}` | {} | {for_how_long} | {} |\n", signals.join(", "), thresholds.join(" | ")));
+        table.push_str(&format!(
+            "| `{name}` | {} | {for_how_long} | {} |\n",
+            signals.join(", "),
+            thresholds.join(" | ")
+        ));
     }
     table
 }

@@ -108,7 +108,7 @@ pub fn check(config: &RuleConfig) -> Result<Checked, RuleError> {
     Rule::parse(config, &SIGNALS).map(Checked::Judged)
 }
 
-/// What presets read and nothing states yet: CloudWatch's metrics of RDS and ElastiCache, in our units. A ratio of storage needs
+/// What presets read and nothing states yet: CloudWatch's metrics of databases and caches, in our units. A ratio of storage needs
 /// the size of the volume, which the description of an instance has.
 static AWAITED: LazyLock<Vec<Signal>> = LazyLock::new(|| {
     [
@@ -174,7 +174,11 @@ fn rows(preset: Preset) -> Vec<RuleConfig> {
     let mut rows = vec![
         lasting(
             Duration::from_secs(15),
-            row("ReplicaLag", "replay_lag_seconds", &[(Warning, pick("> 5s", "> 1s")), (Critical, pick("> 60s", "> 5s"))]),
+            row(
+                "ReplicaLag",
+                "replay_lag_seconds",
+                &[(Warning, pick("> 5s", "> 1s")), (Critical, pick("> 60s", "> 5s"))],
+            ),
         ),
         counted("3 of 3", MINUTE, row("Connections", "connections_used_ratio", &[(Warning, pick("> 80%", "> 75%"))])),
         lasting(5 * MINUTE, row("SlowStatements", "statement_mean_seconds", &[(Info, "> 1s")])),
@@ -182,14 +186,29 @@ fn rows(preset: Preset) -> Vec<RuleConfig> {
     ];
     if preset != Preset::SelfManaged {
         let every = 5 * MINUTE;
-        let storage =
-            if is_strict { ("storage_free_ratio", "< 20%") } else { ("storage_free_bytes", "< 10GB") };
+        let storage = if is_strict { ("storage_free_ratio", "< 20%") } else { ("storage_free_bytes", "< 10GB") };
         rows.extend([
-            counted("2 of 2", every, row("CpuUtilization", "cpu_utilization_ratio", &[(Warning, pick("> 80%", "> 70%"))])),
+            counted(
+                "2 of 2",
+                every,
+                row("CpuUtilization", "cpu_utilization_ratio", &[(Warning, pick("> 80%", "> 70%"))]),
+            ),
             counted("1 of 1", every, row("FreeStorage", storage.0, &[(Warning, storage.1)])),
-            counted("1 of 1", every, row("FreeableMemory", "memory_freeable_bytes", &[(Warning, "< 1GB"), (Critical, "< 256MB")])),
-            counted("3 of 3", MINUTE, row("ReadLatency", "read_latency_seconds", &[(Warning, pick("> 100ms", "> 20ms"))])),
-            counted("3 of 3", MINUTE, row("WriteLatency", "write_latency_seconds", &[(Warning, pick("> 100ms", "> 50ms"))])),
+            counted(
+                "1 of 1",
+                every,
+                row("FreeableMemory", "memory_freeable_bytes", &[(Warning, "< 1GB"), (Critical, "< 256MB")]),
+            ),
+            counted(
+                "3 of 3",
+                MINUTE,
+                row("ReadLatency", "read_latency_seconds", &[(Warning, pick("> 100ms", "> 20ms"))]),
+            ),
+            counted(
+                "3 of 3",
+                MINUTE,
+                row("WriteLatency", "write_latency_seconds", &[(Warning, pick("> 100ms", "> 50ms"))]),
+            ),
         ]);
     }
     rows
@@ -285,7 +304,8 @@ mod tests {
     fn what_reads_cloudwatch_is_not_judged_yet() {
         let awaiting = |preset: Preset| {
             let rules = preset.rules();
-            let names = rules.iter().filter(|rule| matches!(check(rule), Ok(Checked::Awaits(_)))).map(|rule| &rule.name);
+            let names =
+                rules.iter().filter(|rule| matches!(check(rule), Ok(Checked::Awaits(_)))).map(|rule| &rule.name);
             names.cloned().collect::<Vec<_>>()
         };
         let of_rds = ["CpuUtilization", "FreeStorage", "FreeableMemory", "ReadLatency", "WriteLatency"];
@@ -313,12 +333,15 @@ mod tests {
         let warning = RuleConfig { warning: text("> 10s"), ..own("ReplicaLag") };
         assert_eq!(changed(warning), RuleConfig { warning: text("> 10s"), ..lag() });
         // Another signal, with its own thresholds alone.
-        let other = RuleConfig { signal: text("replay_lag_upper_seconds"), critical: text("> 5m"), ..own("ReplicaLag") };
-        let expect = RuleConfig { warning: None, critical: text("> 5m"), signal: text("replay_lag_upper_seconds"), ..lag() };
+        let other =
+            RuleConfig { signal: text("replay_lag_upper_seconds"), critical: text("> 5m"), ..own("ReplicaLag") };
+        let expect =
+            RuleConfig { warning: None, critical: text("> 5m"), signal: text("replay_lag_upper_seconds"), ..lag() };
         assert_eq!(changed(other), expect);
         // Another way to write the condition.
         let when = RuleConfig { when: text("replay_lag_seconds > 9s"), ..own("ReplicaLag") };
-        let expect = RuleConfig { warning: None, critical: None, signal: None, when: text("replay_lag_seconds > 9s"), ..lag() };
+        let expect =
+            RuleConfig { warning: None, critical: None, signal: None, when: text("replay_lag_seconds > 9s"), ..lag() };
         assert_eq!(changed(when), expect);
         let levels = RuleConfig { warning: text("== 0"), ..own("TargetDown") };
         let expect = RuleConfig {
@@ -341,7 +364,8 @@ mod tests {
         // Everything else by itself.
         let off = RuleConfig { enabled: Some(false), ..own("ReplicaLag") };
         assert_eq!(changed(off), RuleConfig { enabled: Some(false), ..lag() });
-        let there = RuleConfig { cluster: OneOrMany(vec!["eu-*".to_owned()]), runbook: text("https://w"), ..own("ReplicaLag") };
+        let there =
+            RuleConfig { cluster: OneOrMany(vec!["eu-*".to_owned()]), runbook: text("https://w"), ..own("ReplicaLag") };
         let expect = RuleConfig { cluster: OneOrMany(vec!["eu-*".to_owned()]), runbook: text("https://w"), ..lag() };
         assert_eq!(changed(there), expect);
     }
