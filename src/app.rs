@@ -4,10 +4,11 @@
 //! than a restarted one. On shutdown pollers stop and notifiers finish their attempt; when the last of them is gone the
 //! engine has applied their last events and ends too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +29,9 @@ use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::engine::Engine;
-use crate::notify::NotifierError;
+use crate::notify::{NotifierError, Worker};
 use crate::self_metrics::SelfMetrics;
-use crate::store::{Clocks, Store};
+use crate::store::{Clocks, Store, readings};
 use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
@@ -41,6 +42,9 @@ const EVENT_QUEUE: usize = 1024;
 
 /// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
 const NOTICE_QUEUE: usize = 64;
+
+/// Silences on their way to the engine. Who makes one waits for its turn.
+const SILENCE_QUEUE: usize = 16;
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,31 @@ pub struct App {
     cancel: CancellationToken,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     polling: PollThread,
+    readings: Option<ReadingsThread>,
+}
+
+/// The thread that keeps what rules judge, minute by minute. Dropping it waits until the last minute is written.
+struct ReadingsThread {
+    end: Option<std::sync::mpsc::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl ReadingsThread {
+    fn start(path: PathBuf, snapshots: watch::Receiver<Arc<Snapshot>>) -> io::Result<Self> {
+        let (end, ended) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("readings".to_owned())
+            .spawn(move || readings::run(&path, &snapshots, &ended))?;
+        Ok(Self { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for ReadingsThread {
+    fn drop(&mut self) {
+        self.end = None;
+        // It has nothing to say when it has panicked.
+        self.thread.take().map(std::thread::JoinHandle::join);
+    }
 }
 
 /// The thread that polls, and that the engine runs on: a poll wakes no other thread, which would cost more than the poll,
@@ -146,14 +175,17 @@ impl App {
 
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
+        let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
         let (events, received) = mpsc::channel(EVENT_QUEUE);
+        let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let workers = config
             .notifiers
             .iter()
             .enumerate()
-            .map(|(place, notifier)| notifier.clone().worker(place))
+            .map(|(place, notifier)| notifier.clone().workers(place))
             .collect::<Result<Vec<_>, _>>()?;
+        let workers: Vec<Worker> = workers.into_iter().flatten().collect();
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
         let metrics = Arc::new(SelfMetrics::new(&notifier_names));
         let mut app = Self {
@@ -163,7 +195,13 @@ impl App {
             cancel: CancellationToken::new(),
             snapshots,
             polling: PollThread::start().map_err(RunError::Thread)?,
+            readings: None,
         };
+        // Beside a store that another daemon has, that one keeps readings as well.
+        if let Some(path) = config.store.as_deref().filter(|_| has_file) {
+            let thread = ReadingsThread::start(readings::beside(path), app.snapshots.clone());
+            app.readings = Some(thread.map_err(RunError::Thread)?);
+        }
 
         let mut notifiers = HashMap::new();
         for worker in workers {
@@ -184,11 +222,19 @@ impl App {
             store,
             boot: clock::boot(),
             kept: None,
+            silencing: silencing_received,
+            unanswered: VecDeque::new(),
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
 
-        let state = http::AppState { snapshots: app.snapshots.clone(), metrics, health: config.health };
+        let state = http::AppState {
+            snapshots: app.snapshots.clone(),
+            metrics,
+            health: config.health,
+            silencing,
+            token: config.server.token.clone(),
+        };
         let cancel = app.cancel.clone();
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         if open_files < n_targets as u64 + 64 {
@@ -287,20 +333,21 @@ impl App {
     }
 }
 
-/// Opens the store, if there is to be one, and gives the fleet what it kept.
-fn open_store(config: &Config, fleet: &mut Fleet) -> Result<Option<Store>, RunError> {
+/// Opens the store, if there is to be one, and gives the fleet what it kept. Says whether it has its file.
+fn open_store(config: &Config, fleet: &mut Fleet) -> Result<Option<(Store, bool)>, RunError> {
     let Some(path) = &config.store else {
         warn!("nothing is kept over a restart: store.path names a file for alerts and what was told of them");
         return Ok(None);
     };
     let clocks = Clocks { boot: clock::boot(), mono: clock::now(), wall: clock::wall() };
     let (store, writer, saved) = Store::open(path.clone(), &clocks);
-    if writer.has_file() {
+    let has_file = writer.has_file();
+    if has_file {
         info!(path = %path.display(), alerts = saved.alerts.len(), histories = saved.lags.len(), "alerts are kept in {}", path.display());
     }
     fleet.restore(saved, clocks.mono);
     std::thread::Builder::new().name("store".to_owned()).spawn(|| writer.run()).map_err(RunError::Thread)?;
-    Ok(Some(store))
+    Ok(Some((store, has_file)))
 }
 
 /// How many files may be open at once.

@@ -1,6 +1,7 @@
 //! The command line: what can be asked of `pgvigil`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -63,7 +64,7 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
-    /// Test rules without any server
+    /// Test rules without any server, or over what was
     #[command(subcommand)]
     Rules(RulesCommand),
     /// Show it at work: a throw-away primary with two replicas, a lag that grows, an alert that fires and resolves
@@ -105,6 +106,15 @@ pub(crate) enum RulesCommand {
         /// Tests in TOML, as config/rules-test.example.toml shows them
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Say when each rule would have fired over the readings that a daemon kept, which may run meanwhile
+    Replay {
+        /// How far back, for example "12h"; readings are kept for eight days
+        #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = humantime::parse_duration)]
+        since: Duration,
+        /// The daemon's store [default: that of the configuration]
+        #[arg(long, value_name = "FILE")]
+        store: Option<PathBuf>,
     },
 }
 

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -18,11 +18,12 @@ use crate::core::alert::AlertId;
 use crate::core::fleet::{Event, Fleet, News};
 use crate::core::ledger::{Delivery, Notice, SendFailure};
 use crate::core::saved::SavedAlert;
+use crate::core::silence::{Change, Changed, Refusal};
 use crate::core::snapshot::Snapshot;
 use crate::core::topology::Name;
 use crate::core::topology::events::TopologyEvent;
 use crate::self_metrics::SelfMetrics;
-use crate::store::{Clocks, Store, Written};
+use crate::store::{Clocks, Mail, Store, Written};
 
 /// Publishing is coalesced: readers see a change within this time, and a thousand polls a second cost twenty snapshots.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
@@ -32,6 +33,12 @@ const BATCH: usize = 256;
 
 /// How often the history of each cluster's WAL is kept.
 const KEEP_LAGS_EVERY: Duration = Duration::from_secs(60);
+
+/// What is answered to whoever makes or ends a silence.
+pub type SilenceAnswer = Result<Changed, Refusal>;
+
+/// A silence to be made or ended, and who waits for the answer.
+pub type Silencing = (Change, oneshot::Sender<SilenceAnswer>);
 
 /// What the engine talks to.
 pub struct Engine {
@@ -48,6 +55,10 @@ pub struct Engine {
     pub store: Option<Store>,
     /// Tells boots of machines apart.
     pub boot: String,
+    /// Silences to be made or ended, each with whoever waits for the answer.
+    pub silencing: mpsc::Receiver<Silencing>,
+    /// Answers that wait for the store, in the order in which it was handed the changes.
+    pub unanswered: VecDeque<(oneshot::Sender<SilenceAnswer>, Changed)>,
     /// What the store was last handed. `None` at first: what was read is written once more, which shows that it can be.
     pub kept: Option<BTreeMap<AlertId, SavedAlert>>,
 }
@@ -81,6 +92,7 @@ impl Engine {
                     }
                     self.apply(Event::Tick, keeps_lags);
                 }
+                Some((change, answer)) = self.silencing.recv() => self.silence(change, answer),
                 received = self.events.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         break;
@@ -96,7 +108,7 @@ impl Engine {
             }
         }
         if let Some(store) = self.store.take() {
-            store.put(self.clocks(), self.fleet.saved_alerts(), Some(self.fleet.saved_lags()), Vec::new());
+            store.put(Mail { lags: Some(self.fleet.saved_lags()), ..self.mail(self.fleet.saved_alerts()) });
             store.close().await;
         }
         self.publish();
@@ -118,11 +130,48 @@ impl Engine {
                 let alerts = self.fleet.saved_alerts();
                 if keeps_lags || !notices.is_empty() || self.kept.as_ref() != Some(&alerts) {
                     let lags = keeps_lags.then(|| self.fleet.saved_lags());
-                    store.put(self.clocks(), alerts.clone(), lags, notices);
+                    store.put(Mail { lags, notices, ..self.mail(alerts.clone()) });
                     self.kept = Some(alerts);
                 }
             }
             _ => self.hand_out_all(notices),
+        }
+    }
+
+    /// The state as it is to be kept.
+    fn mail(&self, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
+        Mail {
+            clocks: self.clocks(),
+            alerts,
+            silences: Arc::clone(self.fleet.silences()),
+            lags: None,
+            notices: Vec::new(),
+            n_changes: 0,
+        }
+    }
+
+    /// Makes or ends a silence. It is answered once that is written, or cannot be.
+    fn silence(&mut self, change: Change, answer: oneshot::Sender<SilenceAnswer>) {
+        match self.fleet.change_silences(change, clock::now(), clock::wall()) {
+            // Whoever asked may have gone meanwhile: here, and below.
+            Err(refusal) => drop(answer.send(Err(refusal))),
+            Ok(changed) => {
+                let silence = &changed.silence;
+                let (id, selector, author, reason) = (silence.id, &silence.selector, &silence.author, &silence.reason);
+                let until = humantime::format_rfc3339_seconds(changed.until);
+                if silence.was_expired() {
+                    info!(silence = id, %selector, author, reason, "a silence is ended");
+                } else {
+                    info!(silence = id, %selector, author, reason, %until, "alerts are silenced");
+                }
+                if let Some(store) = &self.store {
+                    store.put(Mail { n_changes: 1, ..self.mail(self.fleet.saved_alerts()) });
+                    self.unanswered.push_back((answer, changed));
+                } else {
+                    let stored = Err("nothing is kept: store.path names no file".to_owned());
+                    drop(answer.send(Ok(Changed { stored, ..changed })));
+                }
+            }
         }
     }
 
@@ -143,6 +192,9 @@ impl Engine {
     /// What had to be written first may leave.
     fn after_writing(&mut self, written: Written) {
         self.metrics.stored(&written.outcome);
+        for (answer, changed) in self.unanswered.drain(..written.n_changes.min(self.unanswered.len())) {
+            drop(answer.send(Ok(Changed { stored: written.outcome.clone(), ..changed })));
+        }
         self.hand_out_all(written.notices);
     }
 

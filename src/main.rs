@@ -4,8 +4,9 @@ mod cli;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             let outcome = pgvigil::rules::test::run(&files);
             print(outcome.text.as_bytes(), outcome.ok)
         }
+        Command::Rules(RulesCommand::Replay { since, store }) => replay(file, &environment, since, store),
         Command::Demo => demo(),
         Command::Completions { shell } => print(&cli::completions(shell), true),
         Command::Man => cli::manual().map_or(ExitCode::FAILURE, |page| print(&page, true)),
@@ -125,6 +127,21 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
         pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment))
     };
     print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
+}
+
+fn replay(file: Option<&Path>, environment: &Environment, since: Duration, store: Option<PathBuf>) -> ExitCode {
+    let rules = match config::rules(file, environment) {
+        Ok(rules) => rules,
+        Err(error) => return complain(&error.to_string(), BAD_USAGE),
+    };
+    let Some(store) = store.or(rules.store) else {
+        return complain("no store: name it with --store FILE", BAD_USAGE);
+    };
+    let since = pgvigil::clock::wall().checked_sub(since).unwrap_or(std::time::SystemTime::UNIX_EPOCH);
+    match pgvigil::rules::replay::run(&store, rules.rules, rules.poll_interval, since) {
+        Ok(text) => print(text.as_bytes(), true),
+        Err(reason) => complain(&reason, 1),
+    }
 }
 
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.

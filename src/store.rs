@@ -1,4 +1,5 @@
-//! What outlives a restart, in one SQLite file: alerts, what notifiers have been told, the history of each cluster's WAL.
+//! What outlives a restart, in one SQLite file: alerts, what notifiers have been told, silences, the history of each
+//! cluster's WAL.
 //!
 //! A thread of its own writes behind the engine, so that a slow disk holds up neither polls nor judgements. Notices go
 //! through it: each leaves for its notifier only after it is written that it may have been heard. So however the daemon
@@ -6,6 +7,8 @@
 //!
 //! When the file cannot be written, notices leave all the same: an alert that is told beats one that is kept. When it
 //! cannot be read it is put aside, and a new one begun.
+
+pub mod readings;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,16 +26,23 @@ use crate::core::alert::AlertId;
 use crate::core::lag::SavedLag;
 use crate::core::ledger::Notice;
 use crate::core::saved::{Saved, SavedAlert};
+use crate::core::silence::{SavedSilences, Silences};
 use crate::core::time::MonoTime;
 use crate::core::topology::Name;
 
-/// The schema's version, in `PRAGMA user_version`.
-const SCHEMA: i64 = 1;
+/// What leads from each version of the schema to the next; from none to the first. Steps are added and never changed: the
+/// version of a file, in `PRAGMA user_version`, is how many of them it has behind it.
+const STEPS: [&str; 2] = [TABLES, SILENCES];
+
+const SCHEMA: i64 = STEPS.len() as i64;
 
 const TABLES: &str = "\
 CREATE TABLE clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, mono INTEGER NOT NULL, wall INTEGER NOT NULL) STRICT;\
 CREATE TABLE alert (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;\
 CREATE TABLE lag (cluster TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT ROWID;";
+
+/// Few, and changed by hand: one text holds them all.
+const SILENCES: &str = "CREATE TABLE silences (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;";
 
 /// After a failure the file is opened again this much later.
 const RETRY: Duration = Duration::from_secs(30);
@@ -53,19 +63,25 @@ impl Clocks {
     }
 }
 
-/// What the engine hands over.
+/// What the engine hands over: what is to be kept now, and what waits for it to be written.
 #[derive(Debug)]
-struct Mail {
-    clocks: Clocks,
-    alerts: BTreeMap<AlertId, SavedAlert>,
-    lags: Option<BTreeMap<Name, SavedLag>>,
-    notices: Vec<Notice>,
+pub struct Mail {
+    pub clocks: Clocks,
+    pub alerts: BTreeMap<AlertId, SavedAlert>,
+    pub silences: Arc<Silences>,
+    /// `None`: as they were.
+    pub lags: Option<BTreeMap<Name, SavedLag>>,
+    pub notices: Vec<Notice>,
+    /// Changes of silences since the last mail: whoever made them waits for an answer.
+    pub n_changes: usize,
 }
 
 /// Notices that may leave now, and how the writing before them went.
 #[derive(Debug)]
 pub struct Written {
     pub notices: Vec<Notice>,
+    /// Of the changes of silences that were handed over, so many more are written, or are not.
+    pub n_changes: usize,
     pub outcome: Result<(), String>,
 }
 
@@ -106,7 +122,7 @@ impl Writer {
     pub fn run(mut self) {
         while let Some(mail) = self.mailbox.wait() {
             let outcome = self.file.write(&mail);
-            if self.tell.send(Written { notices: mail.notices, outcome }).is_err() {
+            if self.tell.send(Written { notices: mail.notices, n_changes: mail.n_changes, outcome }).is_err() {
                 break;
             }
         }
@@ -143,7 +159,7 @@ impl Store {
     /// Opens the file and reads what was kept. A file that cannot be read is put aside; one that cannot be opened now is
     /// tried again later, and the daemon goes on with nothing kept.
     pub fn open(path: PathBuf, clocks: &Clocks) -> (Self, Writer, Saved) {
-        let mut file = File { path, connection: None, alerts: BTreeMap::new(), retry_at: None };
+        let mut file = File::new(path);
         let saved = match file.read(clocks) {
             Ok(saved) => saved,
             Err(Fault::Unreadable(reason)) => {
@@ -158,19 +174,12 @@ impl Store {
         (Self { mailbox, written }, writer, saved)
     }
 
-    /// Hands over what is to be kept now, and the notices that wait for it. What is not yet written of the last time
-    /// is written with this.
-    pub fn put(
-        &self,
-        clocks: Clocks,
-        alerts: BTreeMap<AlertId, SavedAlert>,
-        lags: Option<BTreeMap<Name, SavedLag>>,
-        notices: Vec<Notice>,
-    ) {
+    /// Hands it over. What is not yet written of the last mail is written with this.
+    pub fn put(&self, mut mail: Mail) {
         let mut letters = self.mailbox.lock();
-        let mut mail = Mail { clocks, alerts, lags, notices };
         if let Some(waiting) = letters.mail.take() {
             mail.lags = mail.lags.or(waiting.lags);
+            mail.n_changes += waiting.n_changes;
             mail.notices.splice(0..0, waiting.notices);
         }
         letters.mail = Some(mail);
@@ -256,15 +265,22 @@ struct File {
     connection: Option<Connection>,
     /// What the file holds of alerts: only what differs is written.
     alerts: BTreeMap<AlertId, SavedAlert>,
+    /// The silences that were last written. `None`: those that were read.
+    silences: Option<Arc<Silences>>,
     retry_at: Option<MonoTime>,
 }
 
 impl File {
+    fn new(path: PathBuf) -> Self {
+        Self { path, connection: None, alerts: BTreeMap::new(), silences: None, retry_at: None }
+    }
+
     fn read(&mut self, clocks: &Clocks) -> Result<Saved, Fault> {
         let connection = open(&self.path)?;
         let saved = read(&connection, clocks)?;
         self.connection = Some(connection);
         self.alerts.clone_from(&saved.alerts);
+        self.silences = None;
         Ok(saved)
     }
 
@@ -308,11 +324,16 @@ impl File {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let written = connection.transaction().and_then(|transaction| {
             write(&transaction, mail, &self.alerts)?;
+            if !self.silences.as_ref().is_some_and(|written| Arc::ptr_eq(written, &mail.silences)) {
+                let body = json(&mail.silences.saved())?;
+                transaction.execute("INSERT OR REPLACE INTO silences VALUES (1, ?1)", [body])?;
+            }
             transaction.commit()
         });
         match written {
             Ok(()) => {
                 self.alerts.clone_from(&mail.alerts);
+                self.silences = Some(Arc::clone(&mail.silences));
                 Ok(())
             }
             Err(error) => {
@@ -344,20 +365,24 @@ fn open(path: &Path) -> Result<Connection, Fault> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        SCHEMA => {}
-        0 => {
-            connection.execute_batch(&format!("BEGIN IMMEDIATE;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT"))?;
-        }
-        newer => {
-            return Err(Fault::Unreadable(format!("it was written by another version of pgvigil (schema {newer})")));
-        }
+    let done = usize::try_from(version).ok();
+    let Some(steps) = done.and_then(|done| STEPS.get(done..)) else {
+        return Err(Fault::Unreadable(format!("it was written by another version of pgvigil (schema {version})")));
+    };
+    if !steps.is_empty() {
+        let steps = steps.concat();
+        connection.execute_batch(&format!("BEGIN IMMEDIATE;{steps}PRAGMA user_version = {SCHEMA};COMMIT"))?;
     }
     Ok(connection)
 }
 
 fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
-    let mut saved = Saved { alerts: rows(connection, "SELECT id, body FROM alert")?, lags: BTreeMap::new(), at: None };
+    let mut saved = Saved {
+        alerts: rows(connection, "SELECT id, body FROM alert")?,
+        lags: BTreeMap::new(),
+        at: None,
+        silences: silences(connection)?,
+    };
     let clock = "SELECT boot, mono, wall FROM clock";
     let then = connection
         .query_row(clock, [], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
@@ -374,6 +399,12 @@ fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
         }
         None => Ok(saved),
     }
+}
+
+fn silences(connection: &Connection) -> Result<SavedSilences, Fault> {
+    let body = connection.query_row("SELECT body FROM silences", [], |row| row.get::<_, String>(0)).optional()?;
+    let Some(body) = body else { return Ok(SavedSilences::default()) };
+    serde_json::from_str(&body).map_err(|error| Fault::Unreadable(error.to_string()))
 }
 
 fn rows<K: DeserializeOwned + Ord, V: DeserializeOwned>(
@@ -421,7 +452,10 @@ fn json(value: &impl Serialize) -> rusqlite::Result<String> {
 mod tests {
     use super::*;
     use crate::core::alert::{AlertState, Spell, Track};
+    use crate::core::glob::Glob;
     use crate::core::ledger::Episode;
+    use crate::core::silence::selector::Selector;
+    use crate::core::silence::{Change, Length, NewSilence};
 
     fn clocks(boot: &str, mono: i64, wall: u64) -> Clocks {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(wall);
@@ -437,11 +471,11 @@ mod tests {
     }
 
     fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
-        Mail { clocks, alerts, lags: None, notices: Vec::new() }
+        Mail { clocks, alerts, silences: Arc::default(), lags: None, notices: Vec::new(), n_changes: 0 }
     }
 
     fn file(path: &Path) -> File {
-        File { path: path.to_owned(), connection: None, alerts: BTreeMap::new(), retry_at: None }
+        File::new(path.to_owned())
     }
 
     #[test]
@@ -483,6 +517,56 @@ mod tests {
         let aside = fs::read_to_string(dir.path().join("state.db.bad-777")).unwrap();
         assert!(aside.starts_with("these are my notes"));
         assert_eq!(file(&path).read(&clocks("b", 2, 778)).unwrap(), Saved::default());
+    }
+
+    /// Silences with one that lasts for a minute from second 10 of the clock.
+    fn silenced() -> Silences {
+        let mut silences = Silences::new(Vec::new());
+        let new = NewSilence {
+            selector: Selector { rule: vec![Glob::new("A")], ..Selector::default() },
+            all: false,
+            author: "ada".to_owned(),
+            reason: "a test".to_owned(),
+            length: Length::For(Duration::from_secs(60)),
+        };
+        let at = clocks("b", 10, 100);
+        silences.change(Change::Add(new), at.mono, at.wall).unwrap();
+        silences
+    }
+
+    #[test]
+    fn silences_are_kept_also_by_a_file_of_the_first_schema() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(&format!("{}PRAGMA user_version = 1", STEPS[0])).unwrap();
+        let (id, alert) = pending("A", 1);
+        old.execute("INSERT INTO alert VALUES (?1, ?2)", [json(&id).unwrap(), json(&alert).unwrap()]).unwrap();
+        drop(old);
+        let alerts = BTreeMap::from([(id, alert)]);
+        let mut writing = file(&path);
+        assert_eq!(writing.read(&clocks("b", 10, 100)).unwrap(), Saved { alerts: alerts.clone(), ..Saved::default() });
+        let silences = Arc::new(silenced());
+        writing.write(&Mail { silences: Arc::clone(&silences), ..mail(clocks("b", 10, 100), alerts.clone()) }).unwrap();
+        // Written once, and not when it did not change.
+        writing.connection.as_ref().unwrap().execute("UPDATE silences SET body = '{}'", []).unwrap();
+        writing.write(&Mail { silences: Arc::clone(&silences), ..mail(clocks("b", 11, 101), alerts.clone()) }).unwrap();
+        assert!(file_body(&writing) == "{}");
+        let again = Arc::new(Silences::clone(&silences));
+        writing.write(&Mail { silences: again, ..mail(clocks("b", 11, 101), alerts.clone()) }).unwrap();
+        drop(writing);
+        let read = file(&path).read(&clocks("b", 20, 110)).unwrap();
+        assert_eq!((read.silences, read.alerts), (silences.saved(), alerts));
+        // After a boot it has as much time left.
+        let read = file(&path).read(&clocks("c", 5, 120)).unwrap();
+        let mut after = Silences::new(Vec::new());
+        after.restore(read.silences);
+        let left = |mono, wall| after.all()[0].is_active(clocks("c", mono, wall).mono, clocks("c", mono, wall).wall);
+        assert!(left(5 + 39, 159) && !left(5 + 40, 160));
+    }
+
+    fn file_body(file: &File) -> String {
+        file.connection.as_ref().unwrap().query_row("SELECT body FROM silences", [], |row| row.get(0)).unwrap()
     }
 
     #[test]
@@ -527,14 +611,16 @@ mod tests {
             let thread = std::thread::spawn(|| writer.run());
             for second in 2..4 {
                 let notices = vec![crate::notify::message::tests::firing()];
-                store.put(clocks("b", second, 1), BTreeMap::new(), None, notices);
+                store.put(Mail { notices, n_changes: 1, ..mail(clocks("b", second, 1), BTreeMap::new()) });
             }
-            let mut n_notices = 0;
+            let (mut n_notices, mut n_changes) = (0, 0);
             while n_notices < 2 {
                 let written = store.written().await;
                 assert_eq!(written.outcome.is_ok(), is_written);
                 n_notices += written.notices.len();
+                n_changes += written.n_changes;
             }
+            assert_eq!(n_changes, 2);
             store.close().await;
             thread.join().unwrap();
         }

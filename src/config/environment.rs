@@ -24,7 +24,7 @@ const PREFIX: &str = "PGVIGIL_";
 const SNS_TOPIC_ARN: &str = "PGVIGIL_SNS_TOPIC_ARN";
 
 /// Options of the command line that have a variable of their own.
-const OPTIONS: [&str; 2] = ["PGVIGIL_CONFIG", "PGVIGIL_LOG_FORMAT"];
+const OPTIONS: [&str; 3] = ["PGVIGIL_CONFIG", "PGVIGIL_LOG_FORMAT", "PGVIGIL_TOKEN"];
 
 /// The environment of this process. A variable that is not UTF-8 is left out: it cannot be one of ours.
 pub fn of_process() -> Environment {

@@ -25,6 +25,7 @@ use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::rule::{OneOrMany, Rule, RuleConfig};
+use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
 use crate::notify::NotifierConfig;
@@ -48,6 +49,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Rules of the presets that cannot be judged yet, since nothing states what they read.
     pub awaiting_rules: Vec<Name>,
+    /// Windows of maintenance.
+    pub maintenance: Vec<Window>,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -83,8 +86,16 @@ impl Config {
             survey_stale_after: self.poll.survey_stale_after(),
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
-            notifiers: self.notifiers.iter().enumerate().map(|(place, notifier)| notifier.name(place)).collect(),
+            maintenance: self.maintenance.clone(),
+            notifiers: self.notifier_names(|_| true),
+            standing: self.notifier_names(|notifier| matches!(notifier, NotifierConfig::Alertmanager(_))),
         }
+    }
+
+    /// What the ledger calls them.
+    fn notifier_names(&self, is_wanted: impl Fn(&NotifierConfig) -> bool) -> Vec<Name> {
+        let notifiers = self.notifiers.iter().enumerate().filter(|(_, notifier)| is_wanted(notifier));
+        notifiers.flat_map(|(place, notifier)| notifier.names(place)).collect()
     }
 
     /// How many servers are watched.
@@ -111,6 +122,7 @@ struct Written {
     pooler: Vec<WrittenPooler>,
     preset: OneOrMany,
     rule: Vec<RuleConfig>,
+    maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }
 
@@ -249,21 +261,37 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     Ok(Loaded { config, sources, ignored })
 }
 
-/// The rules of a file, and how often it has servers asked. The rest of it is not read: a test of rules needs no password.
-pub fn rules(path: &Path) -> Result<(Vec<Rule>, Duration), ConfigError> {
-    let mut layer = layers::file(path)?;
-    layer.dict.retain(|key, _| ["cluster", "pooler", "preset", "rule", "poll"].contains(&key.as_str()));
-    for key in ["cluster", "pooler"] {
-        without_dsn(layer.dict.get_mut(key));
+/// What rules there are, and what is needed to try them.
+#[derive(Clone, Debug)]
+pub struct RuleSet {
+    pub rules: Vec<Rule>,
+    pub poll_interval: Duration,
+    /// Where a daemon of this configuration keeps what outlives a restart.
+    pub store: Option<PathBuf>,
+}
+
+/// The rules of a configuration. What it says of servers and notifiers is not read: to try rules takes no password.
+pub fn rules(file: Option<&Path>, environment: &Environment) -> Result<RuleSet, ConfigError> {
+    let mut layers: Vec<Layer> = file.map(layers::file).transpose()?.into_iter().collect();
+    layers.extend(environment::own(
+        environment,
+        &layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect(),
+    )?);
+    for layer in &mut layers {
+        layer.dict.retain(|key, _| ["cluster", "pooler", "preset", "rule", "poll", "store"].contains(&key.as_str()));
+        for key in ["cluster", "pooler"] {
+            without_dsn(layer.dict.get_mut(key));
+        }
     }
-    let (root, layers) = (layer.dict.clone(), [layer]);
+    let root = merge(&layers)?;
     let located = Located { layers: &layers, root: &root, expansions: &[] };
     let written: Written =
         Value::from(root.clone()).deserialize().map_err(|error| ConfigError::one(located.explain(error)))?;
     let rules = validate::checked_rules(&written).map_err(|findings| {
         ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
     })?;
-    Ok((rules, written.poll.interval))
+    let store = written.store.file(|name| environment.get(name).cloned());
+    Ok(RuleSet { rules, poll_interval: written.poll.interval, store })
 }
 
 /// Puts a connection string that leads nowhere in the place of each.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::Written;
 use super::error::did_you_mean;
 use super::validate::{MONTH_IS_MEANT, told};
-use crate::core::rule::{Checked, Composed, Condition, Preset, Rule, RuleConfig, check, compose, matches, preset};
+use crate::core::glob::Glob;
+use crate::core::rule::{Checked, Composed, Condition, Preset, Rule, RuleConfig, check, compose, preset};
 use crate::core::signal::Unit;
 use crate::core::topology::Name;
 
@@ -110,7 +111,8 @@ fn lacks_condition(config: &RuleConfig, presets: &[Preset]) -> String {
 
 fn check_selection(config: &RuleConfig, written: &Written, finding: &mut impl FnMut(&[&str], String)) {
     let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let is_selected = |name: &str| config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| matches(own, name));
+    let is_selected =
+        |name: &str| config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| Glob::new(own).matches(name));
     // A target elsewhere does not make a rule match that is about one cluster.
     let targets: Vec<&str> = written
         .cluster
@@ -126,8 +128,9 @@ fn check_selection(config: &RuleConfig, written: &Written, finding: &mut impl Fn
     };
     let lists = [("cluster", &config.cluster, &clusters, ""), ("target", &config.target, &targets, place.as_str())];
     for (key, wanted, known, place) in lists {
-        for name in wanted.0.iter().filter(|name| !known.iter().any(|known| matches(name, known))) {
-            let reason = if name.contains(['*', '?']) {
+        let has_none = |name: &&String| !known.iter().any(|known| Glob::new(name).matches(known));
+        for name in wanted.0.iter().filter(has_none) {
+            let reason = if Glob::new(name).is_pattern() {
                 format!("no {key} matches {name:?}{place}")
             } else {
                 format!("there is no {key} {name:?}{place}{}", did_you_mean(name, known))

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::error::known_keys;
@@ -6,7 +6,7 @@ use super::*;
 use crate::core::alert::Severity;
 use crate::core::rule::{WhenUnknown, preset};
 use crate::core::topology::Name;
-use crate::notify::{log, sns};
+use crate::notify::{alertmanager, log, sns, webhook};
 
 const FLEET: &str = r#"
 [[cluster]]
@@ -57,7 +57,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, preset, rule, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, store, cluster, pooler, preset, rule, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -88,6 +88,62 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: poll.slow_interval: 1month is longer than a day; \"m\" is a minute, \"M\" a month",
         ),
         ("[poll]\ninterval = \"1m\"", "pgvigil.toml: poll.slow_interval: 15s is too short; write at least \"1m\""),
+        ("[server]\ntoken = 1234567890123456", "pgvigil.toml: server.token: is a number; write it in quotes"),
+        (
+            "[server]\ntoken = \"hunter2\"",
+            "pgvigil.toml: server.token: is shorter than 16 characters; make one with for example \"openssl rand -hex 16\"",
+        ),
+        (
+            "[server]\ntoken = \"\"",
+            "pgvigil.toml: server.token: is empty; make one with for example \"openssl rand -hex 16\", or leave the key out",
+        ),
+        (
+            "[server]\ntoken = \"hunter2 and what else\"",
+            "pgvigil.toml: server.token: holds a space or another character that no header can; make one with for \
+             example \"openssl rand -hex 16\"",
+        ),
+        // Maintenance.
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"orders\"\nstart = \"22:00\"\nend = \"06:00\"\n\
+             time_zone = \"Berlin\"",
+            "pgvigil.toml: maintenance \"nightly\": time_zone: there is no time zone \"Berlin\"; did you mean \
+             \"Europe/Berlin\"?",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"orders\"\nstart = \"22:00\"\ntime_zone = \"UTC\"",
+            "pgvigil.toml: maintenance \"nightly\": it does not end; write end = \"06:00\" or duration = \"2h\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"order\"\nfrom = \"2026-12-05T22:00:00Z\"\n\
+             until = \"2026-12-06T22:00:00Z\"",
+            "pgvigil.toml: maintenance \"nightly\": cluster: there is no cluster \"order\"; did you mean \"orders\"?",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ntarget = [\"billing-*\"]\nfrom = \"2026-12-05T22:00:00Z\"\n\
+             until = \"2026-12-06T22:00:00Z\"",
+            "pgvigil.toml: maintenance \"nightly\": target: no target matches \"billing-*\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\nrule = \"ReplicaLaging\"\nfrom = \"2026-12-05T22:00:00Z\"\n\
+             until = \"2026-12-06T22:00:00Z\"",
+            "pgvigil.toml: maintenance \"nightly\": rule: there is no rule \"ReplicaLaging\"; did you mean \
+             \"ReplicaLagging\"?",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"*\"\nfrom = 2026-12-05T22:00:00Z\n\
+             until = 2026-12-05T21:00:00Z",
+            "pgvigil.toml: maintenance \"nightly\": until: \"2026-12-05T21:00:00Z\" is not after from, \
+             \"2026-12-05T22:00:00Z\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"nightly\"\ncluster = \"*\"\nstart = 22:00:00\nend = \"06:00\"\n\
+             time_zone = \"UTC\"",
+            "pgvigil.toml: maintenance \"nightly\": start: \"22:00:00\" is not a time of day; write for example \"22:00\"",
+        ),
+        (
+            "[[maintenance]]\nname = \"n\"\nday = \"mon\"",
+            "pgvigil.toml: maintenance \"n\": unknown key \"day\"; did you mean \"days\"?",
+        ),
         (
             "[server]\nlisten = \"localhost\"",
             "pgvigil.toml: server.listen: \"localhost\" is not an address and a port; write for example \"127.0.0.1:9732\" or \"[::]:9732\"",
@@ -149,7 +205,59 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         // Notifiers.
         (
             "[[notify]]\ntype = \"sms\"",
-            "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\"; did you mean \"sns\"?",
+            "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\", \"alertmanager\", \"webhook\"; did you mean \"sns\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurl = \"http://a:9093\"",
+            "pgvigil.toml: notify[0]: unknown key \"url\"; did you mean \"urls\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = []",
+            "pgvigil.toml: notify[0]: urls: there is none; write for example [\"http://alertmanager.example:9093\"]",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a/api/v2/alerts\"]",
+            "pgvigil.toml: notify[0]: urls[0]: leave out /api/v2/alerts, which is added to it",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"a:9093\"]",
+            "pgvigil.toml: notify[0]: urls[0]: this URL must begin with http:// or https:// and a host",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a\"]\nlabels = { severity = \"page\" }",
+            "pgvigil.toml: notify[0]: labels: \"severity\" is set by each alert; take another name",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a\"]\nlabels = { a-b = \"c\" }",
+            "pgvigil.toml: notify[0]: labels: \"a-b\" cannot be the name of a label; use letters, digits and \"_\"",
+        ),
+        (
+            "[[notify]]\ntype = \"alertmanager\"\nurls = [\"http://a\"]\nusername = \"hunter2\"",
+            "pgvigil.toml: notify[0]: username needs password; write for example \"file:PATH\"",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://hunter2:hunter2@a/hunter2\"",
+            "pgvigil.toml: notify[0]: url: a user and a password do not belong into this URL: they have keys of their own",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a b/hunter2\"",
+            "pgvigil.toml: notify[0]: url: this is no URL; write for example \"https://example.com/path\"",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nsecret = \"whsec_hunter2!\"",
+            "pgvigil.toml: notify[0]: secret: base64 must follow \"whsec_\", as Standard Webhooks has it",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nheaders = { \"a b\" = \"hunter2\" }",
+            "pgvigil.toml: notify[0]: headers: \"a b\" cannot be the name of a header",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nca_file = \"/nowhere.pem\"",
+            "pgvigil.toml: notify[0]: ca_file: cannot read /nowhere.pem: No such file or directory (os error 2)",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://a/hunter2\"\nkey_file = \"/nowhere.pem\"",
+            "pgvigil.toml: notify[0]: key_file needs cert_file, the key's certificate",
         ),
         ("[[notify]]\nname = \"a\"", "pgvigil.toml: notify \"a\": key \"type\" is missing"),
         (
@@ -551,8 +659,20 @@ fn the_example_shows_every_key() {
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
     assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
-    let notifiers = [known_keys::<log::Config>(""), known_keys::<sns::Config>(""), &["type"]];
-    assert_eq!(shown_in_list(&example["notify"]), known(&notifiers));
+    assert_eq!(shown_in_list(&example["maintenance"]), known(&[known_keys::<WindowConfig>("")]));
+    let notifiers = [
+        known_keys::<log::Config>(""),
+        known_keys::<sns::Config>(""),
+        known_keys::<alertmanager::Config>(""),
+        known_keys::<webhook::Config>(""),
+        &["type"],
+    ];
+    // Secrets, and files that are nowhere, are told in words.
+    let mut shown = shown_in_list(&example["notify"]);
+    for key in ["username", "password", "bearer_token", "ca_file", "cert_file", "key_file", "secret"] {
+        assert!(EXAMPLE.contains(key) && shown.insert(key.to_owned()), "{key}");
+    }
+    assert_eq!(shown, known(&notifiers));
 }
 
 #[test]
@@ -561,8 +681,9 @@ fn the_example_shows_the_defaults() {
     let default = Written::default();
     assert_eq!(example.poll.stale_after, Some(default.poll.stale_after()));
     assert_eq!(PollConfig { stale_after: None, ..example.poll }, default.poll);
+    assert!(example.server.token.is_some());
     assert_eq!(
-        (example.server, example.statements, example.health),
+        (ServerConfig { token: None, ..example.server }, example.statements, example.health),
         (default.server, default.statements, default.health)
     );
 
@@ -576,16 +697,26 @@ fn the_example_shows_the_defaults() {
     // Whatever else is shown has no default, and says so.
     assert_eq!((other.name.as_str(), &other.cluster, other.severity), ("SlotKeepsWal", &cluster, named("").severity));
 
-    let [_, NotifierConfig::Sns(sns)] = &example.notify[..] else { panic!("a log and an sns notifier are shown") };
+    let [_, NotifierConfig::Sns(sns), NotifierConfig::Alertmanager(alertmanager), NotifierConfig::Webhook(webhook)] =
+        &example.notify[..]
+    else {
+        panic!("one of each kind is shown")
+    };
     let least = format!("[[notify]]\ntype = \"sns\"\ntopic_arn = \"{}\"", sns.topic_arn);
     let shown = sns::Config { name: None, region: None, endpoint_url: None, ..sns.clone() };
     assert_eq!(NotifierConfig::Sns(shown), written(&least).notify.remove(0));
+    let least = "[[notify]]\ntype = \"alertmanager\"\nurls = []";
+    let shown = alertmanager::Config { name: None, urls: Vec::new(), labels: BTreeMap::new(), ..alertmanager.clone() };
+    assert_eq!(NotifierConfig::Alertmanager(shown), written(least).notify.remove(0));
+    let least = "[[notify]]\ntype = \"webhook\"\nurl = \"https://hooks.example.com/pgvigil\"";
+    let shown = webhook::Config { name: None, headers: BTreeMap::new(), ..webhook.clone() };
+    assert_eq!(NotifierConfig::Webhook(shown), written(least).notify.remove(0));
 }
 
 #[test]
 fn the_examples_can_be_used_as_they_are() {
     for text in [EXAMPLE, &complete_example(), include_str!("../../config/minimal.toml")] {
-        let loaded = load_text(text, &[]).unwrap();
+        let loaded = load_text(text, &[("PGVIGIL_TOKEN", "a-token-of-this-test")]).unwrap();
         let expected = [
             "orders/orders-primary orders.example.internal:5432 pgvigil postgres",
             "orders/orders-replica-1 orders-r1.example.internal:5432 pgvigil postgres",

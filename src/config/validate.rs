@@ -10,7 +10,9 @@ use super::layers::KeyPath;
 use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::collect::PollConfig;
+use crate::core::glob::Glob;
 use crate::core::rule::Rule;
+use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
 
@@ -50,6 +52,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
+    let maintenance = maintenance(&written, &judged, &mut finding);
     check_notifiers(&written.notify, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
@@ -79,6 +82,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         clusters: written.cluster.into_iter().map(cluster).collect(),
         rules: judged,
         awaiting_rules: awaiting,
+        maintenance,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
 }
@@ -176,11 +180,56 @@ pub(super) fn told(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(duration)
 }
 
+/// The windows of maintenance, as far as they can be used.
+fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&str], String)) -> Vec<Window> {
+    names("window", &["maintenance"], written.maintenance.iter().map(|window| window.name.as_str()), finding);
+    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
+    let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
+    let targets: Vec<&str> = targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect();
+    // A rule that is written but wrong is an error of its own.
+    let rules: Vec<&str> =
+        rules.iter().map(|rule| rule.name.as_str()).chain(written.rule.iter().map(|rule| rule.name.as_str())).collect();
+    let mut windows = Vec::new();
+    for (position, config) in written.maintenance.iter().enumerate() {
+        let position = position.to_string();
+        let window = match Window::parse(config) {
+            Ok(window) => window,
+            Err(fault) => {
+                let path: Vec<&str> =
+                    ["maintenance", &position, fault.key].into_iter().filter(|key| !key.is_empty()).collect();
+                finding(&path, fault.reason);
+                continue;
+            }
+        };
+        let selector = &window.selector;
+        for (key, wanted, known) in [
+            ("cluster", &selector.cluster, &clusters),
+            ("target", &selector.target, &targets),
+            ("rule", &selector.rule, &rules),
+        ] {
+            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
+                finding(&["maintenance", &position, key], no_such(key, glob, known));
+            }
+        }
+        windows.push(window);
+    }
+    windows
+}
+
+/// That a pattern matches nothing there is.
+fn no_such(what: &str, glob: &Glob, known: &[&str]) -> String {
+    if glob.is_pattern() {
+        format!("no {what} matches {:?}", glob.as_str())
+    } else {
+        format!("there is no {what} {:?}{}", glob.as_str(), did_you_mean(glob.as_str(), known))
+    }
+}
+
 fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str], String)) {
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().worker(position) {
+        if let Err(error) = notifier.clone().workers(position) {
             finding(&["notify", &position.to_string()], error.fault);
         }
     }

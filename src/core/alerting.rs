@@ -4,6 +4,7 @@
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
 mod keep;
+mod standing;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -12,12 +13,14 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::standing::Standing;
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED, Severity, Terms, Track};
 use super::cause::Cause;
 use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
 use super::rule::{self, Rule, Selected, Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
+use super::silence::Silences;
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::Tally;
 use super::time::MonoTime;
@@ -29,6 +32,9 @@ pub struct Alerting {
     rules: Vec<Watch>,
     poll_interval: Duration,
     ledger: Ledger,
+    /// Of what people know already.
+    silences: Arc<Silences>,
+    standing: Standing,
     /// Only clusters that have something to show.
     views: HashMap<Name, Arc<[AlertView]>>,
     no_views: Arc<[AlertView]>,
@@ -121,6 +127,8 @@ impl Alerting {
             rules: rules.into_iter().map(|rule| Watch { rule, alerts: HashMap::new() }).collect(),
             poll_interval,
             ledger: Ledger::new(notifiers),
+            silences: Arc::default(),
+            standing: Standing::default(),
             views: HashMap::new(),
             no_views: Arc::default(),
             round: 0,
@@ -193,12 +201,22 @@ impl Alerting {
 
     /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
     pub fn due(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: SystemTime) -> Vec<Notice> {
+        let mut notices = self.stand(clusters, now, wall);
         let due = self.ledger.due(now);
-        due.into_iter().map(|due| self.notice(due, clusters, now, wall)).collect()
+        notices.extend(due.into_iter().map(|due| self.notice(due, clusters, now, wall)));
+        notices
     }
 
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
         self.ledger.record(delivery, now);
+    }
+
+    pub fn silences(&self) -> &Arc<Silences> {
+        &self.silences
+    }
+
+    pub fn silences_mut(&mut self) -> &mut Silences {
+        Arc::make_mut(&mut self.silences)
     }
 
     /// A cluster's alerts: firing, pending, and those that resolved of late; the severest and oldest first.

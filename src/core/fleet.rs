@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::diagnosis::Past;
-use super::alert::AlertId;
+use super::alert::{AlertId, Phase};
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
+use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::{Delivery, Notice};
 use super::observation::{Observation, PollFailure, ServerState, WalSender};
@@ -22,6 +23,9 @@ use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
 use super::senders;
 use super::sessions::SessionTracker;
+use super::silence::selector::Selector;
+use super::silence::window::Window;
+use super::silence::{Change as SilenceChange, Changed, Refusal, Silences};
 use super::skew::SkewTracker;
 use super::slots::SlotTracker;
 use super::snapshot::{
@@ -76,7 +80,11 @@ pub struct FleetSpec {
     /// What a pooler said is unknown when older than this.
     pub pooler_stale_after: Duration,
     pub rules: Vec<Rule>,
+    /// Windows in which alerts are not told.
+    pub maintenance: Vec<Window>,
     pub notifiers: Vec<Name>,
+    /// Those of them that must hear of a firing alert again and again.
+    pub standing: Vec<Name>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +100,7 @@ pub struct Fleet {
     clusters: Vec<Cluster>,
     index: Arc<HashMap<Name, usize>>,
     alerting: Alerting,
+    rule_names: Vec<Name>,
     survey_stale_after: Duration,
     /// Each with its cluster, until they are taken.
     news: Vec<(Name, News)>,
@@ -120,10 +129,14 @@ struct Cluster {
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
         let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
+        let rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
+        let mut alerting = Alerting::new(spec.rules, spec.notifiers, spec.poll_interval).with_standing(spec.standing);
+        *alerting.silences_mut() = Silences::new(spec.maintenance);
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
-            alerting: Alerting::new(spec.rules, spec.notifiers, spec.poll_interval),
+            rule_names,
+            alerting,
             survey_stale_after: spec.survey_stale_after,
             news: Vec::new(),
         }
@@ -178,6 +191,51 @@ impl Fleet {
         }
     }
 
+    /// Makes or ends a silence. What it changes for alerts is seen with the next [`Event::Tick`].
+    ///
+    /// # Errors
+    /// Why it is not done. Then nothing has changed.
+    pub fn change_silences(
+        &mut self,
+        change: SilenceChange,
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Result<Changed, Refusal> {
+        let silence = self.alerting.silences_mut().change(change, now, wall)?;
+        let alerts = self.clusters.iter().flat_map(|cluster| cluster.view.alerts.iter());
+        let alerts = alerts
+            .filter(|alert| alert.phase != Phase::Resolved && silence.selector.matches(&alert.id, alert.severity))
+            .map(|alert| alert.id.clone())
+            .collect();
+        let until = silence.until(now, wall);
+        Ok(Changed { alerts, until, remarks: self.remarks(&silence.selector), silence, stored: Ok(()) })
+    }
+
+    /// Which of the names in a selector nothing has.
+    fn remarks(&self, selector: &Selector) -> Vec<String> {
+        let views = || self.clusters.iter().map(|cluster| &cluster.view);
+        let clusters: Vec<&Name> = views().map(|view| &view.name).collect();
+        let targets = views().flat_map(|view| view.targets.iter().map(|target| &target.id.target));
+        let poolers = views().flat_map(|view| view.poolers.iter().map(|pooler| &pooler.id.target));
+        let targets: Vec<&Name> = targets.chain(poolers).collect();
+        let rules: Vec<&Name> = self.rule_names.iter().collect();
+        [
+            ("cluster", &selector.cluster, clusters),
+            ("target", &selector.target, targets),
+            ("rule", &selector.rule, rules),
+        ]
+        .into_iter()
+        .flat_map(|(what, globs, known)| {
+            let is_missing = move |glob: &&Glob| !known.iter().any(|name| glob.matches(name.as_str()));
+            globs.iter().filter(is_missing).map(move |glob| format!("there is no {what} {:?} now", glob.as_str()))
+        })
+        .collect()
+    }
+
+    pub fn silences(&self) -> &Arc<Silences> {
+        self.alerting.silences()
+    }
+
     /// What alerts and notifiers must have kept over a restart. Asked after [`Fleet::apply`] and before its notices leave.
     pub fn saved_alerts(&self) -> BTreeMap<AlertId, SavedAlert> {
         self.alerting.saved()
@@ -192,6 +250,7 @@ impl Fleet {
     /// Takes up what was kept, before anything else happens.
     pub fn restore(&mut self, mut saved: Saved, now: MonoTime) {
         let lags = std::mem::take(&mut saved.lags);
+        self.alerting.silences_mut().restore(std::mem::take(&mut saved.silences));
         self.alerting.restore(saved.silent_alerts(), now);
         for (name, lag) in lags {
             if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
@@ -206,7 +265,13 @@ impl Fleet {
 
     /// What readers get.
     pub fn snapshot(&self, now: MonoTime, wall: SystemTime) -> Snapshot {
-        Snapshot { published_at: now, wall, clusters: self.views(), index: Arc::clone(&self.index) }
+        Snapshot {
+            published_at: now,
+            wall,
+            clusters: self.views(),
+            index: Arc::clone(&self.index),
+            silences: Arc::clone(self.alerting.silences()),
+        }
     }
 
     /// What changed in who is who since this was last asked, each with its cluster.

@@ -68,6 +68,9 @@ pub enum Purpose {
     Flapping,
     /// Its alerts came and went all the time, and do so no more: it says how they are now.
     Calm,
+    /// All that its notifier was told and that still fires, and what resolved of late: for one that must hear it again and
+    /// again. It settles nothing.
+    Standing,
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
 }
@@ -148,6 +151,9 @@ pub enum SendFailure {
     /// Not taken; worth another attempt, after a while.
     #[error("{0}")]
     Transient(String),
+    /// As before, and it said after how long.
+    #[error("{reason}")]
+    Later { reason: String, after: Duration },
     /// It left and no answer came: it may have been taken or not. Tried again as if not.
     #[error("{0}")]
     Unclear(String),
@@ -160,7 +166,7 @@ impl SendFailure {
     /// A word for a metric label.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Transient(_) => "transient",
+            Self::Transient(_) | Self::Later { .. } => "transient",
             Self::Unclear(_) => "unclear",
             Self::Permanent(_) => "permanent",
         }
@@ -169,10 +175,15 @@ impl SendFailure {
     /// How long to wait after this many attempts that failed.
     fn back_off(&self, attempts: u32) -> Duration {
         let (first, most) = match self {
-            Self::Transient(_) | Self::Unclear(_) => (2, 5 * 60),
+            Self::Transient(_) | Self::Later { .. } | Self::Unclear(_) => (2, 5 * 60),
             Self::Permanent(_) => (60, 60 * 60),
         };
-        Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most))
+        let own = Duration::from_secs((first << attempts.saturating_sub(1).min(16)).min(most));
+        match self {
+            // However long it asks for, an hour later it is tried again.
+            Self::Later { after, .. } => own.max((*after).min(Duration::from_secs(60 * 60))),
+            _ => own,
+        }
     }
 }
 
@@ -370,6 +381,13 @@ impl Ledger {
         }
         self.drop_settled();
         due
+    }
+
+    /// Whether a notifier takes the alert for firing, or may do so.
+    pub(super) fn has_heard(&self, notifier: &Name, alert: &AlertId) -> bool {
+        let Some(index) = self.notifiers.iter().position(|name| name == notifier) else { return false };
+        let line = self.accounts.get(alert).map(|account| &account.lines[index]);
+        line.and_then(Line::may_have_heard).is_some_and(|told| told.phase == Phase::Firing)
     }
 
     /// Enters how an attempt ended.

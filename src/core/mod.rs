@@ -8,6 +8,8 @@ pub mod datapoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod fleet;
+pub mod glob;
+pub mod heartbeat;
 pub mod lag;
 pub mod ledger;
 pub mod mute;
@@ -20,6 +22,7 @@ pub mod senders;
 pub mod sessions;
 pub mod shown;
 pub mod signal;
+pub mod silence;
 pub mod skew;
 pub mod slots;
 pub mod snapshot;

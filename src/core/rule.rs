@@ -26,8 +26,8 @@ pub use self::condition::{Condition, Op};
 pub use self::config::{OneOrMany, RuleConfig, WhenUnknown};
 pub use self::fault::{RuleError, RuleFault, TemplateFault};
 pub use self::preset::{Checked, Composed, Preset, check, compose, preset};
+pub use self::selector::Selected;
 use self::selector::Selector;
-pub use self::selector::{Selected, matches};
 pub use self::template::{Template, Values};
 
 /// A rule that has been checked.

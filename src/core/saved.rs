@@ -1,5 +1,5 @@
-//! What must outlive a restart of the daemon, as values: alerts, what notifiers have been told of them, and the history of
-//! each cluster's WAL.
+//! What must outlive a restart of the daemon, as values: alerts, what notifiers have been told of them, silences, and the
+//! history of each cluster's WAL.
 //!
 //! Instants are the machine's boot clock, which goes on while the daemon does not run. After a boot, or on another
 //! machine, alerts are moved to where they stood by the time of day ([`Saved::moved`]); a history of WAL is not worth the
@@ -13,6 +13,7 @@ use super::alert::{AlertId, Severity, Track};
 use super::alerting::Resolved;
 use super::lag::SavedLag;
 use super::ledger::{Episode, SavedAccount};
+use super::silence::SavedSilences;
 use super::time::MonoTime;
 use super::topology::Name;
 
@@ -22,6 +23,7 @@ pub struct Saved {
     pub alerts: BTreeMap<AlertId, SavedAlert>,
     /// By cluster.
     pub lags: BTreeMap<Name, SavedLag>,
+    pub silences: SavedSilences,
     /// When it was written last: nothing is known since.
     pub at: Option<MonoTime>,
 }
@@ -70,6 +72,7 @@ impl Saved {
                 account.alert.move_times(nanos);
             }
         }
+        self.silences.move_times(nanos);
         if let Some(at) = &mut self.at {
             move_time(at, nanos);
         }

@@ -12,6 +12,7 @@ use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
 use super::shown::Dropped;
+use super::silence::Silences;
 use super::skew::ClockSkew;
 use super::slots::SlotOutlook;
 use super::statements::StatementCounters;
@@ -34,6 +35,7 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<ClusterView>>,
     /// Where a cluster's name stands in `clusters`.
     pub index: Arc<HashMap<Name, usize>>,
+    pub silences: Arc<Silences>,
 }
 
 impl Snapshot {

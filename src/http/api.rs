@@ -479,7 +479,7 @@ pub(super) fn alerts(snapshot: &Snapshot, now: MonoTime) -> Alerts<'_> {
 }
 
 /// RFC 3339 in UTC, to the millisecond. `None` before 1970 and after 9999, where it cannot be written.
-fn time_of_day(time: SystemTime) -> Option<String> {
+pub(super) fn time_of_day(time: SystemTime) -> Option<String> {
     const YEAR_10000: u64 = 253_402_300_800;
     let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
     (since_epoch.as_secs() < YEAR_10000).then(|| humantime::format_rfc3339_millis(time).to_string())

@@ -1,5 +1,6 @@
-//! The HTTP side: every answer comes from the last published snapshot. No handler waits for a database, the engine or a
-//! lock held across work, so that load on the monitor never becomes load on what it watches.
+//! The HTTP side: every answer comes from the last published snapshot. No page waits for a database, the engine or a
+//! lock held across work, so that load on the monitor never becomes load on what it watches. (Only who makes a silence
+//! waits for it to be made: see [`silences`].)
 //!
 //! Pages are plain functions from an [`Ask`] to a [`Reply`]; what is common to all (HEAD, OPTIONS, lengths, headers) is done
 //! once. Clients are held to limits: see [`serve`].
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod overall;
 mod reply;
 mod serve;
+pub mod silences;
 mod subscriptions;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,7 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde::de::{Deserializer, Error};
@@ -31,18 +33,21 @@ pub use self::serve::{places, serve};
 
 use self::limits::{Limits, decode};
 use self::reply::Reply;
+use self::silences::{Silencing, Token};
 use crate::clock;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
 
 /// `[server]`: where it listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port. Nothing asks who is there: listen on loopback or a trusted network.
+    /// Address and port. Nobody who reads is asked who it is: listen on loopback or a trusted network.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
+    /// By which silences can be made over HTTP. Not set: they cannot.
+    pub token: Option<Token>,
 }
 
 fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
@@ -56,7 +61,7 @@ fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::E
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9732)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9732)), token: None }
     }
 }
 
@@ -66,10 +71,12 @@ pub struct AppState {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub metrics: Arc<SelfMetrics>,
     pub health: HealthConfig,
+    pub silencing: Silencing,
+    pub token: Option<Token>,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 10] = [
+pub const PATHS: [(&str, &str); 12] = [
     ("/metrics", "everything known, for Prometheus"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
@@ -79,6 +86,8 @@ pub const PATHS: [(&str, &str); 10] = [
     ("/api/v1/clusters", "topology, lags and alerts as JSON"),
     ("/api/v1/clusters/{cluster}", "one cluster in detail"),
     ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
+    ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
+    ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
     ("/", "this page"),
 ];
 
@@ -106,6 +115,8 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
         .route("/api/v1/clusters/{cluster}", page(api_cluster))
         .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
+        .route("/api/v1/silences", page(silences::list).post(silences::change))
+        .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
         .route("/", page(|ask| Reply::html(index::render(&ask.snapshot, ask.now))))
         .fallback(no_such_path)
         .with_state(Arc::new(state))
@@ -129,7 +140,23 @@ fn answer(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap, pag
         query: uri.query(),
         wants_text: wants_text(headers),
     };
-    page(&ask).into_response_to(method)
+    allowing(uri.path(), page(&ask).into_response_to(method))
+}
+
+/// Names the methods that there are for a path, where that is asked.
+fn allowing(path: &str, mut response: Response) -> Response {
+    if let Some(allowed) = response.headers_mut().get_mut(header::ALLOW) {
+        *allowed = HeaderValue::from_static(methods(path));
+    }
+    response
+}
+
+fn methods(path: &str) -> &'static str {
+    match path.strip_prefix("/api/v1/silences") {
+        Some("") => "GET, HEAD, OPTIONS, POST",
+        Some(_) => "GET, HEAD, OPTIONS, DELETE",
+        None => "GET, HEAD, OPTIONS",
+    }
 }
 
 /// The path that load balancers ask many times a second, without the way through the router. Its answer is the router's.
@@ -151,7 +178,8 @@ async fn no_such_path(request: Request) -> Response {
 }
 
 async fn wrong_method(request: Request) -> Response {
-    Reply::wrong_method(wants_text(request.headers())).into_response_to(request.method())
+    let path = request.uri().path();
+    allowing(path, Reply::wrong_method(methods(path), wants_text(request.headers())).into_response_to(request.method()))
 }
 
 fn metrics_page(ask: &Ask<'_>) -> Reply {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::PATHS;
 use super::limits::BadParameter;
+use super::serve::MAX_BODY_BYTES;
 
 /// Status, type and body; the same for GET, HEAD and OPTIONS.
 pub(super) struct Reply {
@@ -74,19 +75,23 @@ impl Reply {
         Refusal { paths: Some(paths), ..Refusal::new("not_found", reason) }.reply(StatusCode::NOT_FOUND, wants_text)
     }
 
-    pub(super) fn wrong_method(wants_text: bool) -> Self {
-        let reason = "only GET, HEAD and OPTIONS are answered here".to_owned();
+    pub(super) fn wrong_method(methods: &str, wants_text: bool) -> Self {
+        let reason = format!("what is answered here is {methods}");
         Refusal::new("wrong_method", reason).reply(StatusCode::METHOD_NOT_ALLOWED, wants_text)
     }
 
     pub(super) fn large_body(wants_text: bool) -> Self {
-        let reason = "no path here takes a body".to_owned();
+        let reason = format!("a body is read up to {MAX_BODY_BYTES} bytes, and with its length told before");
         Refusal::new("too_large", reason).reply(StatusCode::PAYLOAD_TOO_LARGE, wants_text)
     }
 
     pub(super) fn bad_parameter(bad: &BadParameter, wants_text: bool) -> Self {
         Refusal { parameter: Some(bad.parameter.clone()), ..Refusal::new("bad_request", bad.to_string()) }
             .reply(StatusCode::BAD_REQUEST, wants_text)
+    }
+
+    pub(super) fn refusal(code: StatusCode, status: &'static str, reason: String, wants_text: bool) -> Self {
+        Refusal::new(status, reason).reply(code, wants_text)
     }
 
     pub(super) fn into_response_to(self, method: &Method) -> Response {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::Method;
 use axum::http::header::{self, HeaderValue};
 use axum::response::Response;
 use hyper::body::{Body as _, Incoming};
@@ -40,8 +41,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Room for a request's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// No page reads a body; a client that sends more than this is told so instead of being read to the end.
-const MAX_BODY_BYTES: u64 = 8 * 1024;
+/// What is read as a body at most; a client that sends more is told so instead of being read to the end.
+pub(super) const MAX_BODY_BYTES: u64 = 8 * 1024;
 
 /// A connection is closed after its current answer once it is this old. So a client that does not read its answer
 /// cannot hold it for ever.
@@ -172,8 +173,9 @@ impl Pages {
         if let Some(response) = answer_at_once(&self.state, &request) {
             return response;
         }
-        // Never closed; if it were, pages would be written all the same.
-        let _turn = self.turn.acquire().await.ok();
+        // Never closed; if it were, pages would be written all the same. Who changes something waits for other things.
+        let is_page = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+        let _turn = if is_page { self.turn.acquire().await.ok() } else { None };
         match self.router.clone().oneshot(request.map(Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},

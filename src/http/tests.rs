@@ -18,7 +18,9 @@ fn state_of(snapshot: Snapshot) -> AppState {
     let snapshot = fixture::moved_to(snapshot, clock::now());
     // The sender may go: readers keep the last value.
     let (_, snapshots) = watch::channel(Arc::new(snapshot));
-    AppState { snapshots, metrics: Arc::new(SelfMetrics::new(&["log"])), health: HealthConfig::default() }
+    let (silencing, _) = tokio::sync::mpsc::channel(1);
+    let metrics = Arc::new(SelfMetrics::new(&["log"]));
+    AppState { snapshots, metrics, health: HealthConfig::default(), silencing, token: None }
 }
 
 fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {
@@ -87,6 +89,9 @@ async fn every_path_answers_each_method_with_the_same_status() {
         ("/api/v1/clusters/orders", 200, 200),
         ("/api/v1/clusters/nothing", 404, 404),
         ("/api/v1/alerts", 200, 200),
+        ("/api/v1/silences", 200, 200),
+        ("/api/v1/silences?x=1", 400, 400),
+        ("/api/v1/silences/1", 404, 404),
         ("/nothing", 404, 404),
     ] {
         for (state, expect) in [(&healthy, well), (&sick, ill)] {
@@ -116,7 +121,7 @@ async fn a_refusal_is_one_line_for_whoever_wants_text() {
         ("GET", "/healthz/nobody", 404, "not_found: no cluster or target"),
         ("GET", "/api/v1/clusters/nobody", 404, "not_found: no cluster or target"),
         ("GET", "/nowhere", 404, "not_found: no such path; there are /metrics /livez "),
-        ("POST", "/metrics", 405, "wrong_method: only GET, HEAD and OPTIONS"),
+        ("POST", "/metrics", 405, "wrong_method: what is answered here is GET, HEAD, OPTIONS"),
         (
             "GET",
             "/healthz/orders/primary?max_lag=soon",
@@ -469,4 +474,158 @@ async fn a_stop_closes_idle_connections_and_the_port() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.expect("the end");
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+const TOKEN: &str = "a-token-of-this-test";
+
+/// An application that may change silences, and what happens to them: as the engine would do it, and with this word of the store.
+fn silencing(stored: Result<(), String>) -> AppState {
+    let (sender, mut changes) = tokio::sync::mpsc::channel::<(_, tokio::sync::oneshot::Sender<_>)>(4);
+    tokio::spawn(async move {
+        let mut silences = crate::core::silence::Silences::new(Vec::new());
+        while let Some((change, answer)) = changes.recv().await {
+            let (now, wall) = (clock::now(), clock::wall());
+            let outcome = silences.change(change, now, wall).map(|silence| crate::core::silence::Changed {
+                until: silence.until(now, wall),
+                silence,
+                alerts: Vec::new(),
+                remarks: vec!["there is no cluster \"x\" now".to_owned()],
+                stored: stored.clone(),
+            });
+            answer.send(outcome).ok();
+        }
+    });
+    let token = serde_json::from_value(TOKEN.into()).expect("a token");
+    AppState { silencing: sender, token: Some(token), ..state_of(orders(|_| ())) }
+}
+
+async fn put(state: &AppState, method: &str, path: &str, authorization: &str, body: &str) -> Got {
+    let mut request = HttpRequest::builder().method(method).uri(path);
+    if !authorization.is_empty() {
+        request = request.header("authorization", authorization);
+    }
+    let request = request.body(Body::from(body.to_owned())).expect("a request");
+    let response = router(state.clone()).oneshot(request).await.expect("infallible");
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.expect("a body");
+    let body = String::from_utf8(body.to_vec()).expect("UTF-8");
+    assert!(!body.contains(TOKEN), "{body}");
+    Got { status: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+const WANTED: &str = r#"{"cluster": "orders", "rule": ["Replica*", "TargetDown"], "labels": {"slot": "deb*"},
+    "for": "2h", "author": "ada", "reason": "switchover"}"#;
+
+#[tokio::test]
+async fn only_who_knows_the_token_changes_silences() {
+    let open = silencing(Ok(()));
+    let closed = AppState { token: None, ..open.clone() };
+    let bearer = format!("Bearer {TOKEN}");
+    for (method, path) in [("POST", "/api/v1/silences"), ("DELETE", "/api/v1/silences/1")] {
+        let none = put(&closed, method, path, &bearer, WANTED).await;
+        assert_eq!((none.status, &none.json()["status"]), (403, &"forbidden".into()));
+        assert!(none.body.contains("token = \\\"file:/etc/pgvigil/token\\\""), "{}", none.body);
+        for wrong in ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a-token-of-this-tesu", &format!("{bearer}x")] {
+            let got = put(&open, method, path, wrong, WANTED).await;
+            assert_eq!((got.status, &got.json()["status"]), (401, &"unauthorized".into()), "{wrong:?}");
+            assert_eq!(got.headers["www-authenticate"], "Bearer realm=\"pgvigil\"");
+        }
+    }
+    assert_eq!(put(&open, "POST", "/api/v1/silences", &format!("bearer {TOKEN}"), WANTED).await.status, 201);
+    assert!(!format!("{open:?}").contains(TOKEN));
+}
+
+#[tokio::test]
+async fn a_silence_is_made_and_ended() {
+    let state = silencing(Ok(()));
+    let bearer = format!("Bearer {TOKEN}");
+    let made = put(&state, "POST", "/api/v1/silences", &bearer, WANTED).await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    let mut body = made.json();
+    for time in ["created_at", "until"] {
+        let time = body["silence"][time].take();
+        assert!(time.as_str().is_some_and(|time| time.ends_with('Z')), "{time}");
+    }
+    let expect = serde_json::json!({
+        "silence": {
+            "id": 1, "state": "active", "selects": "cluster=orders rule=Replica*|TargetDown slot=deb*",
+            "cluster": ["orders"], "rule": ["Replica*", "TargetDown"], "labels": {"slot": "deb*"},
+            "author": "ada", "reason": "switchover", "created_at": null, "until": null,
+        },
+        "alerts": [], "remarks": ["there is no cluster \"x\" now"], "stored": true,
+    });
+    assert_eq!(body, expect);
+    let ended = put(&state, "DELETE", "/api/v1/silences/1", &bearer, "").await;
+    assert_eq!((ended.status, &ended.json()["silence"]["state"]), (200, &"expired".into()));
+    let again = put(&state, "DELETE", "/api/v1/silences/1", &bearer, "").await;
+    assert_eq!((again.status, &again.json()["reasons"][0]), (409, &"silence 1 has ended already".into()));
+    for path in ["/api/v1/silences/2", "/api/v1/silences/x", "/api/v1/silences/-1"] {
+        let missing = put(&state, "DELETE", path, &bearer, "").await;
+        assert_eq!((missing.status, &missing.json()["status"]), (404, &"not_found".into()), "{path}");
+    }
+    for (method, path, allowed) in [
+        ("PUT", "/api/v1/silences", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/api/v1/silences/1", "GET, HEAD, OPTIONS, DELETE"),
+        ("DELETE", "/api/v1/silences", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/metrics", "GET, HEAD, OPTIONS"),
+    ] {
+        let got = put(&state, method, path, &bearer, "").await;
+        assert_eq!((got.status, got.headers["allow"].as_bytes()), (405, allowed.as_bytes()), "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_does_not_keep_is_said() {
+    let state = silencing(Err("disk full".to_owned()));
+    let made = put(&state, "POST", "/api/v1/silences", &format!("Bearer {TOKEN}"), WANTED).await;
+    let body = made.json();
+    assert_eq!((made.status, &body["stored"]), (201, &false.into()));
+    assert_eq!(body["warning"], "a restart of the daemon will undo this: disk full");
+    // Nobody is there to do it.
+    let (silencing, gone) = tokio::sync::mpsc::channel(1);
+    drop(gone);
+    let got =
+        put(&AppState { silencing, ..state }, "POST", "/api/v1/silences", &format!("Bearer {TOKEN}"), WANTED).await;
+    assert_eq!((got.status, &got.json()["status"]), (503, &"unavailable".into()));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_silence_is_told_by_its_key() {
+    let state = silencing(Ok(()));
+    let base = r#""for": "2h", "author": "ada", "reason": "r""#;
+    for (body, key, says) in [
+        ("", "body", "not JSON"),
+        ("[]", "body", "a JSON object is needed"),
+        (&format!("{{{base}}}"), "all", "it would silence everything; say what, or that all is meant"),
+        (&format!("{{{base}, \"rules\": \"x\"}}"), "rules", "not known here; known are cluster, target, rule"),
+        (&format!("{{{base}, \"rule\": 5}}"), "rule", "must be a string or a list of strings"),
+        (&format!("{{{base}, \"rule\": [5]}}"), "rule", "must be strings"),
+        (&format!("{{{base}, \"rule\": \"\"}}"), "rule", "\"\" cannot be a pattern"),
+        (&format!("{{{base}, \"severity\": \"bad\"}}"), "severity", "\"bad\" is not one of"),
+        (&format!("{{{base}, \"labels\": {{\"slot\": 5}}}}"), "labels", "their values must be strings"),
+        (&format!("{{{base}, \"labels\": []}}"), "labels", "must be an object of strings"),
+        (&format!("{{{base}, \"all\": 1}}"), "all", "must be true or false"),
+        (
+            &format!("{{{base}, \"rule\": \"R\", \"until\": \"2099-01-01T00:00:00Z\"}}"),
+            "until",
+            "\"for\" says it already",
+        ),
+        (r#"{"rule": "R", "author": "a", "reason": "r"}"#, "for", "is missing: how long?"),
+        (r#"{"rule": "R", "author": "a", "reason": "r", "for": 5}"#, "for", "must be a string"),
+        (r#"{"rule": "R", "author": "a", "reason": "r", "for": "5"}"#, "for", "\"5\" is not a duration"),
+        (r#"{"rule": "R", "author": "a", "reason": "r", "for": "2y"}"#, "for", "longer than a year"),
+        (r#"{"rule": "R", "author": "a", "reason": "r", "until": "2020-01-01T00:00:00Z"}"#, "until", "is past"),
+        (r#"{"rule": "R", "author": "a", "reason": "r", "until": "2099-01-01T00:00:00"}"#, "until", "has no offset"),
+        (r#"{"rule": "R", "author": "a", "for": "2h"}"#, "reason", "is missing"),
+        (r#"{"rule": "R", "reason": "r", "for": "2h"}"#, "author", "is missing"),
+        (r#"{"rule": "R", "author": "a", "reason": " ", "for": "2h"}"#, "reason", "must be one line"),
+    ] {
+        let got = put(&state, "POST", "/api/v1/silences", &format!("Bearer {TOKEN}"), body).await;
+        let json = got.json();
+        assert_eq!((got.status, &json["parameter"]), (400, &key.into()), "{body}: {json}");
+        assert!(json["reasons"][0].as_str().is_some_and(|reason| reason.contains(says)), "{body}: {json}");
+    }
+    let long = format!("{{{base}, \"rule\": \"{}\"}}", "x".repeat(9000));
+    assert_eq!(put(&state, "POST", "/api/v1/silences", &format!("Bearer {TOKEN}"), &long).await.status, 400);
+    assert_eq!(get_json(&state, "/api/v1/silences").await.1["silences"], serde_json::json!([]));
 }

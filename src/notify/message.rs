@@ -83,7 +83,7 @@ fn subject(notice: &Notice) -> String {
 /// What tells a notice from one of alerts that are new.
 const fn prefix(purpose: Purpose) -> &'static str {
     match purpose {
-        Purpose::Alerts => "",
+        Purpose::Alerts | Purpose::Standing => "",
         Purpose::Repeat => "still ",
         Purpose::Flapping => "flapping: ",
         Purpose::Calm => "calm again: ",

@@ -1,9 +1,12 @@
 //! The way out: what tells people and their tools. A worker makes one attempt for each notice and reports how it ended;
 //! whether and when to try again is the ledger's to say ([`crate::core::ledger`]).
 
+pub mod alertmanager;
+pub mod client;
 pub mod log;
 pub mod message;
 pub mod sns;
+pub mod webhook;
 
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::fleet::Event;
-use crate::core::ledger::{Delivery, Notice, SendFailure};
+use crate::core::ledger::{Delivery, Group, Notice, SendFailure};
 use crate::core::topology::Name;
 
 /// One `[[notify]]`.
@@ -26,6 +29,10 @@ pub enum NotifierConfig {
     Log(log::Config),
     /// Publishes to an Amazon SNS topic.
     Sns(sns::Config),
+    /// Keeps Prometheus' Alertmanagers up to date.
+    Alertmanager(alertmanager::Config),
+    /// Posts JSON to an HTTP address.
+    Webhook(webhook::Config),
 }
 
 impl Default for NotifierConfig {
@@ -48,6 +55,8 @@ impl NotifierConfig {
         let (name, kind) = match self {
             Self::Log(config) => (&config.name, "log"),
             Self::Sns(config) => (&config.name, "sns"),
+            Self::Alertmanager(config) => (&config.name, "alertmanager"),
+            Self::Webhook(config) => (&config.name, "webhook"),
         };
         match name {
             Some(name) => Name::new(name),
@@ -55,20 +64,33 @@ impl NotifierConfig {
         }
     }
 
-    /// The worker of the notifier at this place, checked but not started.
+    /// What the ledger calls it. One with several addresses is as many notifiers there: `alertmanager-1/1`, `alertmanager-1/2`.
+    pub fn names(&self, index: usize) -> Vec<Name> {
+        let name = self.name(index);
+        match self {
+            Self::Alertmanager(config) if config.urls.len() > 1 => {
+                (1..=config.urls.len()).map(|number| Name::new(&format!("{name}/{number}"))).collect()
+            }
+            _ => vec![name],
+        }
+    }
+
+    /// The workers of the notifier at this place, one for each of its names, checked but not started.
     ///
     /// # Errors
     /// When the notifier cannot work as configured.
-    pub fn worker(self, index: usize) -> Result<Worker, NotifierError> {
-        let name = self.name(index);
-        let notifier = match self {
-            Self::Log(_) => Notifier::Log,
-            Self::Sns(config) => match sns::Sns::new(config) {
-                Ok(sns) => Notifier::Sns(sns),
-                Err(fault) => return Err(NotifierError { notifier: name, fault }),
-            },
+    pub fn workers(self, index: usize) -> Result<Vec<Worker>, NotifierError> {
+        let (name, names) = (self.name(index), self.names(index));
+        let notifiers = match self {
+            Self::Log(_) => Ok(vec![Notifier::Log]),
+            Self::Sns(config) => sns::Sns::new(config).map(|sns| vec![Notifier::Sns(sns)]),
+            Self::Alertmanager(config) => {
+                config.addresses().map(|addresses| addresses.into_iter().map(Notifier::Alertmanager).collect())
+            }
+            Self::Webhook(config) => webhook::Webhook::new(config).map(|webhook| vec![Notifier::Webhook(webhook)]),
         };
-        Ok(Worker { name, notifier })
+        let notifiers = notifiers.map_err(|fault| NotifierError { notifier: name, fault })?;
+        Ok(names.into_iter().zip(notifiers).map(|(name, notifier)| Worker { name, notifier }).collect())
     }
 }
 
@@ -83,6 +105,8 @@ pub struct Worker {
 enum Notifier {
     Log,
     Sns(sns::Sns),
+    Alertmanager(alertmanager::Alertmanager),
+    Webhook(webhook::Webhook),
 }
 
 impl Worker {
@@ -98,6 +122,9 @@ impl Worker {
         cancel: CancellationToken,
     ) {
         let notifier = &self.notifier;
+        if let Notifier::Alertmanager(alertmanager) = notifier {
+            return self.run_in_batches(alertmanager, notices, events, cancel).await;
+        }
         let mut attempts = FuturesUnordered::new();
         let mut pace = tokio::time::interval(notifier.pace());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -122,6 +149,31 @@ impl Worker {
         }
     }
 
+    /// The same for one that is told of all that waits at once, and of one thing after the other.
+    async fn run_in_batches(
+        &self,
+        alertmanager: &alertmanager::Alertmanager,
+        mut notices: mpsc::Receiver<Notice>,
+        events: mpsc::Sender<Event>,
+        cancel: CancellationToken,
+    ) {
+        let mut edge = Edge::default();
+        let mut batch = Vec::with_capacity(alertmanager::BATCH);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                n_received = notices.recv_many(&mut batch, alertmanager::BATCH) => if n_received == 0 {
+                    return;
+                },
+            }
+            let outcomes = alertmanager.tell(&batch).await;
+            for (notice, outcome) in batch.drain(..).zip(outcomes) {
+                self.report(notice.ended(outcome), &mut edge, &events).await;
+            }
+        }
+    }
+
     async fn report(&self, delivery: Delivery, edge: &mut Edge, events: &mpsc::Sender<Event>) {
         let (notifier, group) = (&self.name, &delivery.group);
         match &delivery.outcome {
@@ -130,6 +182,8 @@ impl Worker {
                 tracing::info!(%notifier, %group, "notifier {notifier} takes notices again");
             }
             Ok(()) if matches!(self.notifier, Notifier::Log) => {}
+            // What stands is sent each minute.
+            Ok(()) if *group == Group::All => tracing::debug!(%notifier, "told {notifier} of all"),
             Ok(()) => tracing::info!(%notifier, %group, "told {notifier} of {group}"),
             Err(error) if edge.is_failing => {
                 tracing::debug!(%notifier, %group, %error, "cannot tell {notifier} of {group}: {error}");
@@ -156,6 +210,8 @@ impl Notifier {
         match self {
             Self::Log => Duration::from_millis(1),
             Self::Sns(_) => sns::PACE,
+            Self::Alertmanager(_) => Duration::from_millis(1),
+            Self::Webhook(_) => webhook::PACE,
         }
     }
 
@@ -163,6 +219,8 @@ impl Notifier {
         match self {
             Self::Log => 1,
             Self::Sns(_) => sns::AT_ONCE,
+            Self::Alertmanager(_) => 1,
+            Self::Webhook(_) => webhook::AT_ONCE,
         }
     }
 
@@ -174,6 +232,8 @@ impl Notifier {
                 Ok(())
             }
             Self::Sns(sns) => sns.tell(&notice).await,
+            Self::Alertmanager(alertmanager) => alertmanager.tell(std::slice::from_ref(&notice)).await.remove(0),
+            Self::Webhook(webhook) => webhook.tell(&notice).await,
         };
         notice.ended(outcome)
     }
@@ -221,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_notice_is_reported_once_and_all_that_was_queued_before_the_end() {
-        let worker = NotifierConfig::default().worker(0).expect("a log");
+        let worker = NotifierConfig::default().workers(0).expect("a log").remove(0);
         let (queue, notices) = mpsc::channel(8);
         let (events, mut reports) = mpsc::channel(8);
         for notice in [firing(), resolved()] {
@@ -238,7 +298,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_ends_when_it_is_told_to() {
-        let worker = NotifierConfig::default().worker(0).expect("a log");
+        let worker = NotifierConfig::default().workers(0).expect("a log").remove(0);
         let (_queue, notices) = mpsc::channel(8);
         let (events, _reports) = mpsc::channel(8);
         let cancel = CancellationToken::new();

@@ -9,9 +9,9 @@ use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sns::operation::publish::PublishError;
 use aws_sdk_sns::types::MessageAttributeValue;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
 use tokio::sync::OnceCell;
 
+use super::client::{default_timeout, timeout};
 use super::message::{Format, Message, group_id};
 use crate::core::ledger::{Notice, SendFailure};
 
@@ -40,22 +40,6 @@ pub struct Config {
     /// Of one attempt, everything included.
     #[serde(default = "default_timeout", deserialize_with = "timeout")]
     pub timeout: Duration,
-}
-
-const fn default_timeout() -> Duration {
-    Duration::from_secs(10)
-}
-
-fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let timeout = humantime::parse_duration(&text)
-        .map_err(|_| D::Error::custom(format!("{text:?} is no duration; write for example \"10s\"")))?;
-    // Attempts queue behind each other, and the ledger takes what is not answered for lost.
-    if (Duration::from_millis(100)..=Duration::from_secs(15)).contains(&timeout) {
-        Ok(timeout)
-    } else {
-        Err(D::Error::custom(format!("{text:?} is not between 100ms and 15s")))
-    }
 }
 
 /// A topic.

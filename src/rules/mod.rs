@@ -1,4 +1,5 @@
 //! `pgvigil rules`: what rules make of readings, without any server. [`test`](mod@test) takes invented readings and says whether
 //! alerts came as expected; [`replay`] takes those that a daemon kept and says what would have fired.
 
+pub mod replay;
 pub mod test;

@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error};
 use self::values::values;
 use crate::collect::PollConfig;
 use crate::config;
+use crate::config::environment::Environment;
 use crate::core::alert::{AlertView, Phase, Severity};
 use crate::core::replay::{Reading, Replay, Series};
 use crate::core::rule::{Rule, RuleConfig, preset};
@@ -151,7 +152,8 @@ fn rules(written: &Written, directory: &Path) -> Result<(Vec<Rule>, Duration), S
         if !written.rule.is_empty() {
             return Err("it has a config and rules of its own; leave one of them out".to_owned());
         }
-        return config::rules(&directory.join(path)).map_err(|error| error.to_string());
+        let set = config::rules(Some(&directory.join(path)), &Environment::new()).map_err(|error| error.to_string())?;
+        return Ok((set.rules, set.poll_interval));
     }
     let own = if written.rule.is_empty() { preset() } else { written.rule.clone() };
     let rules = Rule::parse_all(&own, &SIGNALS).map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "what a failed test printed is shown with it")]
 
 mod abuse;
+mod alertmanager;
 mod aurora;
 mod cause;
 mod check;
@@ -27,6 +28,7 @@ mod promises;
 mod readme;
 mod restart;
 mod rig;
+mod rules;
 mod scenarios;
 mod series;
 mod sessions;
@@ -37,3 +39,4 @@ mod support;
 mod tls;
 mod topology;
 mod truth;
+mod webhook;

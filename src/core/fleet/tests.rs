@@ -63,7 +63,9 @@ impl Story {
             survey_stale_after: Duration::from_secs(45),
             pooler_stale_after: Duration::from_secs(15),
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
+            maintenance: Vec::new(),
             notifiers: vec![Name::new("sns"), Name::new("log")],
+            standing: Vec::new(),
         });
         Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new(), sees_senders: false }
     }

@@ -1,6 +1,7 @@
-//! What the tests start: PostgreSQL, a link that can be cut, the daemon, an AWS emulator, Prometheus.
+//! What the tests start: PostgreSQL, a link that can be cut, the daemon, an AWS emulator, Prometheus, Alertmanager.
 #![allow(dead_code, reason = "each helper serves some of the tests")]
 
+pub(crate) mod alertmanager;
 pub(crate) mod aws;
 pub(crate) mod daemon;
 pub(crate) mod http;
@@ -10,6 +11,7 @@ pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod receiver;
 pub(crate) mod sns;
 pub(crate) mod tls;
 

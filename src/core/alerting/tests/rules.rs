@@ -44,7 +44,7 @@ fn counted(when_unknown: WhenUnknown) -> RuleConfig {
 fn between_the_threshold_and_that_to_clear_an_alert_goes_on_as_it_is() {
     let rule = RuleConfig { clear: Some("< 3s".to_owned()), ..lagging(None) };
     check(
-        &[rule.clone()],
+        &[rule],
         vec![
             (0.0, one(exact(4.0)), &[]),
             (1.0, one(exact(6.0)), &["firing Lag orders/r1 6"]),
