@@ -287,7 +287,7 @@ fn levels(config: &RuleConfig, signals: &'static [Signal]) -> Result<Vec<Level>,
 
 /// What must hold for an alert to resolve, if that is more than that its condition does not.
 fn clear(config: &RuleConfig, condition: &Condition) -> Result<Option<Condition>, RuleFault> {
-    use condition::Direction::{Down, Up};
+    use self::condition::Direction::{Down, Up};
     let Some(text) = &config.clear else { return Ok(None) };
     let clear = Condition::of(condition.signal, "clear", text)?;
     let (own, other) = (clear.comparison.clone(), condition.text.clone());

@@ -168,7 +168,7 @@ fn lasting(hold_for: Duration, rule: RuleConfig) -> RuleConfig {
 /// What differs between the presets for PostgreSQL: the alarms that guides to RDS set. Strict is the earliest that any of them
 /// names. `self-managed` is the same without what only CloudWatch knows.
 fn rows(preset: Preset) -> Vec<RuleConfig> {
-    use Severity::{Critical, Info, Warning};
+    use crate::core::alert::Severity::{Critical, Info, Warning};
     let is_strict = preset == Preset::RdsStrict;
     let pick = |usual, strict| if is_strict { strict } else { usual };
     let mut rows = vec![
