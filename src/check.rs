@@ -326,8 +326,7 @@ fn list(names: &[&Name]) -> String {
 impl Report {
     /// A row for each target, then what was found. Lines of prose are broken to `width`, where there is one.
     pub fn table(&self, has_colour: bool, width: Option<usize>) -> String {
-        let heading =
-            ["CLUSTER", "TARGET", "REACHED", "ROLE", "VERSION", "FLAVOUR", "TLS", "GRANTS", "EXTENSIONS", "SLOTS"];
+        let heading = ["CLUSTER", "TARGET", "ROLE", "VERSION", "FLAVOUR", "TLS", "GRANTS", "EXTENSION", "SLOTS"];
         let mut table = Table::new(&heading, &["SLOTS"]);
         for cluster in &self.clusters {
             for target in &cluster.targets {
@@ -408,11 +407,10 @@ impl ClusterReport {
 }
 
 fn row(cluster: &ClusterReport, target: &TargetReport) -> Vec<Cell> {
-    let mut row = vec![
-        Cell::from(cluster.name.as_str()),
-        target.name.as_str().into(),
-        if target.reachable { Cell::new("yes", Tone::Good) } else { Cell::new("no", Tone::Bad) },
-    ];
+    let mut row = vec![Cell::from(cluster.name.as_str()), target.name.as_str().into()];
+    if !target.reachable {
+        row.push(Cell::new("down", Tone::Bad));
+    }
     if let Some(server) = &target.server {
         let flavor = match server.flavor {
             "rds" => "RDS",
@@ -421,7 +419,7 @@ fn row(cluster: &ClusterReport, target: &TargetReport) -> Vec<Cell> {
         };
         let missing = |names: &[&str]| match names {
             [] => Cell::new("ok", Tone::Good),
-            names => Cell::new(&format!("no {}", names.join(", ")), Tone::Doubtful),
+            _ => Cell::new("missing", Tone::Doubtful),
         };
         row.extend([
             server.role.map_or("?", |role| role.as_str()).into(),

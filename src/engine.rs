@@ -241,7 +241,7 @@ impl Engine {
             Event::Surveyed(survey) => {
                 self.metrics.surveyed(survey.outcome.as_ref(), survey.answered_at.duration_since(survey.asked_at));
             }
-            Event::Pooled(_) => {}
+            Event::Pooled(observation) => self.metrics.pooled(observation.outcome.as_ref().err()),
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }

@@ -120,11 +120,17 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let Some(snapshot) = wait_for(pgvigil::poll::look(loaded.config)) else { return ExitCode::FAILURE };
+    // Whoever sits at it should know why it takes a while; a script need not.
+    let say = |what: &str| {
+        if std::io::stderr().is_terminal() {
+            let _ = writeln!(std::io::stderr().lock(), "pgvigil: {what} ...");
+        }
+    };
+    let Some(snapshot) = wait_for(pgvigil::poll::look(loaded.config, say)) else { return ExitCode::FAILURE };
     let text = if args.json {
         lines(&pgvigil::poll::json(&snapshot))
     } else {
-        pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment))
+        pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment), width())
     };
     print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::collect::tls::Trust;
@@ -20,11 +21,13 @@ use crate::collect::{self, PollConfig, TargetSpec};
 use crate::config::Config;
 use crate::core::alert::{AlertView, Phase, Severity};
 use crate::core::fleet::{Event, Fleet};
-use crate::core::lag::{Certainty, LagEstimate};
+use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::observation::{Receiver, ReplayPause};
+use crate::core::signal::Unit;
 use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
-use crate::core::topology::TargetId;
-use crate::table::{Cell, Table, Tone, bytes, painted, seconds, short};
+use crate::core::time::MonoTime;
+use crate::core::topology::{Role, TargetId};
+use crate::table::{Cell, Table, Tone, bytes, painted, seconds, short, wrapped};
 
 /// A lag is the age of WAL whose writing was seen: one answer cannot tell it, a second one a while later can.
 const ANSWERS: u32 = 2;
@@ -32,11 +35,18 @@ const ANSWERS: u32 = 2;
 /// Nobody at a prompt wants to wait longer for the second answer.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Asks every target, and says what is then known.
-pub async fn look(mut config: Config) -> Arc<Snapshot> {
+/// Where something is wrong, why is told by what moves and what does not: that takes a few seconds.
+const WATCH: Duration = Duration::from_secs(6);
+
+/// How long sessions may take to end.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// Asks every target, and says what is then known. `say` is told what makes it take longer.
+pub async fn look(mut config: Config, mut say: impl FnMut(&str)) -> Arc<Snapshot> {
     config.poll.interval = config.poll.interval.min(LONGEST_INTERVAL);
     let (events, mut received) = tokio::sync::mpsc::channel(64);
-    let mut tasks = pollers(&config, &events);
+    let stop = CancellationToken::new();
+    let mut tasks = pollers(&config, &events, &stop);
     let mut fleet = Fleet::new(config.fleet_spec());
     let mut progress: HashMap<TargetId, Progress> = config
         .clusters
@@ -46,10 +56,23 @@ pub async fn look(mut config: Config) -> Arc<Snapshot> {
         .collect();
     let deadline = tokio::time::sleep(patience(&config.poll));
     tokio::pin!(deadline);
-    while !progress.values().all(Progress::is_done) {
+    let mut ticks = tokio::time::interval(TICK);
+    let mut watches = false;
+    loop {
+        if !watches && progress.values().all(Progress::is_done) {
+            // Who follows whom is found out at a tick.
+            fleet.apply(Event::Tick, clock::now(), clock::wall());
+            if !is_puzzling(&fleet.snapshot(clock::now(), clock::wall())) {
+                break;
+            }
+            watches = true;
+            say(&format!("something is wrong or behind: watching {} s to say why", WATCH.as_secs()));
+            deadline.as_mut().reset(tokio::time::Instant::now() + WATCH);
+        }
         let event = tokio::select! {
             Some(event) = received.recv() => event,
             Some(()) = tasks.next() => continue,
+            _ = ticks.tick() => Event::Tick,
             () = &mut deadline => break,
         };
         match &event {
@@ -70,21 +93,47 @@ pub async fn look(mut config: Config) -> Arc<Snapshot> {
                     (pooler.n_answers, pooler.is_surveyed) = (ANSWERS, true);
                 }
             }
-            Event::Delivered(_) | Event::Tick => {}
+            _ => {}
         }
         fleet.apply(event, clock::now(), clock::wall());
     }
     // The rules judge at a tick. Whom it would tell is not told: this is a look, not the watch.
     fleet.apply(Event::Tick, clock::now(), clock::wall());
-    Arc::new(fleet.snapshot(clock::now(), clock::wall()))
+    let snapshot = Arc::new(fleet.snapshot(clock::now(), clock::wall()));
+    stop.cancel();
+    // A session that does not end in time is cut off.
+    let _ = tokio::time::timeout(ENDING, async { while tasks.next().await.is_some() {} }).await;
+    snapshot
 }
+
+/// How often what depends on time alone is brought up to date.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Whether there is something of which more time would tell more: why a replica lags, or whether it does.
+fn is_puzzling(snapshot: &Snapshot) -> bool {
+    snapshot.clusters.iter().any(|cluster| {
+        let replicas = || cluster.targets.iter().filter(|target| target.last_role() == Some(Role::Replica));
+        let is_at_rest = |target: &TargetView| {
+            let streams = matches!(state(target).1, Tone::Good);
+            let is_known = target.lag.is_some_and(|lag| lag.value.is_some_and(|value| value < SHORT));
+            streams && is_known && target.diagnosis.is_none()
+        };
+        replicas().any(|target| target.is_up() && !is_at_rest(target))
+    })
+}
+
+/// A lag below this is WAL on its way. Seconds.
+const SHORT: f64 = 1.0;
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The daemon's own pollers, to be driven by the one who waits for what they say.
-fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> FuturesUnordered<Task> {
+fn pollers(
+    config: &Config,
+    events: &tokio::sync::mpsc::Sender<Event>,
+    stop: &CancellationToken,
+) -> FuturesUnordered<Task> {
     let trust = Arc::new(Trust::default());
-    let never = tokio_util::sync::CancellationToken::new();
     let tasks: FuturesUnordered<Task> = FuturesUnordered::new();
     for (place, cluster) in config.clusters.iter().enumerate() {
         let specs = cluster
@@ -96,11 +145,11 @@ fn pollers(config: &Config, events: &tokio::sync::mpsc::Sender<Event>) -> Future
         for pooler in &cluster.poolers {
             let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
             let task = collect::pooler(0, id, conninfo, &config.poll, &trust);
-            tasks.push(Box::pin(task.run(events.clone(), never.clone())));
+            tasks.push(Box::pin(task.run(events.clone(), stop.clone())));
         }
-        tasks.push(Box::pin(beat.run(never.clone())));
+        tasks.push(Box::pin(beat.run(stop.clone())));
         for target in targets {
-            tasks.push(Box::pin(target.run(events.clone(), never.clone())));
+            tasks.push(Box::pin(target.run(events.clone(), stop.clone())));
         }
     }
     tasks
@@ -139,16 +188,27 @@ pub fn is_well(snapshot: &Snapshot) -> bool {
     })
 }
 
-/// A row for each target, and a line for each alert.
-pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
-    let heading = ["CLUSTER", "TARGET", "ROLE", "VERSION", "STATE", "LAG", "BETWEEN", "METHOD", "BEHIND", "NOTE"];
+/// A row for each target, what there is to say of it, and a line for each alert. Prose is broken to `width`, where there
+/// is one.
+pub fn table(snapshot: &Snapshot, has_colour: bool, width: Option<usize>) -> String {
+    let heading = ["CLUSTER", "TARGET", "ROLE", "VERSION", "STATE", "LAG", "BEHIND"];
     let mut table = Table::new(&heading, &["LAG", "BEHIND"]);
+    let mut notes = String::new();
     for cluster in &snapshot.clusters {
         for target in &cluster.targets {
             table.row(row(cluster, target));
+            if let Some(note) = note(cluster, target, snapshot.published_at) {
+                notes.push_str(&wrapped(&format!("{}: {}", target.id, printable(&note)), width, 2));
+                notes.push('\n');
+            }
         }
     }
     let mut text = table.render(has_colour);
+    if !notes.is_empty() {
+        text.push('\n');
+        text.push_str(&notes);
+    }
+    text.push_str(&subscriptions(snapshot, has_colour));
     text.push_str(&poolers(snapshot, has_colour));
     let active = |alert: &&AlertView| alert.phase != Phase::Resolved;
     let mut alerts: Vec<&AlertView> =
@@ -159,11 +219,65 @@ pub fn table(snapshot: &Snapshot, has_colour: bool) -> String {
     }
     for alert in alerts {
         let tone = if alert.severity == Severity::Critical { Tone::Bad } else { Tone::Doubtful };
-        text.push_str(&painted(alert.severity.as_str(), tone, has_colour));
+        let severity = alert.severity.as_str();
+        let is = alert
+            .reading
+            .map_or_else(|| "is not known".to_owned(), |value| format!("is {}", amount(alert.unit, value)));
+        let line = wrapped(&format!("{severity}  {}: {}; {is}", alert.id, alert.condition), width, 2);
+        let told = line.strip_prefix(severity).unwrap_or(&line);
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {}: {}", alert.id, alert.condition);
+        let _ = writeln!(text, "{}{told}", painted(severity, tone, has_colour));
     }
     text
+}
+
+/// A server's words must not steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn amount(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Seconds => seconds(value),
+        Unit::Bytes if value >= 0.0 => bytes(value as u64),
+        Unit::BytesPerSecond if value >= 0.0 => format!("{}/s", bytes(value as u64)),
+        Unit::Ratio => format!("{:.0} %", value * 100.0),
+        _ if value.fract() == 0.0 => format!("{value:.0}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// A table of the subscriptions. Nothing where there are none.
+fn subscriptions(snapshot: &Snapshot, has_colour: bool) -> String {
+    let heading = ["CLUSTER", "TARGET", "SUBSCRIPTION", "STATE", "LAG", "BEHIND", "ERRORS"];
+    let mut table = Table::new(&heading, &["LAG", "BEHIND", "ERRORS"]);
+    let mut is_empty = true;
+    let targets = || snapshot.clusters.iter().flat_map(|cluster| &cluster.targets);
+    for target in targets().filter(|target| target.is_up()) {
+        let of_target = target.fresh_survey(snapshot.published_at).and_then(|facts| facts.subscriptions.as_deref());
+        for subscription in of_target.unwrap_or_default() {
+            is_empty = false;
+            let runs = subscription.workers.as_ref().map(|workers| workers.apply.is_some());
+            let state = match (subscription.enabled, runs) {
+                (false, _) => Cell::new("disabled", Tone::Doubtful),
+                (true, Some(true)) => Cell::new("running", Tone::Good),
+                (true, Some(false)) => Cell::new("no worker", Tone::Bad),
+                (true, None) => "".into(),
+            };
+            let lag = target.subscription_lag(subscription);
+            let errors: u64 = subscription.errors.iter().map(|(_, count)| count).sum();
+            table.row(vec![
+                target.id.cluster.as_str().into(),
+                target.id.target.as_str().into(),
+                format!("{}/{}", subscription.datname, subscription.name).into(),
+                state,
+                lag.map_or_else(|| "".into(), |lag| lag_cell(&lag.lag)),
+                lag.and_then(|lag| lag.unconfirmed).map_or_else(String::new, |wal| bytes(wal.0)).into(),
+                if errors > 0 { Cell::new(&errors.to_string(), Tone::Doubtful) } else { "".into() },
+            ]);
+        }
+    }
+    if is_empty { String::new() } else { format!("\n{}", table.render(has_colour)) }
 }
 
 /// A table of the poolers, a row for each pool. Nothing where there are none.
@@ -216,10 +330,7 @@ fn row(cluster: &ClusterView, target: &TargetView) -> Vec<Cell> {
     let version = target.answer.as_ref().map_or("", |answer| short(&answer.positions.identity.version));
     let role = target.last_role().map_or("", |role| role.as_str());
     let (state, tone) = state(target);
-    let (lag, between, method) = match &target.lag {
-        Some(lag) => (lag_cell(lag), between(lag), lag.method.to_string()),
-        None => ("".into(), String::new(), String::new()),
-    };
+    let lag = target.lag.as_ref().map_or_else(|| "".into(), lag_cell);
     let behind = target.stages.and_then(|stages| stages.unreplayed).map_or_else(String::new, |wal| bytes(wal.0));
     vec![
         cluster.name.as_str().into(),
@@ -228,10 +339,7 @@ fn row(cluster: &ClusterView, target: &TargetView) -> Vec<Cell> {
         version.into(),
         Cell::new(&state, tone),
         lag,
-        between.into(),
-        Cell::new(&method, Tone::Faint),
         behind.into(),
-        note(target).into(),
     ]
 }
 
@@ -269,17 +377,67 @@ fn between(lag: &LagEstimate) -> String {
         return String::new();
     }
     let (lower, upper) = (seconds(lag.lower), seconds(lag.upper));
-    if lower == upper { lower } else { format!("{lower} … {upper}") }
+    if lower == upper { lower } else { format!("{lower} and {upper}") }
 }
 
-fn note(target: &TargetView) -> String {
+/// What there is to say of a target beside its row. `None` when all is as it should be.
+fn note(cluster: &ClusterView, target: &TargetView, now: MonoTime) -> Option<String> {
+    let mut parts = Vec::new();
+    if let Some(other) = &target.links.same_as {
+        parts.push(format!("leads to the same server as {other}; it counts once"));
+    }
     if let Some(failing) = &target.failing {
-        return failing.failure.to_string();
+        parts.push(failing.failure.to_string());
     }
     if let Some(told) = target.diagnosis.as_ref().and_then(|diagnosis| diagnosis.cause()) {
-        return told.why.clone();
+        parts.push(told.why.clone());
+    } else if target.is_up() && target.last_role() == Some(Role::Replica) && !cluster.hears_primary(now) {
+        parts.push("no primary answers, so that its lag is known only as far as it can tell itself".to_owned());
     }
-    target.survey_failing.as_ref().map_or_else(String::new, |failing| format!("slow facts: {}", failing.failure))
+    if let Some(lag) = target.lag.as_ref().filter(|lag| lag.certainty != Certainty::Exact) {
+        let between = between(lag);
+        let between = if between.is_empty() { String::new() } else { format!(" between {between}") };
+        parts.push(format!("lag{between}: {}", plain(lag.method)));
+    }
+    if let Some(failing) = &target.survey_failing {
+        parts.push(format!("slow facts: {}", failing.failure));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// How a lag was found, for people.
+fn plain(method: Method) -> String {
+    let mut words = match method.evidence {
+        Evidence::CaughtUp => "it has replayed all there was",
+        Evidence::LsnAndTimestamp | Evidence::Lsn | Evidence::LsnPlateau => "by the primary's positions",
+        Evidence::Receiver => "its stream was alive a moment ago",
+        Evidence::PrimaryDown => "the primary is down",
+        Evidence::PrimaryLost => "the primary does not answer",
+        Evidence::WalSender => "as its upstream measured it",
+        Evidence::Timestamp => "by its last commit, older than this look",
+        Evidence::LowerBound => "it began before this look",
+        Evidence::ReceiverOnly => "by its stream alone",
+        Evidence::TimestampOnly => "by its last commit alone",
+        Evidence::Aurora => "as Aurora says",
+        Evidence::Warming => "not known yet: it takes a longer look",
+        Evidence::OtherPrimary => "it is a primary itself",
+        Evidence::ForeignCluster => "it belongs to another cluster",
+        Evidence::NoPosition => "it has told no position",
+        Evidence::NoPrimary => "no primary has answered",
+    }
+    .to_owned();
+    for (holds, addition) in [
+        (method.last_known, "by its last known position"),
+        (method.upstream, "by its upstream's word"),
+        (method.old_timeline, "on a timeline that the primary has left"),
+        (method.primary_lost, "while the primary does not answer"),
+    ] {
+        if holds {
+            words.push_str(", ");
+            words.push_str(addition);
+        }
+    }
+    words
 }
 
 /// The same for programs. What is not known is null; so is an upper bound that nothing bounds.
@@ -365,8 +523,8 @@ fn target_json(target: &TargetView, snapshot: &Snapshot) -> Value {
 mod tests {
     use super::*;
     use crate::core::fixture;
-    use crate::core::lag::Evidence;
     use crate::core::observation::PollFailure;
+    use crate::core::survey::{Subscription, SubscriptionWorkers};
 
     fn snapshot(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> Snapshot {
         fixture::snapshot(vec![fixture::cluster("orders", targets, alerts)])
@@ -387,16 +545,62 @@ mod tests {
             fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Resolved, &[("slot", "debezium")]),
         ];
         let expected = "\
-CLUSTER  TARGET     ROLE     VERSION  STATE               LAG  BETWEEN          METHOD       BEHIND  NOTE
+CLUSTER  TARGET     ROLE     VERSION  STATE               LAG  BEHIND
 orders   primary    primary  15.18    up
-orders   replica-1  replica  15.18    streaming        120 ms  100 ms … 150 ms  lsn+ts        256 B
-orders   replica-2  replica  15.18    replay paused  ≥ 1m 15s  1m 15s … ∞       lower_bound   256 B
-orders   replica-3                    down                  ?                   no_position          SQLSTATE 57014: a [2Jb
+orders   replica-1  replica  15.18    streaming        120 ms   256 B
+orders   replica-2  replica  15.18    replay paused  ≥ 1m 15s   256 B
+orders   replica-3                    down                  ?
 
-critical  ReplicaLagCritical orders/replica-1: replay_lag_seconds > 5s
-warning  ReplicaLagging orders/replica-1: replay_lag_seconds > 5s
+orders/replica-2: lag between 1m 15s and ∞: it began before this look
+orders/replica-3: SQLSTATE 57014: a [2Jb; lag: it has told no position
+
+critical  ReplicaLagCritical orders/replica-1: replay_lag_seconds > 5s; is 6.50
+  s
+warning  ReplicaLagging orders/replica-1: replay_lag_seconds > 5s; is 6.50 s
 ";
-        assert_eq!(table(&snapshot(targets, alerts), false), expected);
+        let told = table(&snapshot(targets, alerts), false, Some(80));
+        assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_look_takes_longer_only_where_that_tells_more() {
+        let is_puzzling = |change: fn(&mut TargetView)| {
+            let mut replica = fixture::replica("orders", "replica-1");
+            change(&mut replica);
+            super::is_puzzling(&snapshot(vec![fixture::primary("orders", "primary"), replica], Vec::new()))
+        };
+        assert!(!is_puzzling(|_| {}));
+        assert!(is_puzzling(|view| view.lag = Some(fixture::unknown_lag(Evidence::Warming))));
+        assert!(is_puzzling(|view| fixture::change_standby(view, |standby| standby.receiver = Receiver::Absent)));
+        assert!(is_puzzling(|view| {
+            view.lag = Some(fixture::lag(75.0, 75.0, 76.0, Certainty::Exact, Evidence::Lsn));
+        }));
+        // Nothing more is to be heard of it.
+        assert!(!is_puzzling(|view| fixture::fail(view, PollFailure::Refused)));
+    }
+
+    #[test]
+    fn subscriptions_have_a_table_of_their_own() {
+        let mut primary = fixture::primary("orders", "primary");
+        fixture::change_survey(&mut primary, |facts| {
+            facts.subscriptions = Some(vec![Subscription {
+                datname: "app".into(),
+                name: "orders_in".into(),
+                enabled: true,
+                slot_name: None,
+                workers: Some(SubscriptionWorkers::default()),
+                tables: None,
+                errors: vec![("apply".into(), 3)],
+                conflicts: Vec::new(),
+            }]);
+        });
+        let told = table(&snapshot(vec![primary], Vec::new()), false, None);
+        let expected = "\
+CLUSTER  TARGET   SUBSCRIPTION   STATE      ERRORS
+orders   primary  app/orders_in  no worker       3
+";
+        assert!(told.ends_with(expected), "{told}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ const POLLS: Family = Family {
     name: "pgvigil_polls_total",
     kind: "counter",
     labels: &["outcome"],
-    help: "Polls of positions, by outcome: ok, or the kind of failure.",
+    help: "Polls of positions and of poolers, by outcome: ok, or the kind of failure.",
 };
 const POLL_DURATION: Family = Family {
     name: "pgvigil_poll_duration_seconds",
@@ -164,6 +164,11 @@ impl SelfMetrics {
         self.poll_duration.observe(took.as_secs_f64());
     }
 
+    /// A poll of a pooler ended; `failure` is why it gave nothing.
+    pub fn pooled(&self, failure: Option<&PollFailure>) {
+        count(&self.polls, failure);
+    }
+
     /// A slow poll ended with what it gave, or why it gave nothing.
     pub fn surveyed(&self, outcome: Result<&SurveyFacts, &PollFailure>, took: Duration) {
         match outcome {
@@ -253,6 +258,7 @@ mod tests {
     fn each_doing_moves_its_own_counter() {
         let metrics = SelfMetrics::new(&["pager"]);
         metrics.polled(None, Duration::from_millis(2));
+        metrics.pooled(None);
         metrics.polled(Some(&PollFailure::Refused), Duration::from_millis(2));
         metrics.surveyed(Err(&PollFailure::Lost { reason: "reset".to_owned() }), Duration::from_secs(9));
         metrics.delivered("pager", None);
@@ -260,7 +266,7 @@ mod tests {
         metrics.delivered("pager", Some(&SendFailure::Permanent("gone".to_owned())));
         let text = rendered(&metrics);
         for line in [
-            "pgvigil_polls_total{outcome=\"ok\"} 1",
+            "pgvigil_polls_total{outcome=\"ok\"} 2",
             "pgvigil_polls_total{outcome=\"refused\"} 1",
             "pgvigil_poll_duration_seconds_bucket{le=\"0.001\"} 0",
             "pgvigil_poll_duration_seconds_bucket{le=\"0.0025\"} 2",

@@ -120,9 +120,9 @@ fn report(targets: Vec<Examined>) -> Report {
 fn a_cluster_with_nothing_findings_is_well() {
     let report = report(vec![answered("db-1", primary(identity())), answered("db-2", standby(identity()))]);
     let expected = "\
-CLUSTER  TARGET  REACHED  ROLE     VERSION  FLAVOUR     TLS  GRANTS  EXTENSIONS  SLOTS
-orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok      ok              1
-orders   db-2    yes      replica  15.18    PostgreSQL  yes  ok      ok              1
+CLUSTER  TARGET  ROLE     VERSION  FLAVOUR     TLS  GRANTS  EXTENSION  SLOTS
+orders   db-1    primary  15.18    PostgreSQL  yes  ok      ok             1
+orders   db-2    replica  15.18    PostgreSQL  yes  ok      ok             1
 
 all well
 ";
@@ -135,9 +135,9 @@ fn what_a_standby_lacks_is_granted_on_its_primary_and_loaded_on_itself() {
     let poor = Identity { reads_all_stats: false, statements: StatementsAccess::NotLoaded, ..identity() };
     let report = report(vec![answered("db-1", primary(identity())), answered("db-2", standby(poor))]);
     let expected = "\
-CLUSTER  TARGET  REACHED  ROLE     VERSION  FLAVOUR     TLS  GRANTS         EXTENSIONS             SLOTS
-orders   db-1    yes      primary  15.18    PostgreSQL  yes  ok             ok                         1
-orders   db-2    yes      replica  15.18    PostgreSQL  yes  no pg_monitor  no pg_stat_statements      1
+CLUSTER  TARGET  ROLE     VERSION  FLAVOUR     TLS  GRANTS   EXTENSION  SLOTS
+orders   db-1    primary  15.18    PostgreSQL  yes  ok       ok             1
+orders   db-2    replica  15.18    PostgreSQL  yes  missing  missing        1
 
 orders/db-2: warning: role \"watch er\" does not have pg_monitor
   not measured: what sessions of other roles do: their state, client address, transactions, idle time and waits for locks; statements of other roles

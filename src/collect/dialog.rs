@@ -398,6 +398,14 @@ impl Dialog {
         Ok(())
     }
 
+    /// Ends the session, should there be one, as a client should.
+    pub(crate) async fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.end().await;
+        }
+        self.close();
+    }
+
     fn close(&mut self) {
         self.session = None;
         self.about = None;

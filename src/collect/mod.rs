@@ -207,7 +207,10 @@ pub async fn probe_pooler(
     timeout: Duration,
     trust: Arc<Trust>,
 ) -> Result<PoolerFacts, PollFailure> {
-    Console::new(conninfo, trust, timeout).ask().await
+    let mut console = Console::new(conninfo, trust, timeout);
+    let answer = console.ask().await;
+    console.end().await;
+    answer
 }
 
 /// What one look at a server shows.
@@ -244,7 +247,9 @@ pub async fn probe(
     let wanted = Wanted { statements, known: None, idle_limit: PollConfig::default().idle_limit };
     let survey = dialog.survey(wanted).await.map(|answer| answer.facts);
     let checkup = dialog.checkup().await;
-    Ok(Probe { identity, positions, survey, refused: dialog.refused(), checkup })
+    let refused = dialog.refused();
+    dialog.end().await;
+    Ok(Probe { identity, positions, survey, refused, checkup })
 }
 
 #[cfg(test)]

@@ -51,6 +51,13 @@ impl Console {
         answer
     }
 
+    /// Ends the session, should there be one.
+    pub(super) async fn end(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.end().await;
+        }
+    }
+
     async fn converse(&mut self) -> Result<PoolerFacts, PollFailure> {
         if self.session.as_mut().is_none_or(Session::is_closed) {
             let limits = Limits::within(self.timeout);
@@ -91,6 +98,7 @@ impl PoolerTask {
     /// Runs until cancelled, or until nobody takes events any more.
     pub async fn run(mut self, events: mpsc::Sender<Event>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.polls(&events)).await;
+        self.console.end().await;
     }
 
     async fn polls(&mut self, events: &mpsc::Sender<Event>) {

@@ -126,6 +126,9 @@ pub(super) type Wired = Connection<Wire, Encrypted>;
 /// the wire allows this bounds the memory an answer can take, which for the shortest rows is many times their length.
 const MAX_PARTS: usize = 200_000;
 
+/// How long the end of a session may take.
+const GOODBYE: Duration = Duration::from_millis(800);
+
 /// An open session.
 pub struct Session {
     client: Client,
@@ -247,6 +250,13 @@ impl Session {
             };
             take(position, answer.map_err(|failure| failure::without(failure, password.as_ref())));
         }
+    }
+
+    /// Says good-bye, so that the server logs no cut connection; waits for what is still being answered, but not for long.
+    pub async fn end(self) {
+        let Self { client, mut connection, lost: None, .. } = self else { return };
+        drop(client);
+        let _ = tokio::time::timeout(GOODBYE, poll_fn(|cx| drive(&mut connection, cx))).await;
     }
 
     async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {

@@ -66,6 +66,7 @@ impl TargetTask {
     /// Runs until cancelled, until the beat ends, or until nobody takes events any more.
     pub async fn run(mut self, events: mpsc::Sender<Event>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.turns(&events)).await;
+        self.dialog.end().await;
     }
 
     async fn turns(&mut self, events: &mpsc::Sender<Event>) {

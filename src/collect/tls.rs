@@ -223,7 +223,7 @@ impl Trust {
         let must_verify = settings.mode >= SslMode::VerifyCa;
         match &settings.roots {
             Roots::System => self.system_roots().map(Some),
-            Roots::File(Some(path)) => match self.file_roots(path)? {
+            Roots::File(Some(path)) => match self.file_roots(path, must_verify)? {
                 None if must_verify => {
                     Err(TlsProblem::NoRoots { mode: settings.mode, path: settings.roots.path().cloned() })
                 }
@@ -234,12 +234,14 @@ impl Trust {
         }
     }
 
-    /// The certificates in a PEM file. `None` when there is no such file.
-    fn file_roots(&self, path: &Path) -> Result<Option<Arc<RootSet>>, TlsProblem> {
+    /// The certificates in a PEM file. `None` when there is no such file, or none that we may read in the usual place, of
+    /// which nobody spoke: then nothing is lost unless it is needed.
+    fn file_roots(&self, path: &Path, must_verify: bool) -> Result<Option<Arc<RootSet>>, TlsProblem> {
         let problem = |reason: String| TlsProblem::File { path: path.to_owned(), parameter: "sslrootcert", reason };
+        let may_lack = !must_verify && is_usual(path);
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) if is_absent(&error) || may_lack => return Ok(None),
             Err(error) => return Err(problem(why(&error))),
         };
         let stamp = (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec());
@@ -248,7 +250,11 @@ impl Trust {
         if let Some((_, roots)) = files.get(path).filter(|(known, _)| *known == stamp) {
             return Ok(Some(Arc::clone(roots)));
         }
-        let pem = fs::read(path).map_err(|error| problem(why(&error)))?;
+        let pem = match fs::read(path) {
+            Ok(pem) => pem,
+            Err(_) if may_lack => return Ok(None),
+            Err(error) => return Err(problem(why(&error))),
+        };
         let certificates = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| problem(format!("not PEM: {error}")))?;
@@ -292,6 +298,11 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// Where libpq looks, unless told otherwise: in the home directory's `.postgresql`.
+fn is_usual(path: &Path) -> bool {
+    path.parent().is_some_and(|directory| directory.ends_with(".postgresql"))
+}
+
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// The client's certificate and key. `None` when there is no certificate file.
@@ -300,7 +311,7 @@ fn read_identity(files: &ClientFiles) -> Result<Option<Identity>, TlsProblem> {
         |path: &Path, parameter, reason: String| TlsProblem::File { path: path.to_owned(), parameter, reason };
     let pem = match fs::read(&files.certificate) {
         Ok(pem) => pem,
-        Err(error) if is_absent(&error) => return Ok(None),
+        Err(error) if is_absent(&error) || is_usual(&files.certificate) => return Ok(None),
         Err(error) => return Err(problem(&files.certificate, "sslcert", why(&error))),
     };
     let chain = CertificateDer::pem_slice_iter(&pem)
@@ -610,11 +621,11 @@ IBFykaWnuGBSqUDKmmomFXuCiDRcvMeiW7p0ia/pEnkX\n\
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("root.crt");
         let trust = Trust::default();
-        let n_roots = || trust.file_roots(&path).map(|roots| roots.map(|roots| roots.certificates.len()));
+        let n_roots = || trust.file_roots(&path, false).map(|roots| roots.map(|roots| roots.certificates.len()));
         fs::write(&path, AUTHORITY).unwrap();
         assert_eq!(n_roots(), Ok(Some(1)));
-        let first = trust.file_roots(&path).unwrap().unwrap();
-        assert!(Arc::ptr_eq(&first, &trust.file_roots(&path).unwrap().unwrap()));
+        let first = trust.file_roots(&path, false).unwrap().unwrap();
+        assert!(Arc::ptr_eq(&first, &trust.file_roots(&path, false).unwrap().unwrap()));
         fs::write(&path, format!("{AUTHORITY}{SELF_SIGNED}")).unwrap();
         assert_eq!(n_roots(), Ok(Some(2)));
         fs::write(&path, "no certificate").unwrap();
@@ -649,5 +660,26 @@ IBFykaWnuGBSqUDKmmomFXuCiDRcvMeiW7p0ia/pEnkX\n\
             fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(problem(), of_key(reason));
         }
+    }
+
+    #[test]
+    fn what_cannot_be_read_in_the_usual_place_is_as_good_as_absent_unless_it_is_needed() {
+        let home = tempfile::tempdir().unwrap();
+        let usual = home.path().join(".postgresql");
+        // Whoever runs the test, root as well, cannot read a directory as a file.
+        fs::create_dir_all(usual.join("root.crt")).unwrap();
+        fs::create_dir_all(usual.join("postgresql.crt")).unwrap();
+        let told = home.path().join("told.crt");
+        fs::create_dir_all(&told).unwrap();
+        let outcome = |mode, roots: &Path| {
+            let mut settings = settings(mode, Some(roots));
+            let files = ClientFiles { certificate: usual.join("postgresql.crt"), key: usual.join("postgresql.key") };
+            settings.identity = Some(files);
+            Trust::default().client_config(&settings, &Seen::default()).is_ok()
+        };
+        assert!(outcome(SslMode::Prefer, &usual.join("root.crt")));
+        assert!(outcome(SslMode::Require, &usual.join("root.crt")));
+        assert!(!outcome(SslMode::VerifyFull, &usual.join("root.crt")));
+        assert!(!outcome(SslMode::Prefer, &told));
     }
 }

@@ -24,6 +24,7 @@ use serde::de::{Deserializer, Error};
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
@@ -49,6 +50,7 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Rules of the presets that cannot be judged yet, since nothing states what they read.
     pub awaiting_rules: Vec<Name>,
+    pub alerting: AlertingConfig,
     /// Windows of maintenance.
     pub maintenance: Vec<Window>,
     /// The written ones, or the log when none are written.
@@ -87,15 +89,14 @@ impl Config {
             pooler_stale_after: self.poll.pooler_stale_after(),
             rules: self.rules.clone(),
             maintenance: self.maintenance.clone(),
-            notifiers: self.notifier_names(|_| true),
-            standing: self.notifier_names(|notifier| matches!(notifier, NotifierConfig::Alertmanager(_))),
+            recipients: self
+                .notifiers
+                .iter()
+                .enumerate()
+                .flat_map(|(place, notifier)| notifier.recipients(place, &self.alerting))
+                .collect(),
+            alerting: self.alerting.clone(),
         }
-    }
-
-    /// What the ledger calls them.
-    fn notifier_names(&self, is_wanted: impl Fn(&NotifierConfig) -> bool) -> Vec<Name> {
-        let notifiers = self.notifiers.iter().enumerate().filter(|(_, notifier)| is_wanted(notifier));
-        notifiers.flat_map(|(place, notifier)| notifier.names(place)).collect()
     }
 
     /// How many servers are watched.
@@ -122,6 +123,7 @@ struct Written {
     pooler: Vec<WrittenPooler>,
     preset: OneOrMany,
     rule: Vec<RuleConfig>,
+    alerting: AlertingConfig,
     maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }

@@ -82,6 +82,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         clusters: written.cluster.into_iter().map(cluster).collect(),
         rules: judged,
         awaiting_rules: awaiting,
+        alerting: written.alerting,
         maintenance,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })

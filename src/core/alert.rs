@@ -105,6 +105,11 @@ pub struct AlertView {
 }
 
 impl AlertView {
+    /// The name of the signal that its condition is about.
+    pub fn signal(&self) -> &str {
+        self.condition.split(' ').next().unwrap_or_default()
+    }
+
     /// Its instants on a clock that shows `nanos` more.
     pub(super) fn move_times(&mut self, nanos: i64) {
         for time in [Some(&mut self.active_at), self.fired_at.as_mut(), self.resolved_at.as_mut()].into_iter().flatten()

@@ -3,7 +3,9 @@
 //! Only what is not quiet is remembered. A subject that no rule breaches costs a reading and a comparison at each
 //! judgement, and no memory; an alert lives from its first breach until a quarter of an hour after it resolved.
 
+pub mod isolation;
 mod keep;
+mod mutes;
 mod standing;
 
 use std::cmp::Ordering;
@@ -13,10 +15,14 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use self::isolation::Isolation;
+use self::mutes::Upstreams;
 use self::standing::Standing;
 use super::alert::{AlertId, AlertState, AlertView, Phase, SHOWN_AFTER_RESOLVED, Severity, Terms, Track};
 use super::cause::Cause;
-use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Notice};
+use super::ledger::pacing::AlertingConfig;
+use super::ledger::{Delivery, Due, Entry, Episode, Finding, Ledger, Muted, Notice, Recipient};
+use super::mute::Mute;
 use super::rule::{self, Rule, Selected, Verdict, WhenUnknown};
 use super::saved::move_time;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
@@ -32,6 +38,8 @@ pub struct Alerting {
     rules: Vec<Watch>,
     poll_interval: Duration,
     ledger: Ledger,
+    upstreams: Upstreams,
+    isolation: Isolation,
     /// Of what people know already.
     silences: Arc<Silences>,
     standing: Standing,
@@ -122,11 +130,13 @@ struct Judgement<'a> {
 }
 
 impl Alerting {
-    pub fn new(rules: Vec<Rule>, notifiers: Vec<Name>, poll_interval: Duration) -> Self {
+    pub fn new(rules: Vec<Rule>, recipients: Vec<Recipient>, poll_interval: Duration, config: AlertingConfig) -> Self {
         Self {
             rules: rules.into_iter().map(|rule| Watch { rule, alerts: HashMap::new() }).collect(),
             poll_interval,
-            ledger: Ledger::new(notifiers),
+            ledger: Ledger::new(recipients, config),
+            upstreams: Upstreams::default(),
+            isolation: Isolation::default(),
             silences: Arc::default(),
             standing: Standing::default(),
             views: HashMap::new(),
@@ -152,7 +162,13 @@ impl Alerting {
         self.round += 1;
         let (round, poll_interval) = (self.round, self.poll_interval);
         let running_for = now.duration_since(*self.started_at.get_or_insert(now));
-        for watch in &mut self.rules {
+        self.upstreams.observe(clusters);
+        if let Some((alert, episode)) = self.isolation.observe(clusters, self.ledger.is_cut_off(), now, wall) {
+            self.ledger.set(alert, episode, now);
+        }
+        // Cut off, the daemon knows nothing: all alerts stay as they are.
+        let rules = if self.isolation.is_on() { &mut [][..] } else { &mut self.rules[..] };
+        for watch in rules {
             for cluster in clusters.iter().filter(|cluster| watch.rule.selects_cluster(cluster)) {
                 let judgement = Judgement {
                     rule: &watch.rule,
@@ -196,7 +212,7 @@ impl Alerting {
             }
             watch.end_what_has_gone(&mut self.ledger, round, now, wall);
         }
-        self.show();
+        self.show(clusters, now, Some(wall));
     }
 
     /// What notifiers must be told now. Each notice is handed out once, until its delivery is recorded or given up as lost.
@@ -224,13 +240,66 @@ impl Alerting {
         Arc::clone(self.views.get(cluster).unwrap_or(&self.no_views))
     }
 
-    fn show(&mut self) {
+    /// The alerts about the daemon itself.
+    pub fn own_views(&self, now: MonoTime) -> Arc<[AlertView]> {
+        self.isolation.shown(now).into_iter().collect()
+    }
+
+    /// Says of each alert that fires why nobody is told of it.
+    fn mute(
+        &mut self,
+        cluster: Option<&ClusterView>,
+        views: &mut [AlertView],
+        now: MonoTime,
+        wall: Option<SystemTime>,
+    ) {
+        let active = wall.map(|wall| self.silences.at(now, wall));
+        let mut follow = match cluster {
+            Some(cluster) => mutes::causes(cluster, views, &self.upstreams, &self.ledger, now),
+            None => HashMap::new(),
+        };
+        let is_isolated = self.isolation.is_on();
+        for view in views.iter_mut().filter(|view| view.phase != Phase::Resolved) {
+            let mut muted: Option<Muted> = None;
+            let mut add = |by: Muted| {
+                let hold = muted.as_ref().map_or(by.hold, |muted| muted.hold.max(by.hold));
+                let cause = muted.take().and_then(|muted| muted.cause).or(by.cause);
+                muted = Some(Muted { hold, cause });
+            };
+            let silenced = active.as_ref().map_or_else(Vec::new, |active| active.mutes(&view.id, view.severity));
+            if !silenced.is_empty() {
+                view.muted.extend(silenced);
+                add(Muted { hold: Duration::ZERO, cause: None });
+            }
+            if let Some((mute, by)) = follow.remove(&view.id) {
+                view.muted.push(mute);
+                add(by);
+            }
+            if is_isolated {
+                view.is_unknown = true;
+                view.muted.push(Mute::Isolated);
+                add(Muted { hold: mutes::HOLD, cause: None });
+            }
+            if view.phase == Phase::Firing {
+                self.ledger.mute(&view.id, muted, now);
+            }
+            // That it flaps is told, so it does not mute the telling.
+            view.muted.extend(self.ledger.flapping(&view.id).map(|changes| Mute::Flapping { changes }));
+        }
+    }
+
+    /// No `wall`: the silences are not looked at.
+    fn show(&mut self, clusters: &[Arc<ClusterView>], now: MonoTime, wall: Option<SystemTime>) {
         let mut by_cluster: HashMap<Name, Vec<AlertView>> = HashMap::new();
         for watch in &self.rules {
             for (place, alerts) in &watch.alerts {
                 let views = alerts.iter().filter_map(|alert| alert.view(&watch.rule, place));
                 by_cluster.entry(place.cluster.clone()).or_default().extend(views);
             }
+        }
+        for (name, views) in &mut by_cluster {
+            let cluster = clusters.iter().find(|cluster| cluster.name == *name);
+            self.mute(cluster.map(|cluster| &**cluster), views, now, wall);
         }
         self.views = by_cluster
             .into_iter()
@@ -269,8 +338,10 @@ impl Alerting {
         wall: SystemTime,
     ) -> Entry {
         let watch = self.rules.iter().find(|watch| watch.rule.name == alert.id.rule);
+        let is_own = alert.id == Isolation::id();
         // Told late, an alert is told with its present reading.
-        if let Some(current) = watch.and_then(|watch| watch.current(&alert.id))
+        let current = if is_own { self.isolation.view() } else { watch.and_then(|watch| watch.current(&alert.id)) };
+        if let Some(current) = current
             && current.phase == alert.phase
             && current.active_at == alert.active_at
         {
@@ -280,6 +351,7 @@ impl Alerting {
         let name = alert.id.target.as_ref().map(Name::as_str);
         let target = cluster.and_then(|cluster| cluster.target(name?));
         let pooler = cluster.and_then(|cluster| cluster.pooler(name?));
+        let own_details = || if is_own { self.isolation.details() } else { Vec::new() };
         let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
         Entry {
             dedup_key,
@@ -288,7 +360,7 @@ impl Alerting {
             resolved_at: alert.resolved_at.map(wall_of),
             role: target.and_then(|target| target.last_role()),
             diagnosis: target.and_then(|target| finding(target)),
-            details: watch.map_or_else(Vec::new, |watch| match pooler {
+            details: watch.map_or_else(own_details, |watch| match pooler {
                 Some(pooler) => pooler_details(&watch.rule, pooler, now),
                 None => match cluster.filter(|_| alert.id.target.is_none()) {
                     Some(cluster) => cluster_details(&watch.rule, cluster, now),

@@ -125,7 +125,7 @@ impl Cause {
             Self::ApplyDelay => "The replica is configured to replay late.",
             Self::CatchingUp => "After a start or an interruption; nothing holds the replica up any more.",
             Self::SlowNetwork => "WAL arrives more slowly than it is made.",
-            Self::SlowReplay => "WAL arrives, and is replayed more slowly than it is made.",
+            Self::SlowReplay => "WAL arrives, and is flushed or replayed more slowly than it is made.",
             Self::Unknown => "The replica lags, and nothing of the above is found.",
         }
     }
@@ -353,6 +353,9 @@ fn slowness(facts: &Facts<'_>) -> [Option<Told>; 3] {
     if unreplayed > unreceived { [replay, network, None] } else { [network, replay, None] }
 }
 
+/// A flush that takes longer after the write of the same WAL is what holds up the stream. Seconds.
+const SLOW_FLUSH: f64 = 0.1;
+
 fn slow_network(facts: &Facts<'_>) -> Option<Told> {
     if facts.receiving != Receiving::Streaming {
         return None;
@@ -363,6 +366,10 @@ fn slow_network(facts: &Facts<'_>) -> Option<Told> {
     // What arrives as fast as it is made is not held up by the network, whatever is missing of it.
     if facts.trend.receive_rate.zip(facts.write_rate).is_some_and(|(received, written)| received >= written) {
         return None;
+    }
+    if let Some(flush) = facts.flush_after_write.filter(|flush| *flush > SLOW_FLUSH) {
+        let why = format!("WAL arrives, and its disk takes {} to take it", words::span(flush));
+        return Some(told(Cause::SlowReplay, why));
     }
     Some(told(Cause::SlowNetwork, words::slow("WAL arrives", facts.trend.receive_rate, facts.write_rate)))
 }

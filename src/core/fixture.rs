@@ -352,6 +352,7 @@ pub(crate) fn snapshot(clusters: Vec<ClusterView>) -> Snapshot {
         wall: wall(),
         clusters: clusters.into_iter().map(Arc::new).collect(),
         index: Arc::new(index),
+        alerts: Arc::default(),
         silences: Arc::default(),
     }
 }

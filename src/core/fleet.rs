@@ -16,7 +16,8 @@ use super::alerting::Alerting;
 use super::cause::ApplyDelay;
 use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
-use super::ledger::{Delivery, Notice};
+use super::ledger::pacing::AlertingConfig;
+use super::ledger::{Delivery, Notice, Recipient};
 use super::observation::{Observation, PollFailure, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
@@ -82,9 +83,8 @@ pub struct FleetSpec {
     pub rules: Vec<Rule>,
     /// Windows in which alerts are not told.
     pub maintenance: Vec<Window>,
-    pub notifiers: Vec<Name>,
-    /// Those of them that must hear of a firing alert again and again.
-    pub standing: Vec<Name>,
+    pub recipients: Vec<Recipient>,
+    pub alerting: AlertingConfig,
 }
 
 #[derive(Clone, Debug)]
@@ -128,9 +128,12 @@ struct Cluster {
 
 impl Fleet {
     pub fn new(spec: FleetSpec) -> Self {
+        let standing = spec.recipients.iter().filter(|recipient| recipient.is_standing);
+        let standing = standing.map(|recipient| recipient.name.clone()).collect();
         let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
         let rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
-        let mut alerting = Alerting::new(spec.rules, spec.notifiers, spec.poll_interval).with_standing(spec.standing);
+        let mut alerting =
+            Alerting::new(spec.rules, spec.recipients, spec.poll_interval, spec.alerting).with_standing(standing);
         *alerting.silences_mut() = Silences::new(spec.maintenance);
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
@@ -270,6 +273,7 @@ impl Fleet {
             wall,
             clusters: self.views(),
             index: Arc::clone(&self.index),
+            alerts: self.alerting.own_views(now),
             silences: Arc::clone(self.alerting.silences()),
         }
     }
@@ -459,6 +463,9 @@ impl Cluster {
                 target.statements = facts.statement_counters.take();
                 if let Some(statements) = &target.statements {
                     target.dropped.add("statements", statements.left_out);
+                }
+                if facts.subscriptions.as_ref().is_some_and(|subscriptions| !subscriptions.is_empty()) {
+                    target.dropped.add("subscriptions", facts.subscriptions_left_out);
                 }
                 target.survey_failing = None;
                 target.survey = Some(SurveyView {

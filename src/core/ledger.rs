@@ -9,19 +9,27 @@
 //! - "Resolved" goes only to those who heard "firing", or may have heard it: after an attempt of which no answer came, a
 //!   "resolved" too many is better than an incident that stays open. An alert that resolves before anyone was told is never told.
 //! - One attempt at a time for each notifier and alert, so that "resolved" never overtakes "firing".
+//! - Alerts of one group are told in one notice ([`pacing`]): what is new waits a little for what comes with it, and what
+//!   changes later waits for more of its kind. One attempt at a time for each group.
+//! - A muted alert is not told as firing. An alert that comes and goes all the time is told as that, and then not until it
+//!   is calm. Beyond a notifier's limit for a minute a summary is told, and the rest later: the severest first.
 //! - An alert that fires anew while its "resolved" is still undelivered is told as firing, with its new beginning: someone
 //!   who heard the first and saw it pass must hear of the second. The stale "resolved" is dropped, for it is no longer true.
 //!
 //! [`Told`] is what must outlive a restart.
 
-use std::collections::BTreeMap;
+pub mod pacing;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::alert::{AlertId, AlertView, Phase};
+use self::pacing::{AlertingConfig, Desk, GroupBy, Members};
+use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::cause::Cause;
+use super::saved::move_time;
 use super::time::MonoTime;
 use super::topology::{Name, Role};
 
@@ -122,8 +130,11 @@ impl Notice {
 }
 
 impl Group {
-    fn of(alert: &AlertId) -> Self {
-        Self::Alert(alert.clone())
+    fn of(alert: &AlertId, by: GroupBy) -> Self {
+        match by {
+            GroupBy::Cluster => Self::Cluster(alert.cluster.clone()),
+            GroupBy::Alert => Self::Alert(alert.clone()),
+        }
     }
 
     fn has(&self, alert: &AlertId) -> bool {
@@ -208,21 +219,24 @@ impl Episode {
     }
 
     /// What makes two attempts, or two daemons, tell the same thing: at most 128 of `A-Z a-z 0-9 - . _`, as SNS FIFO topics take.
-    fn dedup_key(self, alert: &AlertId, phase: Phase) -> String {
+    fn dedup_key(self, alert: &AlertId, word: &str) -> String {
         let mut key: String =
             alert.rule.as_str().chars().take(48).map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let (minute, nth, alert) = (self.began_minute, self.nth, fingerprint(alert));
-        let written = write!(key, "-{}-{minute}.{nth}-{alert:032x}", phase.as_str());
+        let written = write!(key, "-{word}-{minute}.{nth}-{alert:032x}");
         written.expect("writing to a String cannot fail");
         key
     }
 }
 
-/// FNV-1a in 128 bits: the same for ever, which the standard library's hashers do not promise.
 fn fingerprint(alert: &AlertId) -> u128 {
     let target = alert.target.as_ref().map_or("", Name::as_str);
     let labels = alert.labels.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-    let parts = [alert.rule.as_str(), alert.cluster.as_str(), target].into_iter().chain(labels);
+    hash([alert.rule.as_str(), alert.cluster.as_str(), target].into_iter().chain(labels))
+}
+
+/// FNV-1a in 128 bits: the same for ever, which the standard library's hashers do not promise.
+fn hash<'a>(parts: impl Iterator<Item = &'a str>) -> u128 {
     // No UTF-8 text contains the byte 0xFF, so no two lists of parts run together alike.
     let bytes = parts.flat_map(|part| part.bytes().chain([0xFF]));
     bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, byte| {
@@ -238,6 +252,11 @@ pub struct Told {
     pub phase: Phase,
     /// Whether it is sure to have heard.
     pub is_sure: bool,
+    pub severity: Severity,
+    /// It heard that the alert comes and goes all the time.
+    pub is_flapping: bool,
+    /// When the notice was handed out.
+    pub at: MonoTime,
 }
 
 /// What notifiers were told of one alert, to be kept over a restart.
@@ -246,15 +265,60 @@ pub struct SavedAccount {
     /// As of its last transition.
     pub alert: AlertView,
     pub episode: Episode,
+    /// The severity that it had when this episode began.
+    pub first_severity: Severity,
+    /// When it fired and resolved of late.
+    pub changes: VecDeque<MonoTime>,
+    pub is_flapping: bool,
+    pub muted: Option<Muted>,
     /// By notifier. An attempt under way counts as one that may have been heard.
     pub told: BTreeMap<Name, Told>,
+}
+
+impl SavedAccount {
+    /// Its instants on a clock that shows `nanos` more.
+    pub(super) fn move_times(&mut self, nanos: i64) {
+        self.alert.move_times(nanos);
+        self.changes.iter_mut().for_each(|change| move_time(change, nanos));
+        self.told.values_mut().for_each(|told| move_time(&mut told.at, nanos));
+    }
+}
+
+/// Nobody is told that an alert fires.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Muted {
+    /// For how long the alert must fire on, once nothing mutes it any more, to be told.
+    pub hold: Duration,
+    /// The alert that it follows from.
+    pub cause: Option<AlertId>,
+}
+
+/// Who is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    pub name: Name,
+    pub group_by: GroupBy,
+    /// It groups, repeats and mutes by itself, and must hear of a firing alert again and again: it is told of every change
+    /// at once.
+    pub is_standing: bool,
+}
+
+impl Recipient {
+    pub fn new(name: &str) -> Self {
+        Self { name: Name::new(name), group_by: GroupBy::default(), is_standing: false }
+    }
 }
 
 /// What is owed to all notifiers.
 #[derive(Debug)]
 pub struct Ledger {
-    notifiers: Vec<Name>,
+    recipients: Vec<Recipient>,
+    config: AlertingConfig,
+    /// One for each recipient.
+    paces: Vec<AlertingConfig>,
     accounts: BTreeMap<AlertId, Account>,
+    /// One for each recipient.
+    desks: Vec<Desk>,
 }
 
 /// One alert: what is true of it, and a line for each notifier.
@@ -263,6 +327,13 @@ struct Account {
     /// Firing or resolved, as of that transition.
     alert: AlertView,
     episode: Episode,
+    first_severity: Severity,
+    muted: Option<Muted>,
+    /// What muted it is over, and it may yet pass by itself.
+    held_until: Option<MonoTime>,
+    /// When it fired and resolved within the last hour.
+    changes: VecDeque<MonoTime>,
+    is_flapping: bool,
     lines: Vec<Line>,
 }
 
@@ -273,12 +344,15 @@ struct Line {
     attempts: u32,
     /// No attempt before.
     next_at: MonoTime,
+    /// What must be told now, and since when.
+    news: Option<(Purpose, MonoTime)>,
     /// The last notice handed out, kept until it is known to have arrived.
     handed: Option<Handed>,
 }
 
 #[derive(Clone, Debug)]
 struct Handed {
+    /// The notice's.
     dedup_key: String,
     told: Told,
     at: MonoTime,
@@ -299,20 +373,48 @@ pub struct Due {
     pub attempt: u32,
 }
 
+/// A notice that waits for its turn.
+struct Waiting {
+    recipient: usize,
+    group: Group,
+    purpose: Purpose,
+    members: Vec<AlertId>,
+    severity: Severity,
+    since: MonoTime,
+}
+
 impl Ledger {
-    pub const fn new(notifiers: Vec<Name>) -> Self {
-        Self { notifiers, accounts: BTreeMap::new() }
+    pub fn new(recipients: Vec<Recipient>, config: AlertingConfig) -> Self {
+        let desks = recipients.iter().map(|_| Desk::default()).collect();
+        let pace =
+            |recipient: &Recipient| if recipient.is_standing { AlertingConfig::IMMEDIATE } else { config.clone() };
+        Self { paces: recipients.iter().map(pace).collect(), recipients, config, accounts: BTreeMap::new(), desks }
     }
 
-    /// The alert fires, or is resolved, from now on.
-    pub fn set(&mut self, alert: AlertView, episode: Episode, now: MonoTime) {
-        let line = Line { told: None, attempts: 0, next_at: now, handed: None };
-        let n_notifiers = self.notifiers.len();
+    /// The alert fires, or is resolved, from now on. Or it fires on, with another severity.
+    pub fn set(&mut self, mut alert: AlertView, episode: Episode, now: MonoTime) {
+        // Why it is muted is decided anew all the time, and is not kept.
+        alert.muted.clear();
+        let n_lines = self.recipients.len();
         let account = self.accounts.entry(alert.id.clone()).or_insert_with(|| Account {
-            alert: alert.clone(),
+            alert: AlertView { phase: Phase::Resolved, ..alert.clone() },
             episode,
-            lines: vec![line; n_notifiers],
+            first_severity: alert.severity,
+            muted: None,
+            held_until: None,
+            changes: VecDeque::new(),
+            is_flapping: false,
+            lines: vec![Line::new(None, now); n_lines],
         });
+        if account.alert.phase != alert.phase {
+            account.changes.push_back(now);
+        }
+        if account.episode != episode || account.alert.phase != Phase::Firing {
+            account.first_severity = alert.severity;
+        }
+        if alert.phase == Phase::Firing && account.alert.phase != Phase::Firing {
+            (account.muted, account.held_until) = (None, None);
+        }
         account.alert = alert;
         account.episode = episode;
         for line in &mut account.lines {
@@ -321,21 +423,64 @@ impl Ledger {
         }
     }
 
+    /// Whether people are not told that the alert fires.
+    pub fn mute(&mut self, id: &AlertId, muted: Option<Muted>, now: MonoTime) {
+        let Some(account) = self.accounts.get_mut(id) else { return };
+        if let (Some(before), None) = (&account.muted, &muted) {
+            account.held_until = Some(now.plus(before.hold));
+        }
+        account.muted = muted;
+    }
+
+    /// The alert that an alert was last seen to follow from.
+    pub fn cause(&self, id: &AlertId) -> Option<&AlertId> {
+        self.accounts.get(id)?.muted.as_ref()?.cause.as_ref()
+    }
+
+    /// How often an alert came and went within an hour, if that is too often.
+    pub fn flapping(&self, id: &AlertId) -> Option<u32> {
+        let account = self.accounts.get(id).filter(|account| account.is_flapping)?;
+        Some(u32::try_from(account.changes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether some notifier cannot be reached.
+    pub fn is_cut_off(&self) -> bool {
+        self.desks.iter().any(|desk| desk.is_cut_off)
+    }
+
     /// What is to be kept over a restart. Asked after [`Ledger::due`] and before its notices leave, it knows of them.
     pub fn saved(&self) -> impl Iterator<Item = (&AlertId, SavedAccount)> {
         self.accounts.iter().map(|(id, account)| {
-            let told = self.notifiers.iter().zip(&account.lines);
-            let told = told.filter_map(|(notifier, line)| Some((notifier.clone(), line.may_have_heard()?))).collect();
-            (id, SavedAccount { alert: account.alert.clone(), episode: account.episode, told })
+            let told = self.recipients.iter().zip(&account.lines);
+            let told = told.filter_map(|(recipient, line)| Some((recipient.name.clone(), line.may_have_heard()?)));
+            let saved = SavedAccount {
+                alert: account.alert.clone(),
+                episode: account.episode,
+                first_severity: account.first_severity,
+                changes: account.changes.clone(),
+                is_flapping: account.is_flapping,
+                muted: account.muted.clone(),
+                told: told.collect(),
+            };
+            (id, saved)
         })
     }
 
     /// Takes up what was kept. A notifier that is new has heard nothing.
     pub fn restore(&mut self, id: AlertId, saved: SavedAccount, now: MonoTime) {
-        let line = |notifier| Line { told: saved.told.get(notifier).copied(), attempts: 0, next_at: now, handed: None };
-        let lines = self.notifiers.iter().map(line).collect();
-        self.accounts.insert(id, Account { alert: saved.alert, episode: saved.episode, lines });
-        self.drop_settled();
+        let line = |recipient: &Recipient| Line::new(saved.told.get(&recipient.name).copied(), now);
+        let account = Account {
+            lines: self.recipients.iter().map(line).collect(),
+            alert: saved.alert,
+            episode: saved.episode,
+            first_severity: saved.first_severity,
+            muted: saved.muted,
+            held_until: None,
+            changes: saved.changes,
+            is_flapping: saved.is_flapping,
+        };
+        self.accounts.insert(id, account);
+        self.drop_settled(now);
     }
 
     /// Hands out what is to be told now: the severest first, firing before resolved, the oldest first.
@@ -343,87 +488,251 @@ impl Ledger {
         if self.accounts.is_empty() {
             return Vec::new();
         }
-        let mut free = vec![IN_FLIGHT; self.notifiers.len()];
-        let mut waiting = Vec::new();
-        for (id, account) in &mut self.accounts {
-            for (index, line) in account.lines.iter_mut().enumerate() {
-                line.take_for_lost(now);
-                if line.is_open() {
-                    free[index] = free[index].saturating_sub(1);
-                } else if is_due(line.told, account.alert.phase, account.episode) && line.next_at <= now {
-                    let alert = &account.alert;
-                    waiting.push((std::cmp::Reverse(alert.severity), alert.phase, alert.active_at, id.clone(), index));
+        for account in self.accounts.values_mut() {
+            account.review(&self.config, &self.paces, now);
+        }
+        let mut due = Vec::new();
+        for recipient in 0..self.recipients.len() {
+            let (mut ready, n_open) = self.ready(recipient, now);
+            ready.sort_by(|a, b| (b.severity, a.since, &a.group).cmp(&(a.severity, b.since, &b.group)));
+            let max = self.paces[recipient].max_per_minute as usize;
+            let left = self.desks[recipient].left(max, now);
+            let mut held = Vec::new();
+            if ready.len() > left {
+                let tells_of_it = left > 0 && self.desks[recipient].tells_of_held(now);
+                let rest = ready.split_off(if tells_of_it { left - 1 } else { left });
+                if tells_of_it {
+                    held = rest;
                 }
             }
+            ready.truncate(IN_FLIGHT.saturating_sub(n_open));
+            self.desks[recipient].sent(ready.len() + usize::from(!held.is_empty()), now);
+            due.extend(ready.into_iter().map(|waiting| self.hand_out(waiting, now)));
+            due.extend(self.summary(recipient, &held, now));
         }
-        waiting.sort_unstable();
-        let mut due = Vec::new();
-        for (.., id, index) in waiting {
-            if free[index] == 0 {
-                continue;
-            }
-            let Some(account) = self.accounts.get_mut(&id) else { continue };
-            free[index] -= 1;
-            let (episode, phase) = (account.episode, account.alert.phase);
-            let dedup_key = episode.dedup_key(&id, phase);
-            let line = &mut account.lines[index];
-            line.attempts += 1;
-            let told = Told { episode, phase, is_sure: true };
-            line.handed = Some(Handed { dedup_key: dedup_key.clone(), told, at: now, is_open: true });
-            due.push(Due {
-                notifier: self.notifiers[index].clone(),
-                group: Group::of(&id),
-                purpose: Purpose::Alerts,
-                alerts: vec![(account.alert.clone(), dedup_key.clone())],
-                dedup_key,
-                attempt: line.attempts,
-            });
-        }
-        self.drop_settled();
+        self.drop_settled(now);
         due
     }
 
     /// Whether a notifier takes the alert for firing, or may do so.
     pub(super) fn has_heard(&self, notifier: &Name, alert: &AlertId) -> bool {
-        let Some(index) = self.notifiers.iter().position(|name| name == notifier) else { return false };
+        let Some(index) = self.recipients.iter().position(|recipient| recipient.name == *notifier) else {
+            return false;
+        };
         let line = self.accounts.get(alert).map(|account| &account.lines[index]);
         line.and_then(Line::may_have_heard).is_some_and(|told| told.phase == Phase::Firing)
     }
 
+    /// The groups of which one notifier must hear now, and how many notices it has not answered.
+    fn ready(&self, recipient: usize, now: MonoTime) -> (Vec<Waiting>, usize) {
+        let by = self.recipients[recipient].group_by;
+        let mut groups: BTreeMap<Group, Members<'_>> = BTreeMap::new();
+        for (id, account) in &self.accounts {
+            let line = &account.lines[recipient];
+            if line.news.is_some() || line.told.is_some() || line.is_open() {
+                groups.entry(Group::of(id, by)).or_default().push((id, account, line));
+            }
+        }
+        let mut n_open = 0;
+        let mut ready = Vec::new();
+        for (group, members) in groups {
+            if members.iter().any(|(_, _, line)| line.is_open()) {
+                // So that nothing overtakes it.
+                n_open += 1;
+            } else if let Some(purpose) = pacing::due(&members, &self.paces[recipient], now) {
+                let of_it = |line: &Line| line.news.filter(|news| news.0 == purpose);
+                let news = || members.iter().filter(|(_, _, line)| of_it(line).is_some());
+                ready.push(Waiting {
+                    recipient,
+                    purpose,
+                    severity: news().map(|(_, account, _)| account.alert.severity).max().unwrap_or(Severity::Info),
+                    since: news().filter_map(|(_, _, line)| Some(of_it(line)?.1)).min().unwrap_or(now),
+                    members: news().map(|(id, _, _)| (*id).clone()).collect(),
+                    group,
+                });
+            }
+        }
+        (ready, n_open)
+    }
+
+    fn hand_out(&mut self, waiting: Waiting, now: MonoTime) -> Due {
+        let Waiting { recipient, group, purpose, members, .. } = waiting;
+        let repeat_interval = self.config.repeat_interval;
+        let key = |account: &Account| account.dedup_key(purpose, repeat_interval, now);
+        let mut alerts: Vec<(AlertView, String)> = members
+            .iter()
+            .filter_map(|id| self.accounts.get(id))
+            .map(|account| (account.alert.clone(), key(account)))
+            .collect();
+        let dedup_key = if let [(_, key)] = alerts.as_slice() {
+            key.clone()
+        } else {
+            let mut keys: Vec<&str> = alerts.iter().map(|(_, key)| key.as_str()).collect();
+            keys.sort_unstable();
+            format!("{}-{:032x}", purpose.as_str(), hash(keys.into_iter()))
+        };
+        let by_use = |alert: &AlertView| (alert.phase, std::cmp::Reverse(alert.severity), alert.active_at);
+        alerts.sort_by(|(a, _), (b, _)| (by_use(a), &a.id).cmp(&(by_use(b), &b.id)));
+        let mut attempt = 0;
+        for id in &members {
+            let Some(account) = self.accounts.get_mut(id) else { continue };
+            let told = Told {
+                episode: account.episode,
+                phase: account.alert.phase,
+                is_sure: true,
+                severity: account.alert.severity,
+                is_flapping: account.is_flapping && purpose == Purpose::Flapping,
+                at: now,
+            };
+            let line = &mut account.lines[recipient];
+            line.attempts += 1;
+            attempt = attempt.max(line.attempts);
+            line.handed = Some(Handed { dedup_key: dedup_key.clone(), told, at: now, is_open: true });
+        }
+        Due { notifier: self.recipients[recipient].name.clone(), group, purpose, alerts, dedup_key, attempt }
+    }
+
+    /// What is said of notices that must wait. It settles nothing: each is told in its turn.
+    fn summary(&self, recipient: usize, held: &[Waiting], now: MonoTime) -> Option<Due> {
+        let accounts = held.iter().flat_map(|waiting| waiting.members.iter().filter_map(|id| self.accounts.get(id)));
+        let alerts: Vec<_> = accounts
+            .map(|account| (account.alert.clone(), account.dedup_key(Purpose::Held, self.config.repeat_interval, now)))
+            .collect();
+        if alerts.is_empty() {
+            return None;
+        }
+        let keys = alerts.iter().map(|(_, key)| key.as_str());
+        let minute = (now.as_nanos() / 60_000_000_000).to_string();
+        let dedup_key = format!("held-{:032x}", hash(keys.chain([minute.as_str()])));
+        let notifier = self.recipients[recipient].name.clone();
+        Some(Due { notifier, group: Group::All, purpose: Purpose::Held, alerts, dedup_key, attempt: 1 })
+    }
+
     /// Enters how an attempt ended.
     pub fn record(&mut self, delivery: &Delivery, now: MonoTime) {
-        let Some(index) = self.notifiers.iter().position(|name| *name == delivery.notifier) else { return };
+        let Some(index) = self.recipients.iter().position(|recipient| recipient.name == delivery.notifier) else {
+            return;
+        };
+        self.desks[index].record(&delivery.outcome);
         for (id, account) in &mut self.accounts {
             if delivery.group.has(id) {
                 account.lines[index].record(delivery, now);
             }
         }
-        self.drop_settled();
+        self.drop_settled(now);
     }
 
-    fn drop_settled(&mut self) {
+    fn drop_settled(&mut self, now: MonoTime) {
+        let (config, paces) = (&self.config, &self.paces);
         self.accounts.retain(|_, account| {
+            account.forget_changes(config, now);
             account.alert.phase == Phase::Firing
+                || account.is_flapping
+                || !account.changes.is_empty()
                 || account
                     .lines
                     .iter()
-                    .any(|line| line.is_open() || is_due(line.told, account.alert.phase, account.episode))
+                    .zip(paces)
+                    .any(|(line, pace)| line.is_open() || account.news(line, pace, now).is_some())
         });
     }
 }
 
-/// Whether a notifier that was told `told` must hear that the alert is in `phase`.
-fn is_due(told: Option<Told>, phase: Phase, episode: Episode) -> bool {
-    match (phase, told) {
-        (Phase::Firing, None) => true,
-        (Phase::Firing, Some(told)) => told.phase != Phase::Firing || told.episode != episode || !told.is_sure,
-        // Also when it heard of an earlier episode only: what it believes to fire does not.
-        (Phase::Resolved, Some(told)) => told.phase == Phase::Firing,
-        (Phase::Resolved, None) | (Phase::Pending, _) => false,
+impl Account {
+    /// Brings up to date what time alone changes.
+    fn review(&mut self, config: &AlertingConfig, paces: &[AlertingConfig], now: MonoTime) {
+        self.forget_changes(config, now);
+        if self.is_flapping {
+            let is_calm = self.changes.back().is_none_or(|last| now.duration_since(*last) >= pacing::CALM_AFTER);
+            if is_calm {
+                self.is_flapping = false;
+                self.changes.clear();
+            }
+        } else {
+            self.is_flapping = config.flapping > 0 && self.changes.len() > config.flapping as usize;
+        }
+        for (index, pace) in paces.iter().enumerate() {
+            self.lines[index].take_for_lost(now);
+            let purpose = self.news(&self.lines[index], pace, now);
+            let line = &mut self.lines[index];
+            if purpose.is_none() {
+                line.attempts = 0;
+            }
+            let before = line.news;
+            line.news = purpose.map(|purpose| match before {
+                Some((of, since)) if of == purpose => (purpose, since),
+                _ => (purpose, now),
+            });
+        }
+    }
+
+    fn forget_changes(&mut self, config: &AlertingConfig, now: MonoTime) {
+        let is_old = |change: &MonoTime| now.duration_since(*change) >= pacing::FLAPPING_WITHIN;
+        // All that decides is whether there are more than so many.
+        let most = if config.flapping == 0 { 0 } else { config.flapping as usize + 100 };
+        while self.changes.len() > most || (!self.is_flapping && self.changes.front().is_some_and(is_old)) {
+            self.changes.pop_front();
+        }
+    }
+
+    /// What a notifier must be told of this alert now.
+    fn news(&self, line: &Line, config: &AlertingConfig, now: MonoTime) -> Option<Purpose> {
+        let told = line.told;
+        let fires = self.alert.phase == Phase::Firing;
+        let is_quiet = self.muted.is_some() || self.held_until.is_some_and(|until| now < until);
+        if self.is_flapping && config.flapping > 0 {
+            let knows = told.is_some_and(|told| {
+                let is_worse = fires && self.alert.severity > told.severity;
+                told.is_flapping && told.is_sure && !is_worse
+            });
+            return (!knows && !is_quiet).then_some(Purpose::Flapping);
+        }
+        if told.is_some_and(|told| told.is_flapping) {
+            return (!fires || !is_quiet).then_some(Purpose::Calm);
+        }
+        if !fires {
+            // Also when it heard of an earlier episode only: what it believes to fire does not.
+            return told.filter(|told| told.phase == Phase::Firing).map(|_| Purpose::Alerts);
+        }
+        if is_quiet {
+            return None;
+        }
+        let known = told.filter(|told| {
+            told.phase == Phase::Firing
+                && told.episode == self.episode
+                && told.is_sure
+                && told.severity >= self.alert.severity
+        });
+        let Some(told) = known else { return Some(Purpose::Alerts) };
+        let is_due = self.alert.severity == Severity::Critical
+            && now.duration_since(told.at) >= config.repeat_interval
+            && !config.repeat_interval.is_zero();
+        is_due.then_some(Purpose::Repeat)
+    }
+
+    fn dedup_key(&self, purpose: Purpose, repeat_interval: Duration, now: MonoTime) -> String {
+        let phase = self.alert.phase.as_str();
+        let word = match purpose {
+            Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.first_severity => {
+                format!("{phase}-{}", self.alert.severity.as_str())
+            }
+            Purpose::Alerts | Purpose::Held | Purpose::Standing => phase.to_owned(),
+            Purpose::Repeat => {
+                // Counted from the beginning, for another daemon may have begun to tell later.
+                let nth = now.duration_since(self.alert.active_at).as_secs() / repeat_interval.as_secs().max(1);
+                format!("repeat{nth}")
+            }
+            Purpose::Flapping | Purpose::Calm => format!("{}-{phase}", purpose.as_str()),
+        };
+        self.episode.dedup_key(&self.alert.id, &word)
     }
 }
 
 impl Line {
+    const fn new(told: Option<Told>, now: MonoTime) -> Self {
+        Self { told, attempts: 0, next_at: now, news: None, handed: None }
+    }
+
     fn is_open(&self) -> bool {
         self.handed.as_ref().is_some_and(|handed| handed.is_open)
     }
@@ -431,9 +740,7 @@ impl Line {
     /// What it has heard, and what it may have heard if no answer ever comes.
     fn may_have_heard(&self) -> Option<Told> {
         match &self.handed {
-            Some(handed) if handed.is_open && handed.told.phase == Phase::Firing => {
-                Some(Told { is_sure: false, ..handed.told })
-            }
+            Some(handed) if handed.is_open => handed.maybe(self.told),
             _ => self.told,
         }
     }
@@ -465,8 +772,8 @@ impl Line {
     fn fail(&mut self, failure: &SendFailure, now: MonoTime) {
         let Some(handed) = &mut self.handed else { return };
         handed.is_open = false;
-        if matches!(failure, SendFailure::Unclear(_)) && handed.told.phase == Phase::Firing {
-            self.told = Some(Told { is_sure: false, ..handed.told });
+        if matches!(failure, SendFailure::Unclear(_)) {
+            self.told = handed.maybe(self.told);
         }
         // No attempts: what was attempted is no longer true, and what is true now has not been tried.
         if self.attempts > 0 {
@@ -475,336 +782,35 @@ impl Line {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::alert::Severity;
-    use super::super::signal::Unit;
-    use super::*;
-
-    fn at(seconds: u64) -> MonoTime {
-        MonoTime::from_nanos(0).plus(Duration::from_secs(seconds))
-    }
-
-    fn wall(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
-    }
-
-    fn id(rule: &str) -> AlertId {
-        AlertId { rule: Name::new(rule), cluster: Name::new("orders"), target: Some(Name::new("r1")), labels: vec![] }
-    }
-
-    fn view(rule: &str, phase: Phase, active_at: u64) -> AlertView {
-        AlertView {
-            id: id(rule),
-            severity: Severity::Warning,
-            phase,
-            active_at: at(active_at),
-            fired_at: None,
-            resolved_at: None,
-            reading: None,
-            is_unknown: false,
-            condition: String::new(),
-            unit: Unit::Seconds,
-            rule_labels: vec![],
-            summary: None,
-            runbook: None,
-            muted: vec![],
+impl Handed {
+    /// What is known to one who has heard `told`, and may have heard this.
+    fn maybe(&self, told: Option<Told>) -> Option<Told> {
+        let is_known = |told: Told| Told { at: self.told.at, ..told } == self.told;
+        if self.told.phase == Phase::Firing && !told.is_some_and(is_known) {
+            Some(Told { is_sure: false, ..self.told })
+        } else {
+            told
         }
-    }
-
-    /// What happens to one alert and one notifier, second by second.
-    #[derive(Debug)]
-    enum Step {
-        /// It fires; the number names the episode by the second it began.
-        Fires(u64),
-        Resolves(u64),
-        /// The worker reports of the notice last handed out.
-        Ok,
-        Transient,
-        Unclear,
-        Permanent,
-        /// What is handed out now: state, episode, attempt.
-        Told(&'static str, u64, u32),
-        Quiet,
-    }
-    use Step::{Fires, Ok, Permanent, Quiet, Resolves, Told, Transient, Unclear};
-
-    fn check(steps: &[(u64, Step)]) {
-        let name = Name::new("pager");
-        let mut ledger = Ledger::new(vec![name.clone()]);
-        let mut last_key = String::new();
-        for (second, step) in steps {
-            let now = at(*second);
-            let mut report = |outcome| {
-                let dedup_key = last_key.clone();
-                let group = Group::of(&id("R"));
-                ledger.record(&Delivery { notifier: name.clone(), group, dedup_key, outcome }, now);
-            };
-            match *step {
-                Fires(began) => ledger.set(view("R", Phase::Firing, began), Episode::begin(wall(began), None), now),
-                Resolves(began) => {
-                    ledger.set(view("R", Phase::Resolved, began), Episode::begin(wall(began), None), now);
-                }
-                Ok => report(Result::Ok(())),
-                Transient => report(Err(SendFailure::Transient("busy".into()))),
-                Unclear => report(Err(SendFailure::Unclear("no answer".into()))),
-                Permanent => report(Err(SendFailure::Permanent("forbidden".into()))),
-                Told(state, began, attempt) => {
-                    let due = ledger.due(now);
-                    let told: Vec<_> = due
-                        .iter()
-                        .map(|due| (due.alerts[0].0.phase.as_str(), due.alerts[0].0.active_at, due.attempt))
-                        .collect();
-                    assert_eq!(told, [(state, at(began), attempt)], "at {second} s");
-                    last_key.clone_from(&due[0].dedup_key);
-                }
-                Quiet => assert_eq!(ledger.due(now), [], "at {second} s"),
-            }
-        }
-    }
-
-    #[test]
-    fn without_faults_each_transition_is_told_once() {
-        check(&[
-            (0, Quiet),
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (0, Quiet),
-            (1, Ok),
-            (1, Quiet),
-            (5000, Quiet),
-            (6000, Resolves(0)),
-            (6000, Told("resolved", 0, 1)),
-            (6001, Ok),
-            (6001, Quiet),
-            (7000, Fires(7000)),
-            (7000, Told("firing", 7000, 1)),
-            (7001, Ok),
-            (9999, Quiet),
-        ]);
-    }
-
-    #[test]
-    fn an_alert_that_resolves_before_anyone_was_told_is_never_told() {
-        check(&[(0, Fires(0)), (0, Resolves(0)), (0, Quiet), (1000, Quiet)]);
-        check(&[(0, Fires(0)), (0, Told("firing", 0, 1)), (1, Resolves(0)), (2, Transient), (2, Quiet), (1000, Quiet)]);
-        check(&[(0, Fires(0)), (0, Told("firing", 0, 1)), (1, Permanent), (2, Resolves(0)), (9999, Quiet)]);
-    }
-
-    #[test]
-    fn resolved_waits_for_the_answer_about_firing() {
-        check(&[
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (1, Resolves(0)),
-            (1, Quiet),
-            (2, Ok),
-            (2, Told("resolved", 0, 1)),
-            (3, Ok),
-            (3, Quiet),
-        ]);
-    }
-
-    #[test]
-    fn a_failed_attempt_is_made_again_later_and_later() {
-        let mut steps = vec![(0, Fires(0))];
-        let mut second = 0;
-        for (attempt, wait) in (1..).zip([2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]) {
-            steps.extend([(second, Told("firing", 0, attempt)), (second, Transient), (second + wait - 1, Quiet)]);
-            second += wait;
-        }
-        steps.extend([(second, Told("firing", 0, 12)), (second, Ok), (second, Quiet), (second + 9999, Quiet)]);
-        check(&steps);
-    }
-
-    #[test]
-    fn what_is_refused_for_good_is_tried_rarely_and_for_ever() {
-        let mut steps = vec![(0, Fires(0))];
-        let mut second = 0;
-        for (attempt, wait) in (1..).zip([60, 120, 240, 480, 960, 1920, 3600, 3600]) {
-            steps.extend([(second, Told("firing", 0, attempt)), (second, Permanent), (second + wait - 1, Quiet)]);
-            second += wait;
-        }
-        check(&steps);
-    }
-
-    #[test]
-    fn a_new_fact_is_attempted_at_once() {
-        check(&[
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (0, Ok),
-            (10, Resolves(0)),
-            (10, Told("resolved", 0, 1)),
-            (10, Permanent),
-            (11, Quiet),
-            (20, Fires(100)),
-            (20, Told("firing", 100, 1)),
-        ]);
-    }
-
-    #[test]
-    fn an_alert_that_fires_anew_while_resolved_is_undelivered_is_told_as_firing() {
-        check(&[
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (0, Ok),
-            (100, Resolves(0)),
-            (100, Told("resolved", 0, 1)),
-            (101, Fires(101)),
-            (101, Quiet),
-            (102, Transient),
-            (102, Told("firing", 101, 1)),
-            (103, Ok),
-            (103, Quiet),
-            (200, Resolves(101)),
-            (200, Told("resolved", 101, 1)),
-        ]);
-    }
-
-    #[test]
-    fn who_heard_only_an_earlier_firing_hears_that_it_is_over() {
-        check(&[
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (0, Ok),
-            (100, Resolves(0)),
-            (100, Told("resolved", 0, 1)),
-            (101, Transient),
-            (102, Fires(102)),
-            (102, Told("firing", 102, 1)),
-            (102, Transient),
-            (102, Resolves(102)),
-            (102, Told("resolved", 102, 1)),
-            (103, Ok),
-            (103, Quiet),
-        ]);
-    }
-
-    #[test]
-    fn who_may_have_heard_firing_hears_resolved() {
-        check(&[
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (10, Unclear),
-            (11, Resolves(0)),
-            (11, Told("resolved", 0, 1)),
-            (12, Ok),
-            (12, Quiet),
-        ]);
-        // And who may have heard it is told again while it fires.
-        check(&[(0, Fires(0)), (0, Told("firing", 0, 1)), (10, Unclear), (11, Quiet), (12, Told("firing", 0, 2))]);
-    }
-
-    #[test]
-    fn a_notice_whose_worker_never_reports_is_handed_out_again() {
-        check(&[
-            (0, Fires(0)),
-            (0, Told("firing", 0, 1)),
-            (179, Quiet),
-            (180, Quiet),
-            (182, Told("firing", 0, 2)),
-            (183, Ok),
-            (184, Ok),
-            (9999, Quiet),
-        ]);
-        // A report that comes late counts.
-        check(&[(0, Fires(0)), (0, Told("firing", 0, 1)), (180, Quiet), (181, Ok), (9999, Quiet)]);
-        check(&[(0, Fires(0)), (0, Told("firing", 0, 1)), (180, Quiet), (181, Permanent), (182, Told("firing", 0, 2))]);
-    }
-
-    #[test]
-    fn resolved_is_told_only_to_those_who_heard_firing() {
-        let (heard, missed) = (Name::new("heard"), Name::new("missed"));
-        let mut ledger = Ledger::new(vec![heard.clone(), missed.clone()]);
-        let episode = Episode::begin(wall(0), None);
-        ledger.set(view("R", Phase::Firing, 0), episode, at(0));
-        for due in ledger.due(at(0)) {
-            let outcome =
-                if due.notifier == heard { Result::Ok(()) } else { Err(SendFailure::Transient("busy".into())) };
-            let delivery = Delivery { notifier: due.notifier, group: due.group, dedup_key: due.dedup_key, outcome };
-            ledger.record(&delivery, at(1));
-        }
-        ledger.set(view("R", Phase::Resolved, 0), episode, at(2));
-        let told: Vec<_> = ledger.due(at(2)).into_iter().map(|due| (due.notifier, due.alerts[0].0.phase)).collect();
-        assert_eq!(told, [(heard, Phase::Resolved)]);
-        assert_eq!(ledger.due(at(100)), []);
-    }
-
-    #[test]
-    fn a_storm_is_handed_out_in_portions_the_severest_first() {
-        let mut ledger = Ledger::new(vec![Name::new("pager")]);
-        let n_alerts = IN_FLIGHT + 10;
-        for index in 0..n_alerts {
-            let severity = if index == n_alerts - 1 { Severity::Critical } else { Severity::Warning };
-            let alert = AlertView { severity, ..view(&format!("R{index:03}"), Phase::Firing, index as u64) };
-            ledger.set(alert, Episode::begin(wall(0), None), at(100));
-        }
-        let mut order = Vec::new();
-        for n_due in [IN_FLIGHT, 10, 0] {
-            let due = ledger.due(at(100));
-            assert_eq!(due.len(), n_due);
-            assert_eq!(ledger.due(at(100)), []);
-            for due in due {
-                order.push(due.alerts[0].0.id.rule.to_string());
-                let (group, dedup_key) = (due.group, due.dedup_key);
-                let outcome = Result::Ok(());
-                ledger.record(&Delivery { notifier: due.notifier, group, dedup_key, outcome }, at(100));
-            }
-        }
-        let expect: Vec<_> =
-            [n_alerts - 1].into_iter().chain(0..n_alerts - 1).map(|index| format!("R{index:03}")).collect();
-        assert_eq!(order, expect);
-    }
-
-    #[test]
-    fn what_is_settled_is_forgotten() {
-        let mut ledger = Ledger::new(vec![Name::new("pager")]);
-        let episode = Episode::begin(wall(0), None);
-        ledger.set(view("R", Phase::Firing, 0), episode, at(0));
-        for phase in [Phase::Firing, Phase::Resolved] {
-            ledger.set(view("R", phase, 0), episode, at(0));
-            let due = ledger.due(at(0)).remove(0);
-            let delivery = Delivery {
-                notifier: due.notifier,
-                group: due.group,
-                dedup_key: due.dedup_key,
-                outcome: Result::Ok(()),
-            };
-            ledger.record(&delivery, at(0));
-        }
-        assert!(ledger.accounts.is_empty());
-    }
-
-    #[test]
-    fn keys_tell_apart_what_is_news_and_unite_what_is_not() {
-        let key = |alert: &AlertId, episode: Episode, phase| episode.dedup_key(alert, phase);
-        let first = Episode::begin(wall(0), None);
-        // Another daemon that saw it two seconds later.
-        assert_eq!(key(&id("R"), first, Phase::Firing), key(&id("R"), Episode::begin(wall(2), None), Phase::Firing));
-        let again = Episode::begin(wall(30), Some(first));
-        let later = Episode::begin(wall(90), Some(again));
-        let in_target = |target: &str| AlertId { target: Some(Name::new(target)), ..id("R") };
-        let with_slot = |slot: &str| AlertId { labels: vec![("slot".into(), slot.into())], ..id("R") };
-        let mut keys = vec![
-            key(&id("R"), first, Phase::Firing),
-            key(&id("R"), first, Phase::Resolved),
-            key(&id("R"), again, Phase::Firing),
-            key(&id("R"), later, Phase::Firing),
-            key(&id("Q"), first, Phase::Firing),
-            key(&in_target("r2"), first, Phase::Firing),
-            key(&AlertId { target: None, ..id("R") }, first, Phase::Firing),
-            key(&with_slot("a"), first, Phase::Firing),
-            key(&with_slot("b"), first, Phase::Firing),
-            key(&id(&"ü".repeat(128)), first, Phase::Firing),
-        ];
-        assert_eq!(keys[0], "R-firing-30000000.0-7289c1da92f8f82490e3280b1bbb9dc6");
-        for key in &keys {
-            let is_safe = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
-            assert!(key.len() <= 128 && key.chars().all(is_safe), "{key}");
-        }
-        keys.sort();
-        keys.dedup();
-        assert_eq!(keys.len(), 10);
     }
 }
+
+impl Purpose {
+    /// A word for keys and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Alerts => "alerts",
+            Self::Repeat => "repeat",
+            Self::Flapping => "flapping",
+            Self::Calm => "calm",
+            Self::Standing => "standing",
+            Self::Held => "held",
+        }
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod storms;
+#[cfg(test)]
+mod tests;

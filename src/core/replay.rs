@@ -13,6 +13,7 @@ use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::alerting::Alerting;
 use super::cause::{Cause, Diagnosis, Told};
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
+use super::ledger::pacing::AlertingConfig;
 use super::observation::{
     Flavor, Identity, PollFailure, Positions, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState,
     StandbyState, StatementsAccess,
@@ -71,7 +72,7 @@ pub struct Replay {
 impl Replay {
     pub fn new(rules: Vec<Rule>, poll_interval: Duration) -> Self {
         Self {
-            alerting: Alerting::new(rules, Vec::new(), poll_interval),
+            alerting: Alerting::new(rules, Vec::new(), poll_interval, AlertingConfig::default()),
             readings: Readings::default(),
             clusters: Vec::new(),
             is_news: false,

@@ -69,7 +69,7 @@ impl Saved {
                 resolved.move_times(nanos);
             }
             if let Some(account) = &mut alert.account {
-                account.alert.move_times(nanos);
+                account.move_times(nanos);
             }
         }
         self.silences.move_times(nanos);

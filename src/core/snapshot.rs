@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub clusters: Vec<Arc<ClusterView>>,
     /// Where a cluster's name stands in `clusters`.
     pub index: Arc<HashMap<Name, usize>>,
+    /// About the daemon itself, in no cluster.
+    pub alerts: Arc<[AlertView]>,
     pub silences: Arc<Silences>,
 }
 

@@ -53,6 +53,8 @@ pub struct SurveyFacts {
     pub slots: Option<Vec<Slot>>,
     /// `pg_subscription`, of all databases; empty when there are none, and on a standby, where none can run.
     pub subscriptions: Option<Vec<Subscription>>,
+    /// Subscriptions beyond those.
+    pub subscriptions_left_out: usize,
     /// An Aurora global database; without regions when the cluster belongs to none. `None` on any other server.
     pub aurora_global: Option<Box<AuroraGlobal>>,
     /// `pg_stat_progress_basebackup`; empty when there are none.

@@ -151,8 +151,9 @@ fn config(servers: &Servers, address: SocketAddr) -> String {
             "\n  [[cluster.target]]\n  name = \"{name}\"\n  dsn  = \"postgresql://mon:mon@127.0.0.1:{port}/postgres\"\n"
         );
     }
+    // Everybody watches: what the log says need not wait for more.
     text + &format!(
-        "\n[[rule]]\nname     = \"ReplicaLagging\"\nwhen     = \"replay_lag_seconds > {THRESHOLD_S}s\"\n\
+        "\n[alerting]\ngroup_wait = \"0s\"\n\n[[rule]]\nname     = \"ReplicaLagging\"\nwhen     = \"replay_lag_seconds > {THRESHOLD_S}s\"\n\
          for      = \"3s\"\nseverity = \"warning\"\n"
     )
 }

@@ -18,7 +18,8 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::core::fleet::Event;
-use crate::core::ledger::{Delivery, Group, Notice, SendFailure};
+use crate::core::ledger::pacing::{AlertingConfig, GroupBy};
+use crate::core::ledger::{Delivery, Group, Notice, Recipient, SendFailure};
 use crate::core::topology::Name;
 
 /// One `[[notify]]`.
@@ -62,6 +63,13 @@ impl NotifierConfig {
             Some(name) => Name::new(name),
             None => Name::new(&format!("{kind}-{}", index + 1)),
         }
+    }
+
+    /// Whom the ledger tells.
+    pub fn recipients(&self, index: usize, alerting: &AlertingConfig) -> Vec<Recipient> {
+        let is_standing = matches!(self, Self::Alertmanager(_));
+        let group_by = if is_standing { GroupBy::Alert } else { alerting.group_by };
+        self.names(index).into_iter().map(|name| Recipient { name, group_by, is_standing }).collect()
     }
 
     /// What the ledger calls it. One with several addresses is as many notifiers there: `alertmanager-1/1`, `alertmanager-1/2`.

@@ -88,7 +88,7 @@ fn a_target_that_is_down_ends_check_and_poll_with_1_and_no_password_is_shown() {
     let check = pgvigil_on(&config, &["check"]);
     assert!(check.stdout.contains("orders/db-1: error: not reached: connection refused\n"), "{}", check.stdout);
     let poll = pgvigil_on(&config, &["poll"]);
-    assert!(poll.stdout.contains("critical  TargetDown orders/db-1: target_up == 0\n"), "{}", poll.stdout);
+    assert!(poll.stdout.contains("critical  TargetDown orders/db-1: target_up == 0; is 0\n"), "{}", poll.stdout);
     let json = pgvigil_on(&config, &["poll", "--json", "--log-format", "json"]);
     let value: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(value["clusters"][0]["targets"][0]["failure"]["kind"], "refused");
@@ -129,7 +129,7 @@ async fn check_says_what_real_servers_keep_from_us_and_poll_how_far_they_lag() {
     for (name, role) in [("db-1", "primary"), ("db-2", "replica")] {
         let row = check.stdout.lines().find(|line| line.contains(name)).unwrap();
         let words: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(words[..9], ["orders", name, "yes", role, version, "PostgreSQL", "no", "ok", "ok"]);
+        assert_eq!(words[..8], ["orders", name, role, version, "PostgreSQL", "no", "ok", "ok"]);
     }
     assert_eq!((check.status, check.stderr.as_str()), (Some(0), ""), "{}", check.stdout);
 

@@ -21,6 +21,7 @@ mod kills;
 mod layers;
 mod life;
 mod logical;
+mod poll;
 mod pooler;
 mod postgres;
 mod prometheus;

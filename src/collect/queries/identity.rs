@@ -151,7 +151,8 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         version_num: number(must("server_version_num")?)
             .ok_or_else(|| failure("server_version_num", "not a number"))?,
         // Packagers add their own version behind a space.
-        version: must("server_version")?.split(' ').next().unwrap_or_default().to_owned(),
+        version: must("server_version")
+            .map(|text| text.split_once(' ').map_or(text, |(version, _)| version).to_owned())?,
         started_at: server.required("pg_postmaster_start_time", timestamp)?,
         cluster_name: must("cluster_name")?.to_owned(),
         user: server.required("current_user", |text| Some(text.to_owned()))?,

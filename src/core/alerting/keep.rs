@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::isolation::Isolation;
 use super::{Alert, Alerting, Place, Watch};
 use crate::core::alert::{AlertId, AlertState, Phase, Track};
 use crate::core::ledger::SavedAccount;
@@ -41,7 +42,8 @@ impl Alerting {
         // The map's order is that of the labels, in which the alerts of a place stand.
         for (id, saved) in saved {
             let watch = self.rules.iter_mut().find(|watch| watch.has(&id));
-            let (is_kept, resolved) = (watch.is_some(), saved.resolved);
+            let is_own = id == Isolation::id();
+            let (is_kept, resolved) = (watch.is_some() || is_own, saved.resolved);
             if let Some(watch) = watch
                 && (saved.track != Track::default() || resolved.is_some())
             {
@@ -70,6 +72,9 @@ impl Alerting {
                 watch.alerts.entry(place).or_default().push(alert);
             }
             if let Some(mut account) = saved.account {
+                if is_own && account.alert.phase == Phase::Firing {
+                    self.isolation.restore(account.alert.active_at, account.episode);
+                }
                 if !is_kept && account.alert.phase == Phase::Firing {
                     account.alert.phase = Phase::Resolved;
                     account.alert.resolved_at = Some(now);
@@ -77,7 +82,7 @@ impl Alerting {
                 self.ledger.restore(id, account, now);
             }
         }
-        self.show();
+        self.show(&[], now, None);
     }
 }
 

@@ -57,7 +57,9 @@ impl Alerting {
             (Phase::Resolved, Some(resolved_at)) => now.duration_since(resolved_at) < RESOLVED_FOR,
             _ => false,
         };
-        let alerts = self.views.values().flat_map(|views| views.iter()).filter(stands);
+        let alerts = self.views.values().flat_map(|views| views.iter());
+        let own = self.isolation.shown(now);
+        let alerts = alerts.chain(&own).filter(stands);
         let alerts: Vec<_> =
             alerts.map(|alert| self.entry(alert.clone(), String::new(), clusters, now, wall)).collect();
         (!alerts.is_empty()).then(|| Notice {

@@ -120,7 +120,7 @@ pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
 
 pub(super) fn alerting(rules: &[RuleConfig]) -> Alerting {
     let rules = Rule::parse_all(rules, SIGNALS).expect("good rules");
-    Alerting::new(rules, vec![Name::new("pager")], POLL)
+    Alerting::new(rules, vec![Recipient::new("pager")], POLL, AlertingConfig::IMMEDIATE)
 }
 
 /// Judges, and takes what is due: `firing ReplicaLagging orders/r1 6`.
@@ -586,7 +586,7 @@ fn an_alert_about_two_primaries_names_them() {
     let watched = cluster(vec![server("a", Role::Primary), promoted, silent, replica("r1", None)]);
     let rule = RuleConfig { hold_for: Some(Duration::ZERO), ..config("SplitBrain", "primaries > 1") };
     let rules = Rule::parse_all(&[rule], &crate::core::signal::SIGNALS).expect("is good");
-    let mut alerting = Alerting::new(rules, vec![Name::new("log")], POLL);
+    let mut alerting = Alerting::new(rules, vec![Recipient::new("log")], POLL, AlertingConfig::IMMEDIATE);
     alerting.judge(&watched, at(1.0), wall(1.0));
     let due = alerting.due(&watched, at(1.0), wall(1.0));
     let names = due[0].alerts[0].details.iter().find(|(name, _)| name == "primaries").map(|(_, names)| names.as_str());

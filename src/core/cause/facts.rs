@@ -41,6 +41,9 @@ pub struct Facts<'a> {
     pub trend: Trend,
     /// What the primary writes, in bytes per second.
     pub write_rate: Option<f64>,
+    /// By how much the flush of WAL there is later than its write, where that is more than the write took: its disk, not the
+    /// network. Seconds.
+    pub flush_after_write: Option<f64>,
     pub backlog: Backlog,
     /// The standby that it follows, where that one lags itself, and why.
     pub upstream: Option<(&'a Name, &'a Told)>,
@@ -66,6 +69,7 @@ impl Facts<'_> {
             starting_since: None,
             trend: Trend::default(),
             write_rate: None,
+            flush_after_write: None,
             backlog: Backlog::default(),
             upstream: None,
             reads_all_stats: true,

@@ -163,6 +163,8 @@ fn the_cause_to_act_on_first_comes_first() {
             &[ReceiverCutOff, CatchingUp],
         ),
         ("slow network", Facts { backlog: AWAY, ..lagging() }, &[SlowNetwork]),
+        ("a slow disk", Facts { backlog: AWAY, flush_after_write: Some(1.5), ..lagging() }, &[SlowReplay]),
+        ("a disk like any", Facts { backlog: AWAY, flush_after_write: Some(0.05), ..lagging() }, &[SlowNetwork]),
         (
             "not slower than it is made",
             Facts {

@@ -114,6 +114,7 @@ impl Cluster {
         facts.trend = target.trend.unwrap_or_default();
         let primary = self.view.primary_target().filter(|_| facts.primary_is_silent.is_none());
         facts.write_rate = primary.and_then(|primary| primary.trend?.write_rate);
+        facts.flush_after_write = flush_after_write(target);
         facts.backlog = self.backlog(target, standby, primary.is_some());
         // Those of the upstream are told only where they are what the replica waits for.
         let upstream = if lagging == Lagging::No { None } else { self.upstream_of(target) };
@@ -210,6 +211,14 @@ impl Cluster {
         };
         Some(SlotTrouble { name, on: &upstream.id.target, fate })
     }
+}
+
+/// By PostgreSQL's own measurements, which its upstream has.
+fn flush_after_write(target: &TargetView) -> Option<f64> {
+    let own_lag = target.stages?.own_lag;
+    let (write, flush) = (own_lag.write_us?, own_lag.flush_us?);
+    let after = flush.saturating_sub(write);
+    (after > write).then_some(after as f64 / 1e6)
 }
 
 fn receiving(standby: &StandbyState, past: &Past, now: MonoTime) -> Receiving {

@@ -64,8 +64,8 @@ impl Story {
             pooler_stale_after: Duration::from_secs(15),
             rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
             maintenance: Vec::new(),
-            notifiers: vec![Name::new("sns"), Name::new("log")],
-            standing: Vec::new(),
+            recipients: vec![Recipient::new("sns"), Recipient::new("log")],
+            alerting: AlertingConfig::IMMEDIATE,
         });
         Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new(), sees_senders: false }
     }

@@ -32,6 +32,10 @@ pub(crate) fn pgvigil() -> Command {
     }
     // Daemons of tests run side by side: none may find what another kept.
     command.env("PGVIGIL_STORE__PATH", ":memory:");
+    // Every change is told at once and by itself, unless a test is about that.
+    for (key, value) in [("GROUP_BY", "alert"), ("GROUP_WAIT", "0s"), ("GROUP_INTERVAL", "0s"), ("FLAPPING", "0")] {
+        command.env(format!("PGVIGIL_ALERTING__{key}"), value);
+    }
     command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
     command
 }

@@ -36,7 +36,8 @@ fn sql(context: Context<'_>) -> Option<String> {
         () => "CASE WHEN relid IS NULL THEN 'apply' END",
     };
     let mut sql = format!(
-        "SELECT {subid}, d.datname, d.datname = current_database(), s.subname, s.subenabled, s.subslotname {PLACE} \
+        "SELECT {subid}, d.datname, d.datname = current_database(), s.subname, s.subenabled, s.subslotname, \
+         count(*) OVER () {PLACE} \
          ORDER BY d.datname, s.subname LIMIT {MOST};\
          SELECT subid, {worker_type}, received_lsn, latest_end_lsn, \
          extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_get_subscription(NULL);\
@@ -85,6 +86,9 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
         [subscriptions, workers, tables, stats] => (subscriptions, workers, tables, Some(stats)),
         _ => return Err(Fields::new("pg_subscription", &[]).failure("*", "not the results that were asked for")),
     };
+    if let Some(total) = subscriptions.first().and_then(|row| row.get(6).copied().flatten()).and_then(number::<usize>) {
+        facts.subscriptions_left_out = total.saturating_sub(subscriptions.len());
+    }
     let mut found = Vec::with_capacity(subscriptions.len());
     let mut places = HashMap::with_capacity(subscriptions.len());
     for row in subscriptions {
@@ -214,7 +218,7 @@ mod tests {
         let about = server(180_004, "worker_type", "subid,apply_error_count,sync_error_count,confl_insert_exists");
         let answer = [
             vec![
-                vec![Some("16400"), Some("app"), Some("t"), Some("orders"), Some("t"), Some("orders_slot")],
+                vec![Some("16400"), Some("app"), Some("t"), Some("orders"), Some("t"), Some("orders_slot"), Some("7")],
                 vec![Some("16500"), Some("other"), Some("f"), Some("orders"), Some("f"), None],
                 vec![None, Some("twin"), Some("t"), Some("twin"), Some("t"), Some("twin")],
             ],
@@ -269,6 +273,7 @@ mod tests {
         };
         let expect = SurveyFacts {
             subscriptions: Some(vec![subscription, elsewhere, not_told_apart]),
+            subscriptions_left_out: 4,
             ..SurveyFacts::default()
         };
         assert_eq!(decoded(&TOPIC, context(&about), &answer), Ok(expect));
