@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
@@ -16,6 +16,7 @@ use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand, Silenc
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides};
+use pgvigil::core::topology::Name;
 use pgvigil::http::ServerConfig;
 use pgvigil::silence::{Daemon, Wish};
 
@@ -236,6 +237,10 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
             variables = loaded.ignored.join(", "),
             "these variables are ignored: the configuration file says what to watch"
         );
+    }
+    let awaiting: Vec<&str> = loaded.config.awaiting_rules.iter().map(Name::as_str).collect();
+    if !awaiting.is_empty() {
+        warn!(rules = awaiting.join(", "), "these rules are not judged: CloudWatch, which they read, is not read yet");
     }
     for target in loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets) {
         let ignored = target.conninfo.ignored_keys();

@@ -9,6 +9,7 @@ pub mod environment;
 mod error;
 mod expand;
 mod layers;
+mod rules;
 mod validate;
 
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, FleetSpec};
 use crate::core::heartbeat::Limits;
 use crate::core::ledger::pacing::AlertingConfig;
-use crate::core::rule::{Rule, RuleConfig};
+use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
 use crate::http::{HealthConfig, ServerConfig};
@@ -48,8 +49,10 @@ pub struct Config {
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
     pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
-    /// The written ones, or the built-in ones when none are written.
+    /// Those of the presets and the written ones, or the built-in ones when nothing is written.
     pub rules: Vec<Rule>,
+    /// Rules of the presets that cannot be judged yet, since nothing states what they read.
+    pub awaiting_rules: Vec<Name>,
     pub alerting: AlertingConfig,
     /// Windows of maintenance.
     pub maintenance: Vec<Window>,
@@ -142,6 +145,7 @@ struct Written {
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,
     pooler: Vec<WrittenPooler>,
+    preset: OneOrMany,
     rule: Vec<RuleConfig>,
     alerting: AlertingConfig,
     maintenance: Vec<WindowConfig>,
@@ -218,8 +222,12 @@ impl Loaded {
             0 => String::new(),
             n_poolers => format!("{}, ", counted(n_poolers, "pooler")),
         };
+        let awaiting = match config.awaiting_rules.len() {
+            0 => String::new(),
+            n_awaiting => format!(" ({n_awaiting} more wait for CloudWatch to be read)"),
+        };
         format!(
-            "configuration ok ({}): {}, {}, {poolers}{}, notifiers: {}",
+            "configuration ok ({}): {}, {}, {poolers}{}{awaiting}, notifiers: {}",
             self.sources.join(", "),
             counted(config.clusters.len(), "cluster"),
             counted(config.n_targets(), "target"),
@@ -240,6 +248,7 @@ impl Loaded {
             "sources": self.sources,
             "clusters": clusters.collect::<Vec<_>>(),
             "rules": self.config.rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(),
+            "awaiting_rules": self.config.awaiting_rules,
         })
     }
 }
@@ -295,7 +304,7 @@ pub fn rules(file: Option<&Path>, environment: &Environment) -> Result<RuleSet, 
         &layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect(),
     )?);
     for layer in &mut layers {
-        layer.dict.retain(|key, _| ["cluster", "pooler", "rule", "poll", "store"].contains(&key.as_str()));
+        layer.dict.retain(|key, _| ["cluster", "pooler", "preset", "rule", "poll", "store"].contains(&key.as_str()));
         for key in ["cluster", "pooler"] {
             without_dsn(layer.dict.get_mut(key));
         }

@@ -5,6 +5,7 @@ use super::error::known_keys;
 use super::*;
 use crate::core::alert::Severity;
 use crate::core::rule::{WhenUnknown, preset};
+use crate::core::topology::Name;
 use crate::notify::{alertmanager, heartbeat, log, sns, webhook};
 
 const FLEET: &str = r#"
@@ -56,7 +57,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, rule, alerting, maintenance, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, preset, rule, alerting, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -774,4 +775,216 @@ fn a_pooler_belongs_to_its_cluster() {
     assert_eq!(poolers(cluster("a") + &pooler("p", "") + &pooler("q", "cluster = \"a\"")), ["a/p", "a/q"]);
     let two = cluster("a") + &cluster("b") + &pooler("p", "cluster = \"b\"") + &pooler("q", "cluster = \"a\"");
     assert_eq!(poolers(two), ["a/q", "b/p"]);
+}
+
+#[test]
+fn a_rule_that_cannot_be_used_says_what_would_be_right() {
+    for (rule, reason) in [
+        (
+            "when = \"target_up == 0\"\nwarning = \"> 5s\"",
+            "`when` and `warning` are two ways to write a condition; write signal = \"replay_lag_seconds\" and warning = \"> 5s\", or when = \"replay_lag_seconds > 5s\" and severity = \"warning\"",
+        ),
+        (
+            "when = \"target_up == 0\"\nsignal = \"target_up\"",
+            "`when` and `signal` are two ways to write a condition; write signal = \"replay_lag_seconds\" and warning = \"> 5s\", or when = \"replay_lag_seconds > 5s\" and severity = \"warning\"",
+        ),
+        (
+            "signal = \"replay_lag_seconds\"\nwarning = \"> 5s\"\nseverity = \"critical\"",
+            "`severity` goes with `when`; with `signal`, each threshold stands under its severity: warning = \"> 5s\"",
+        ),
+        (
+            "signal = \"slot_retained_bytes\"",
+            "`signal` needs a threshold under info, warning or critical; write for example warning = \"> 64MiB\"",
+        ),
+        (
+            "signal = \"slot_retained_byte\"\nwarning = \"> 5s\"",
+            "there is no signal \"slot_retained_byte\"; the nearest is \"slot_retained_bytes\"",
+        ),
+        (
+            "signal = \"replay_lag_seconds\"\nwarning = \"5s\"",
+            "warning = \"5s\" cannot be read; write for example warning = \"> 10s\", with one of > >= < <= == !=",
+        ),
+        (
+            "signal = \"replay_lag_seconds\"\nwarning = \"> 5s\"\ncritical = \"> 60\"",
+            "threshold \"60\" is a plain number, but replay_lag_seconds is a duration; write for example \"10s\"",
+        ),
+        (
+            "signal = \"replay_lag_seconds\"\nwarning = \"> 60s\"\ncritical = \"> 5s\"",
+            "critical = \"> 5s\" is reached no later than warning = \"> 60s\"; the severer threshold must be the farther one",
+        ),
+        (
+            "signal = \"slot_lost_in_seconds\"\ninfo = \"< 1h\"\ncritical = \"< 1h\"",
+            "critical = \"< 1h\" is reached no later than info = \"< 1h\"; the severer threshold must be the farther one",
+        ),
+        (
+            "signal = \"replay_lag_seconds\"\nwarning = \"> 5s\"\ncritical = \"< 60s\"",
+            "warning and critical must look the same way, both with > or >=, or both with < or <=",
+        ),
+        (
+            "signal = \"target_up\"\nwarning = \"== 0\"\ncritical = \"== 0\"",
+            "warning and critical must look the same way, both with > or >=, or both with < or <=",
+        ),
+        (
+            "when = \"replay_lag_seconds > 5s\"\nclear = \"> 3s\"",
+            "clear = \"> 3s\" does not look away from \"replay_lag_seconds > 5s\"; write for example clear = \"< 5s\"",
+        ),
+        (
+            "when = \"replay_lag_seconds > 5s\"\nclear = \"< 8s\"",
+            "clear = \"< 8s\" holds while \"replay_lag_seconds > 5s\" still does; the two may meet, but not overlap",
+        ),
+        (
+            "when = \"slot_lost_in_seconds <= 1h\"\nclear = \">= 1h\"",
+            "clear = \">= 1h\" holds while \"slot_lost_in_seconds <= 1h\" still does; the two may meet, but not overlap",
+        ),
+        (
+            "when = \"target_up == 0\"\nclear = \"== 1\"",
+            "`clear` goes with > >= < <=; \"target_up == 0\" is over as soon as it no longer holds",
+        ),
+        (
+            "when = \"target_up == 0\"\ndatapoints = \"5 of 3\"\nevery = \"1m\"",
+            "datapoints = \"5 of 3\" cannot be read; write for example \"3 of 5\", at most of 100",
+        ),
+        (
+            "when = \"target_up == 0\"\ndatapoints = \"3 of 5\"\nevery = \"1m\"\nfor = \"1m\"",
+            "`datapoints` and `for` are two ways to say how long; write one of them",
+        ),
+        (
+            "when = \"target_up == 0\"\ndatapoints = \"3 of 5\"",
+            "`datapoints` needs the length of a period; write for example every = \"1m\"",
+        ),
+        (
+            "when = \"target_up == 0\"\nevery = \"1m\"",
+            "`every` goes with `datapoints`; write for example datapoints = \"3 of 5\"",
+        ),
+        (
+            "when = \"target_up == 0\"\ndatapoints = \"1 of 1\"\nevery = \"0s\"",
+            "every = \"0s\" is no period; write for example every = \"1m\"",
+        ),
+        (
+            "when = \"target_up == 0\"\nwarm_up = \"1M\"",
+            "warm_up: 1month is too long; \"m\" is a minute, \"M\" a month",
+        ),
+        (
+            "signal = \"replay_lag_seconds\"\ncritical = \"> 1M\"",
+            "critical: \"replay_lag_seconds > 1M\": the threshold is too long; \"m\" is a minute, \"M\" a month",
+        ),
+        (
+            "when = \"target_up == 0\"\nwhen_unknown = \"fire\"",
+            "when_unknown: \"fire\" is not one of \"hold\", \"clear\", \"breach\", \"alert\"",
+        ),
+        ("when = \"target_up == 0\"\ntarget = \"x-*\"", "target: no target matches \"x-*\""),
+        ("when = \"target_up == 0\"\ncluster = \"order??\"", "cluster: no cluster matches \"order??\""),
+        (
+            "when = \"slot_retained_bytes > 1GiB\"\nwhere = { slt = \"a\" }",
+            "where: slot_retained_bytes has no label \"slt\"; it has slot",
+        ),
+        ("when = \"target_up == 0\"\nwhere = { slot = \"a\" }", "where: target_up has no label \"slot\"; it has none"),
+        ("when = \"target_up == 0\"\nwhere = { slot = 3 }", "where.slot: a name or a list of names"),
+        (
+            "when = \"target_up == 0\"\nlabels = { \"team-name\" = \"a\" }",
+            "labels: \"team-name\" cannot name a label; use letters, digits and \"_\", beginning with a letter",
+        ),
+        (
+            "when = \"target_up == 0\"\nlabels = { severity = \"a\" }",
+            "labels: \"severity\" is a label that every alert has already",
+        ),
+        (
+            "when = \"target_up == 0\"\nlabels = { team = \"\" }",
+            "labels: the value of \"team\" must have 1 to 256 characters, none of them a control character",
+        ),
+        (
+            "when = \"target_up == 0\"\nsummary = \"{{ value }}\"",
+            "summary: there is no placeholder \"value\"; there are rule, cluster, target, severity, reading, threshold, cause",
+        ),
+        (
+            "when = \"target_up == 0\"\nsummary = \"{{ target\"",
+            "summary: \"{{\" at \"{{ target\" is not closed by \"}}\"",
+        ),
+        (
+            "when = \"target_up == 0\"\nrunbook = \"wiki\"",
+            "runbook: it must be an address that begins with https:// or http://",
+        ),
+    ] {
+        let text = format!("{FLEET}\n[[rule]]\nname = \"a\"\n{rule}\n");
+        let error = load_text(&text, &[]).map(drop).unwrap_err();
+        let first = error.lines().next().unwrap_or_default();
+        assert_eq!(first, format!("pgvigil.toml: rule \"a\": {reason}"), "{rule}");
+    }
+}
+
+#[test]
+fn presets_are_named_and_their_rules_changed() {
+    let load = |preset: &str, rules: &str| load_text(&format!("preset = {preset}\n{FLEET}\n{rules}"), &[]);
+    let error = |preset: &str, rules: &str| load(preset, rules).map(drop).unwrap_err();
+    let known = "there are default, rds, rds-strict, self-managed, redis";
+    assert_eq!(
+        error("\"rsd\"", ""),
+        format!("pgvigil.toml: preset: there is no preset \"rsd\"; {known}; did you mean \"rds\"?")
+    );
+    assert_eq!(error("[\"aurora\"]", ""), format!("pgvigil.toml: preset: there is no preset \"aurora\"; {known}"));
+    assert_eq!(
+        error("[\"rds\", \"redis\", \"self-managed\"]", ""),
+        "pgvigil.toml: preset: \"rds\" and \"self-managed\" are both for PostgreSQL; choose one"
+    );
+    assert_eq!(error("3", ""), "pgvigil.toml: preset: a name or a list of names");
+    let condition = "it has no condition; write for example when = \"replay_lag_seconds > 5s\"";
+    let off = |name: &str| format!("[[rule]]\nname = \"{name}\"\nenabled = false");
+    assert_eq!(
+        error("\"rds\"", &off("ReplicaLags")),
+        format!(
+            "pgvigil.toml: rule \"ReplicaLags\": {condition}; rds has no rule of this name to change; did you mean \"ReplicaLag\"?"
+        )
+    );
+    assert_eq!(
+        error("[]", &off("TargetDown")),
+        format!(
+            "pgvigil.toml: rule \"TargetDown\": {condition}, or preset = \"default\" at the top to keep the built-in rules and change this one"
+        )
+    );
+    assert_eq!(
+        error("\"rds\"", "[[rule]]\nname = \"ReplicaLag\"\nwarning = \"> 90s\""),
+        "pgvigil.toml: rule \"ReplicaLag\": critical = \"> 60s\" is reached no later than warning = \"> 90s\"; the severer threshold must be the farther one"
+    );
+    // A threshold that is not judged yet is checked all the same.
+    assert_eq!(
+        error("\"rds\"", "[[rule]]\nname = \"CpuUtilization\"\nwarning = \"> 80\""),
+        "pgvigil.toml: rule \"CpuUtilization\": threshold \"80\" is a plain number, but cpu_utilization_ratio is a ratio; write for example \"80%\""
+    );
+    assert_eq!(
+        error("\"rds\"", "[[rule]]\nname = \"MyCpu\"\nsignal = \"cpu_utilization_ratio\"\nwarning = \"> 80%\""),
+        "pgvigil.toml: rule \"MyCpu\": signal: cpu_utilization_ratio is not read yet, since it comes from CloudWatch"
+    );
+
+    let names = |loaded: &Loaded| loaded.config.rules.iter().map(|rule| rule.name.to_string()).collect::<Vec<_>>();
+    let rds = load("\"rds\"", "").unwrap();
+    let awaiting: Vec<&str> = rds.config.awaiting_rules.iter().map(Name::as_str).collect();
+    assert_eq!(awaiting, ["CpuUtilization", "FreeStorage", "FreeableMemory", "ReadLatency", "WriteLatency"]);
+    assert!(rds.summary().contains("23 rules (5 more wait for CloudWatch to be read)"), "{}", rds.summary());
+    let changed = load(
+        "\"rds\"",
+        "[[rule]]\nname = \"ReplicaLag\"\ncritical = \"> 30s\"\n\
+         [[rule]]\nname = \"IdleSessions\"\nenabled = false\n\
+         [[rule]]\nname = \"FreeStorage\"\nenabled = false\n\
+         [[rule]]\nname = \"Own\"\nwhen = \"primaries > 2\"",
+    )
+    .unwrap();
+    let mut expect = names(&rds);
+    expect.retain(|name| name != "IdleSessions");
+    expect.push("Own".to_owned());
+    assert_eq!(names(&changed), expect);
+    assert_eq!(changed.config.awaiting_rules.len(), 4);
+    let lag = changed.config.rules.iter().find(|rule| rule.name.as_str() == "ReplicaLag").unwrap();
+    let levels: Vec<_> = lag.levels().map(|(severity, condition)| (severity, condition.text.as_str())).collect();
+    let expect = [(Severity::Warning, "replay_lag_seconds > 5s"), (Severity::Critical, "replay_lag_seconds > 30s")];
+    assert_eq!(levels, expect);
+    // Redis is watched beside PostgreSQL, not instead.
+    let redis = load("\"redis\"", "").unwrap();
+    assert_eq!(names(&redis), names(&load("[]", "").unwrap()));
+    assert_eq!(redis.config.awaiting_rules.len(), 6);
+}
+
+#[test]
+fn a_preset_may_be_named_in_the_environment() {
+    let loaded = load_text(FLEET, &[("PGVIGIL_PRESET", "self-managed")]).unwrap();
+    assert!(loaded.config.rules.iter().any(|rule| rule.name.as_str() == "SlowStatements"));
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::environment::Environment;
 use super::error::did_you_mean;
 use super::layers::KeyPath;
+use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::collect::PollConfig;
 use crate::core::glob::Glob;
 use crate::core::heartbeat::Limits;
-use crate::core::rule::{Condition, Rule, matches, preset};
-use crate::core::signal::{SIGNALS, Unit};
+use crate::core::rule::Rule;
 use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
@@ -25,10 +25,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// humantime has both.
-const MONTH_IS_MEANT: &str = "\"m\" is a minute, \"M\" a month";
-
-/// Longer than anything that an alert could wait for, or a lag that nobody would have noticed.
-const LONGEST_IN_RULE: Duration = Duration::from_secs(30 * 24 * 3600 - 1);
+pub(super) const MONTH_IS_MEANT: &str = "\"m\" is a minute, \"M\" a month";
 
 /// Something wrong at a key.
 #[derive(Debug)]
@@ -56,8 +53,8 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     check_clusters(&written, &mut finding);
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
-    let rules = rules(&written, &mut finding);
-    let maintenance = maintenance(&written, &rules, &mut finding);
+    let Rules { judged, awaiting } = rules(&written, &mut finding);
+    let maintenance = maintenance(&written, &judged, &mut finding);
     check_notifiers(&written.notify, &mut finding);
     check_heartbeat(&written, &mut finding);
     if !findings.is_empty() {
@@ -87,8 +84,9 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
+        rules: judged,
+        awaiting_rules: awaiting,
         alerting: written.alerting,
-        rules,
         maintenance,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
@@ -100,7 +98,7 @@ pub(super) fn checked_rules(written: &Written) -> Result<Vec<Rule>, Vec<Finding>
     let rules = rules(written, &mut |path: &[&str], reason: String| {
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
     });
-    if findings.is_empty() { Ok(rules) } else { Err(findings) }
+    if findings.is_empty() { Ok(rules.judged) } else { Err(findings) }
 }
 
 fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
@@ -183,80 +181,8 @@ fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
     }
 }
 
-fn told(duration: Duration) -> humantime::FormattedDuration {
+pub(super) fn told(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(duration)
-}
-
-/// The rules that apply, as far as they can be used.
-fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Rule> {
-    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let mut seen = HashSet::new();
-    let mut rules = Vec::new();
-    for (position, config) in written.rule.iter().enumerate() {
-        let position = position.to_string();
-        if !seen.insert(config.name.as_str()) {
-            finding(
-                &["rule", &position, "name"],
-                format!("{:?} is taken by another rule; give each its own", config.name),
-            );
-        }
-        // A target elsewhere does not make a rule match that is about one cluster.
-        let targets: Vec<&str> = written
-            .cluster
-            .iter()
-            .filter(|cluster| {
-                config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| matches(own, &cluster.name))
-            })
-            .flat_map(|cluster| &cluster.target)
-            .map(|target| target.name.as_str())
-            .chain(written.pooler.iter().map(|pooler| pooler.name.as_str()))
-            .collect();
-        let place = match config.cluster.0.as_slice() {
-            [] => String::new(),
-            selected => format!(" in {}", selected.join(", ")),
-        };
-        for (key, wanted, known, place) in
-            [("cluster", &config.cluster, &clusters, ""), ("target", &config.target, &targets, place.as_str())]
-        {
-            for name in wanted.0.iter().filter(|name| !known.iter().any(|known| matches(name, known))) {
-                let reason = if name.contains(['*', '?']) {
-                    format!("no {key} matches {name:?}{place}")
-                } else {
-                    format!("there is no {key} {name:?}{place}{}", did_you_mean(name, known))
-                };
-                finding(&["rule", &position, key], reason);
-            }
-        }
-        let durations = [
-            ("for", config.hold_for),
-            ("every", config.every),
-            ("keep_firing_for", config.keep_firing_for),
-            ("warm_up", config.warm_up),
-        ];
-        for (key, duration) in durations {
-            if let Some(duration) = duration.filter(|duration| *duration > LONGEST_IN_RULE) {
-                finding(&["rule", &position, key], format!("{} is too long; {MONTH_IS_MEANT}", told(duration)));
-            }
-        }
-        match Rule::parse(config, &SIGNALS) {
-            Ok(rule) => {
-                let is_too_long = |condition: &Condition| {
-                    condition.signal.unit == Unit::Seconds && condition.threshold > LONGEST_IN_RULE.as_secs_f64()
-                };
-                for (severity, condition) in rule.levels().filter(|(_, condition)| is_too_long(condition)) {
-                    let key = if config.when.is_some() { "when" } else { severity.as_str() };
-                    let reason = format!("{:?}: the threshold is too long; {MONTH_IS_MEANT}", condition.text);
-                    finding(&["rule", &position, key], reason);
-                }
-                rules.push(rule);
-            }
-            Err(error) => finding(&["rule", &position], error.fault.to_string()),
-        }
-    }
-    if !written.rule.is_empty() {
-        return rules;
-    }
-    preset().iter().filter_map(|config| Rule::parse(config, &SIGNALS).ok()).collect()
 }
 
 fn check_heartbeat(written: &Written, finding: &mut impl FnMut(&[&str], String)) {

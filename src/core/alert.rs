@@ -367,8 +367,12 @@ impl Track {
         let (count, has_breach) = (points.count(rule, terms.when_unknown), points.has_breach(rule));
         let lacks_evidence =
             points.ends_unknown() && matches!(terms.when_unknown, WhenUnknown::Hold | WhenUnknown::Alert);
-        // Unknown periods on the way to an alarm of their own are pending, as breaches are.
-        let is_on_its_way = has_breach || (verdict.is_none() && terms.unknown == Verdict::Breach);
+        // A breach begins it, or, where that is on the way to an alarm of its own, what is not known.
+        let begins = match verdict {
+            Some(verdict) => matches!(verdict, Verdict::Breach | Verdict::Proven),
+            None => terms.unknown == Verdict::Breach,
+        };
+        let is_on_its_way = begins || (self.state != AlertState::Inactive && has_breach);
         let (verdict, hold) = match count {
             Count::Alarm | Count::Insufficient => (Verdict::Breach, Duration::ZERO),
             _ if !is_firing && is_on_its_way => (Verdict::Breach, Duration::MAX),

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::rule::matches;
-
 /// A pattern that a whole name matches or does not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -25,8 +23,31 @@ impl Glob {
         self.0.contains(['*', '?'])
     }
 
+    /// Takes time in proportion to both lengths at most, whatever the pattern.
     pub fn matches(&self, name: &str) -> bool {
-        matches(&self.0, name)
+        let (mut pattern, mut rest) = (self.0.chars(), name.chars());
+        // Where to go on when the last `*` takes one character more.
+        let mut last_star = None;
+        loop {
+            let rest_here = rest.clone();
+            match (pattern.next(), rest.next()) {
+                (None, None) => return true,
+                (Some('*'), _) => {
+                    last_star = Some((pattern.clone(), rest_here.clone()));
+                    rest = rest_here;
+                }
+                (Some(wanted), Some(found)) if wanted == '?' || wanted == found => {}
+                _ => {
+                    let Some((after_star, mut taken)) = last_star else { return false };
+                    if taken.next().is_none() {
+                        return false;
+                    }
+                    pattern = after_star.clone();
+                    rest = taken.clone();
+                    last_star = Some((after_star, taken));
+                }
+            }
+        }
     }
 }
 

@@ -25,9 +25,9 @@ pub(crate) use self::condition::in_unit_of;
 pub use self::condition::{Condition, Op};
 pub use self::config::{OneOrMany, RuleConfig, WhenUnknown};
 pub use self::fault::{RuleError, RuleFault, TemplateFault};
-pub use self::preset::preset;
+pub use self::preset::{Checked, Composed, Preset, check, compose, preset};
+pub use self::selector::Selected;
 use self::selector::Selector;
-pub use self::selector::{Selected, matches};
 pub use self::template::{Template, Values};
 
 /// A rule that has been checked.
@@ -287,7 +287,7 @@ fn levels(config: &RuleConfig, signals: &'static [Signal]) -> Result<Vec<Level>,
 
 /// What must hold for an alert to resolve, if that is more than that its condition does not.
 fn clear(config: &RuleConfig, condition: &Condition) -> Result<Option<Condition>, RuleFault> {
-    use condition::Direction::{Down, Up};
+    use self::condition::Direction::{Down, Up};
     let Some(text) = &config.clear else { return Ok(None) };
     let clear = Condition::of(condition.signal, "clear", text)?;
     let (own, other) = (clear.comparison.clone(), condition.text.clone());

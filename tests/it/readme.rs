@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgvigil::core::alert::Severity;
-use pgvigil::core::rule::preset;
+use pgvigil::core::rule::{Checked, Preset, RuleConfig, check, preset};
 use pgvigil::http::metrics::metrics_table;
 
 fn root(path: &str) -> PathBuf {
@@ -23,22 +23,73 @@ fn with_section(text: &str, name: &str, content: &str) -> String {
 fn rules_table() -> String {
     let mut table = "| built-in rule | fires when | for | severity |\n| --- | --- | --- | --- |\n".to_owned();
     for rule in preset() {
-        let held = match rule.hold_for {
-            None => "two polls, at once when proven".to_owned(),
-            Some(Duration::ZERO) => "at once".to_owned(),
-            Some(held) => humantime::format_duration(held).to_string(),
-        };
         let severity = rule.severity.map_or("warning", Severity::as_str);
-        let mut when = format!("`{}`", rule.when.unwrap_or_default());
-        if let Some(role) = rule.role {
-            when.push_str(&format!(", role `{}`", role.as_str()));
-        }
-        if !rule.certainty.0.is_empty() {
-            when.push_str(&format!(", certainty `{}`", rule.certainty.0.join("`, `")));
-        }
-        table.push_str(&format!("| `{}` | {when} | {held} | {severity} |\n", rule.name));
+        table.push_str(&format!("| `{}` | {} | {} | {severity} |\n", rule.name, condition(&rule), held(&rule)));
     }
     table
+}
+
+/// What the other presets have in the place of built-in rules, or beside them.
+fn presets_table() -> String {
+    let presets = [Preset::Rds, Preset::RdsStrict, Preset::SelfManaged, Preset::Redis];
+    let rules = presets.map(Preset::rules);
+    let own = |rule: &&RuleConfig| preset().iter().all(|other| other.name != rule.name);
+    let mut names: Vec<&str> = Vec::new();
+    for rule in rules.iter().flatten().filter(own) {
+        if !names.contains(&rule.name.as_str()) {
+            names.push(&rule.name);
+        }
+    }
+    let mut table = "| rule | reads | for | `rds` | `rds-strict` | `self-managed` | `redis` |\n\
+                     | --- | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for name in names {
+        let of = |rules: &[RuleConfig]| rules.iter().find(|rule| rule.name == name).cloned();
+        let found = rules.iter().map(|rules| of(rules)).collect::<Vec<_>>();
+        let thresholds: Vec<String> =
+            found.iter().map(|rule| rule.as_ref().map_or_else(|| "-".to_owned(), thresholds)).collect();
+        let mut signals: Vec<String> = Vec::new();
+        for rule in found.iter().flatten() {
+            let awaits = matches!(check(rule), Ok(Checked::Awaits(_)));
+            let signal = format!("`{}`{}", rule.signal.as_deref().unwrap_or_default(), if awaits { " *" } else { "" });
+            if !signals.contains(&signal) {
+                signals.push(signal);
+            }
+        }
+        let for_how_long = found.iter().flatten().map(held).next().unwrap_or_default();
+        table.push_str(&format!(
+            "| `{name}` | {} | {for_how_long} | {} |\n",
+            signals.join(", "),
+            thresholds.join(" | ")
+        ));
+    }
+    table
+}
+
+fn condition(rule: &RuleConfig) -> String {
+    let mut when = format!("`{}`", rule.when.as_deref().unwrap_or_default());
+    if let Some(role) = rule.role {
+        when.push_str(&format!(", role `{}`", role.as_str()));
+    }
+    if !rule.certainty.0.is_empty() {
+        when.push_str(&format!(", certainty `{}`", rule.certainty.0.join("`, `")));
+    }
+    when
+}
+
+fn held(rule: &RuleConfig) -> String {
+    match (&rule.datapoints, rule.every, rule.hold_for) {
+        (Some(datapoints), Some(every), _) => format!("{datapoints} x {}", humantime::format_duration(every)),
+        (_, _, None) => "two polls, at once when proven".to_owned(),
+        (_, _, Some(Duration::ZERO)) => "at once".to_owned(),
+        (_, _, Some(held)) => humantime::format_duration(held).to_string(),
+    }
+}
+
+fn thresholds(rule: &RuleConfig) -> String {
+    let levels = [("info", &rule.info), ("warning", &rule.warning), ("critical", &rule.critical)];
+    let levels = levels.iter().filter_map(|(severity, text)| Some(format!("{severity} `{}`", text.as_ref()?)));
+    levels.collect::<Vec<_>>().join(", ")
 }
 
 /// Prometheus users get the same rules by the same names.
@@ -64,6 +115,7 @@ fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let expect = with_section(&expect, "metrics", &metrics_table());
     let expect = with_section(&expect, "causes", &pgvigil::core::cause::table());
     let expect = with_section(&expect, "rules", &rules_table());
+    let expect = with_section(&expect, "presets", &presets_table());
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(root("README.md"), &expect).unwrap();
         return;

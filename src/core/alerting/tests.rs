@@ -23,6 +23,8 @@ use crate::core::time::ServerTime;
 use crate::core::topology::{Role, TargetId};
 use crate::core::wal::{Lsn, Timeline};
 
+mod rules;
+
 const POLL: Duration = Duration::from_secs(1);
 
 pub(super) fn at(seconds: f64) -> MonoTime {

@@ -21,7 +21,7 @@ pub enum RuleFault {
     #[error("{key} = {text:?} cannot be read; write for example {key} = \"> {example}\", with one of > >= < <= == !=")]
     Comparison { key: &'static str, text: String, example: &'static str },
     #[error(
-        "{0} goes with `signal`, and this rule has `when`; write signal = \"replay_lag_seconds\" and warning = \"> 5s\", or when = \"replay_lag_seconds > 5s\" and severity = \"warning\""
+        "`when` and `{0}` are two ways to write a condition; write signal = \"replay_lag_seconds\" and warning = \"> 5s\", or when = \"replay_lag_seconds > 5s\" and severity = \"warning\""
     )]
     WhenAndLevel(&'static str),
     #[error("`severity` goes with `when`; with `signal`, each threshold stands under its severity: warning = \"> 5s\"")]
