@@ -358,12 +358,10 @@ impl Cluster {
             }
         }
 
-        let lag = self.estimate(position, now);
         let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
         let asked_and_answered = (wall_at(observation.asked_at), wall_at(observation.answered_at));
         let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
         let target = self.target_mut(position);
-        target.lag = lag;
         target.skew = skew;
         match observation.outcome {
             Ok(positions) => {
@@ -376,6 +374,8 @@ impl Cluster {
             }
             Err(failure) => fail(&mut target.failing, failure, observation.answered_at),
         }
+        let lag = self.estimate(position, now);
+        self.target_mut(position).lag = lag;
         let trend = self.trend(position);
         self.target_mut(position).trend = trend;
         let stages = self.stages(position);
@@ -438,16 +438,24 @@ impl Cluster {
     /// Finds out anew who follows whom.
     fn relink(&mut self, now: MonoTime) -> Vec<News> {
         let mut news = Vec::new();
+        let mut changed = Vec::new();
         for (position, links) in links::find(&self.view.targets).into_iter().enumerate() {
-            self.lag.set_sender(&self.view.targets[position].id.target, links.sender.clone());
-            if links != *self.view.targets[position].links {
-                let target = &self.view.targets[position];
+            let target = &self.view.targets[position];
+            self.lag.set_sender(&target.id.target, links.sender.clone());
+            if links != *target.links {
                 if let Some(other) = links.same_as.clone().filter(|_| links.same_as != target.links.same_as) {
                     news.push(News::SameServer { target: target.id.target.clone(), other });
                 }
                 self.target_mut(position).links = Arc::new(links);
-                self.measure(position, now);
+                changed.push(position);
             }
+        }
+        // Two names for one server concern the others too: the primary may be known by the second.
+        if !news.is_empty() {
+            changed = (0..self.view.targets.len()).collect();
+        }
+        for position in changed {
+            self.measure(position, now);
         }
         news
     }

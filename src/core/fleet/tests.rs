@@ -648,6 +648,18 @@ fn a_server_under_two_names_is_one_primary_and_lags_behind_nobody() {
     let same = News::SameServer { target: Name::new("db-2"), other: Name::new("db-1") };
     assert_eq!(story.fleet.take_news(), [(Name::new("orders"), same)]);
 
+    // Whichever of the names answers first.
+    for order in [["db-1", "db-2", "db-3"], ["db-3", "db-2", "db-1"], ["db-2", "db-3", "db-1"]] {
+        let mut story = Story::of(&["db-1", "db-2", "db-3"]);
+        for name in order {
+            poll(&mut story, name, 1, primary);
+        }
+        story.apply(Event::Tick);
+        for name in order {
+            assert_eq!(story.target(name).lag, None, "{name} of {order:?}");
+        }
+    }
+
     // A server of its own comes to the second name: then there are two.
     for _ in 0..10 {
         story.second += 1.0;
