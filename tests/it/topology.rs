@@ -153,7 +153,7 @@ async fn a_promotion_is_an_event_and_the_others_lag_is_held() {
         if is_told && event["at"].is_string() { Ok(()) } else { Err(events.to_string()) }
     })
     .await;
-    assert!(daemon.log().contains("promoted"), "{}", daemon.log());
+    daemon.until_log("promoted").await;
     daemon.until_series("pgvigil_role_changes_total", &[("target", "r1")], SOON, |n| n == Some(1.0)).await;
 
     // The other replica still waits for the old primary, and lags by all that is written since.
@@ -271,7 +271,7 @@ async fn a_server_under_two_names_counts_once() {
     until_is(&daemon, "pgvigil_replay_lag_seconds", "r1", 0.0).await;
     let health = daemon.get("/healthz").await.unwrap();
     assert_eq!((health.status, health.json()["status"].as_str()), (200, Some("ok")), "{}", health.body);
-    assert!(daemon.log().contains("replica-1 leads to the same server as primary"), "{}", daemon.log());
+    daemon.until_log("replica-1 leads to the same server as primary").await;
 
     let file = daemon.dir.path().join("pgvigil.toml");
     let check = pgvigil().args(["check", "--config"]).arg(&file).output().unwrap();
