@@ -27,6 +27,7 @@ fn state_of(snapshot: Snapshot) -> AppState {
         silencing,
         token: None,
         waiters: Arc::new(waiters(4)),
+        aws: Aws::new(crate::aws::Config::default()),
     }
 }
 
