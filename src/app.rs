@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -22,6 +22,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::agent_check::{self, Agent};
 use crate::aws::Aws;
 use crate::clock;
 use crate::collect::TargetSpec;
@@ -46,7 +47,7 @@ const EVENT_QUEUE: usize = 1024;
 /// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
 const NOTICE_QUEUE: usize = 64;
 
-/// Silences on their way to the engine. Who makes one waits for its turn.
+/// Silences on their way to the engine, and drains. Who makes one waits for its turn.
 const SILENCE_QUEUE: usize = 16;
 
 /// Why the daemon could not start, or had to stop.
@@ -54,6 +55,8 @@ const SILENCE_QUEUE: usize = 16;
 pub enum RunError {
     #[error("cannot listen on {address}: {source}{}", way_out(source))]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("agent_check: cannot listen on {address}: {source}")]
+    Agent { address: SocketAddr, source: io::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -178,11 +181,18 @@ impl App {
         let address =
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
+        let mut agent_listeners = Vec::new();
+        for (address, target) in config.agent_check.addresses() {
+            let listener = TcpListener::bind(address).await.map_err(|source| RunError::Agent { address, source })?;
+            agent_listeners.push((listener, target));
+        }
+
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
+        let (draining, draining_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let aws = Aws::new(config.aws.clone());
         let workers = config
@@ -240,6 +250,7 @@ impl App {
             kept: None,
             silencing: silencing_received,
             unanswered: VecDeque::new(),
+            draining: draining_received,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
@@ -251,6 +262,7 @@ impl App {
             metrics,
             health: config.health,
             silencing,
+            draining,
             token: config.server.token.clone(),
             waiters: Arc::new(http::waiters(places)),
             aws: aws.clone(),
@@ -268,6 +280,16 @@ impl App {
                 error!(%error, "cannot serve HTTP");
             }
         });
+        let agent = Arc::new(Agent {
+            snapshots: app.snapshots.clone(),
+            health: config.health,
+            thresholds: config.agent_check.thresholds(),
+            gates: Mutex::default(),
+        });
+        for (listener, target) in agent_listeners {
+            let name = target.as_ref().map_or_else(|| "agent check".to_owned(), |name| format!("agent check {name}"));
+            app.spawn(name, agent_check::serve(listener, target, Arc::clone(&agent), app.cancel.clone()));
+        }
         if let Some(limit) = sd_notify::watchdog_enabled() {
             app.spawn("watchdog".to_owned(), pet_watchdog(limit, app.snapshots.clone(), app.cancel.clone()));
         }

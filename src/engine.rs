@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::core::alert::AlertId;
+use crate::core::drain;
 use crate::core::fleet::{Event, Fleet, News};
 use crate::core::ledger::{Delivery, Notice, SendFailure};
 use crate::core::saved::SavedAlert;
@@ -40,6 +41,29 @@ pub type SilenceAnswer = Result<Changed, Refusal>;
 /// A silence to be made or ended, and who waits for the answer.
 pub type Silencing = (Change, oneshot::Sender<SilenceAnswer>);
 
+/// What is answered to whoever drains a target, or undoes it.
+pub type DrainAnswer = Result<drain::Changed, drain::Refusal>;
+
+/// A drain to be made or undone, and who waits for the answer.
+pub type Draining = (drain::Change, oneshot::Sender<DrainAnswer>);
+
+/// An answer that waits for the store.
+#[derive(Debug)]
+pub enum Unanswered {
+    Silence(oneshot::Sender<SilenceAnswer>, Changed),
+    Drain(oneshot::Sender<DrainAnswer>, drain::Changed),
+}
+
+impl Unanswered {
+    /// Whoever asked may have gone meanwhile.
+    fn answer(self, stored: Result<(), String>) {
+        match self {
+            Self::Silence(answer, changed) => drop(answer.send(Ok(Changed { stored, ..changed }))),
+            Self::Drain(answer, changed) => drop(answer.send(Ok(drain::Changed { stored, ..changed }))),
+        }
+    }
+}
+
 /// What the engine talks to.
 pub struct Engine {
     pub fleet: Fleet,
@@ -58,7 +82,9 @@ pub struct Engine {
     /// Silences to be made or ended, each with whoever waits for the answer.
     pub silencing: mpsc::Receiver<Silencing>,
     /// Answers that wait for the store, in the order in which it was handed the changes.
-    pub unanswered: VecDeque<(oneshot::Sender<SilenceAnswer>, Changed)>,
+    pub unanswered: VecDeque<Unanswered>,
+    /// Drains, likewise.
+    pub draining: mpsc::Receiver<Draining>,
     /// What the store was last handed. `None` at first: what was read is written once more, which shows that it can be.
     pub kept: Option<BTreeMap<AlertId, SavedAlert>>,
 }
@@ -93,6 +119,7 @@ impl Engine {
                     self.apply(Event::Tick, keeps_lags);
                 }
                 Some((change, answer)) = self.silencing.recv() => self.silence(change, answer),
+                Some((change, answer)) = self.draining.recv() => self.drain(change, answer),
                 received = self.events.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         break;
@@ -144,6 +171,7 @@ impl Engine {
             clocks: self.clocks(),
             alerts,
             silences: Arc::clone(self.fleet.silences()),
+            drains: Arc::clone(self.fleet.drains()),
             lags: None,
             notices: Vec::new(),
             n_changes: 0,
@@ -164,14 +192,36 @@ impl Engine {
                 } else {
                     info!(silence = id, %selector, author, reason, %until, "alerts are silenced");
                 }
-                if let Some(store) = &self.store {
-                    store.put(Mail { n_changes: 1, ..self.mail(self.fleet.saved_alerts()) });
-                    self.unanswered.push_back((answer, changed));
-                } else {
-                    let stored = Err("nothing is kept: store.path names no file".to_owned());
-                    drop(answer.send(Ok(Changed { stored, ..changed })));
-                }
+                self.answer_when_written(Unanswered::Silence(answer, changed));
             }
+        }
+    }
+
+    /// Drains a target, or undoes it. It is answered once that is written, or cannot be.
+    fn drain(&mut self, change: drain::Change, answer: oneshot::Sender<DrainAnswer>) {
+        match self.fleet.change_drains(change, clock::now(), clock::wall()) {
+            Err(refusal) => drop(answer.send(Err(refusal))),
+            Ok(changed) => {
+                let drain = &changed.drain;
+                let (cluster, target) = (&drain.target.cluster, &drain.target.target);
+                let (author, reason) = (&drain.author, drain.reason.as_deref());
+                if changed.is_over {
+                    info!(%cluster, %target, author, reason, "{} is drained no more", drain.target);
+                } else {
+                    let left = humantime::format_duration(drain.left(clock::now()).unwrap_or_default());
+                    info!(%cluster, %target, author, reason, %left, "{} is drained", drain.target);
+                }
+                self.answer_when_written(Unanswered::Drain(answer, changed));
+            }
+        }
+    }
+
+    fn answer_when_written(&mut self, unanswered: Unanswered) {
+        if let Some(store) = &self.store {
+            store.put(Mail { n_changes: 1, ..self.mail(self.fleet.saved_alerts()) });
+            self.unanswered.push_back(unanswered);
+        } else {
+            unanswered.answer(Err("nothing is kept: store.path names no file".to_owned()));
         }
     }
 
@@ -196,8 +246,8 @@ impl Engine {
     /// What had to be written first may leave.
     fn after_writing(&mut self, written: Written) {
         self.metrics.stored(&written.outcome);
-        for (answer, changed) in self.unanswered.drain(..written.n_changes.min(self.unanswered.len())) {
-            drop(answer.send(Ok(Changed { stored: written.outcome.clone(), ..changed })));
+        for unanswered in self.unanswered.drain(..written.n_changes.min(self.unanswered.len())) {
+            unanswered.answer(written.outcome.clone());
         }
         self.hand_out_all(written.notices);
     }

@@ -23,16 +23,17 @@ use tokio::sync::mpsc;
 use tracing::{error, warn};
 
 use crate::core::alert::AlertId;
+use crate::core::drain::Drains;
 use crate::core::lag::SavedLag;
 use crate::core::ledger::Notice;
 use crate::core::saved::{Saved, SavedAlert};
-use crate::core::silence::{SavedSilences, Silences};
+use crate::core::silence::Silences;
 use crate::core::time::MonoTime;
 use crate::core::topology::Name;
 
 /// What leads from each version of the schema to the next; from none to the first. Steps are added and never changed: the
 /// version of a file, in `PRAGMA user_version`, is how many of them it has behind it.
-const STEPS: [&str; 2] = [TABLES, SILENCES];
+const STEPS: [&str; 3] = [TABLES, SILENCES, DRAINS];
 
 const SCHEMA: i64 = STEPS.len() as i64;
 
@@ -43,6 +44,9 @@ CREATE TABLE lag (cluster TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT 
 
 /// Few, and changed by hand: one text holds them all.
 const SILENCES: &str = "CREATE TABLE silences (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;";
+
+/// Likewise.
+const DRAINS: &str = "CREATE TABLE drains (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;";
 
 /// After a failure the file is opened again this much later.
 const RETRY: Duration = Duration::from_secs(30);
@@ -69,10 +73,11 @@ pub struct Mail {
     pub clocks: Clocks,
     pub alerts: BTreeMap<AlertId, SavedAlert>,
     pub silences: Arc<Silences>,
+    pub drains: Arc<Drains>,
     /// `None`: as they were.
     pub lags: Option<BTreeMap<Name, SavedLag>>,
     pub notices: Vec<Notice>,
-    /// Changes of silences since the last mail: whoever made them waits for an answer.
+    /// Changes of silences and drains since the last mail: whoever made them waits for an answer.
     pub n_changes: usize,
 }
 
@@ -80,7 +85,7 @@ pub struct Mail {
 #[derive(Debug)]
 pub struct Written {
     pub notices: Vec<Notice>,
-    /// Of the changes of silences that were handed over, so many more are written, or are not.
+    /// Of the changes of silences and drains that were handed over, so many more are written, or are not.
     pub n_changes: usize,
     pub outcome: Result<(), String>,
 }
@@ -267,12 +272,14 @@ struct File {
     alerts: BTreeMap<AlertId, SavedAlert>,
     /// The silences that were last written. `None`: those that were read.
     silences: Option<Arc<Silences>>,
+    /// Likewise.
+    drains: Option<Arc<Drains>>,
     retry_at: Option<MonoTime>,
 }
 
 impl File {
     fn new(path: PathBuf) -> Self {
-        Self { path, connection: None, alerts: BTreeMap::new(), silences: None, retry_at: None }
+        Self { path, connection: None, alerts: BTreeMap::new(), silences: None, drains: None, retry_at: None }
     }
 
     fn read(&mut self, clocks: &Clocks) -> Result<Saved, Fault> {
@@ -281,6 +288,7 @@ impl File {
         self.connection = Some(connection);
         self.alerts.clone_from(&saved.alerts);
         self.silences = None;
+        self.drains = None;
         Ok(saved)
     }
 
@@ -328,12 +336,17 @@ impl File {
                 let body = json(&mail.silences.saved())?;
                 transaction.execute("INSERT OR REPLACE INTO silences VALUES (1, ?1)", [body])?;
             }
+            if !self.drains.as_ref().is_some_and(|written| Arc::ptr_eq(written, &mail.drains)) {
+                let body = json(&mail.drains.saved())?;
+                transaction.execute("INSERT OR REPLACE INTO drains VALUES (1, ?1)", [body])?;
+            }
             transaction.commit()
         });
         match written {
             Ok(()) => {
                 self.alerts.clone_from(&mail.alerts);
                 self.silences = Some(Arc::clone(&mail.silences));
+                self.drains = Some(Arc::clone(&mail.drains));
                 Ok(())
             }
             Err(error) => {
@@ -381,7 +394,8 @@ fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
         alerts: rows(connection, "SELECT id, body FROM alert")?,
         lags: BTreeMap::new(),
         at: None,
-        silences: silences(connection)?,
+        silences: one(connection, "SELECT body FROM silences")?,
+        drains: one(connection, "SELECT body FROM drains")?,
     };
     let clock = "SELECT boot, mono, wall FROM clock";
     let then = connection
@@ -401,9 +415,10 @@ fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
     }
 }
 
-fn silences(connection: &Connection) -> Result<SavedSilences, Fault> {
-    let body = connection.query_row("SELECT body FROM silences", [], |row| row.get::<_, String>(0)).optional()?;
-    let Some(body) = body else { return Ok(SavedSilences::default()) };
+/// The one text of a table, or what stands for none.
+fn one<T: DeserializeOwned + Default>(connection: &Connection, sql: &str) -> Result<T, Fault> {
+    let body = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?;
+    let Some(body) = body else { return Ok(T::default()) };
     serde_json::from_str(&body).map_err(|error| Fault::Unreadable(error.to_string()))
 }
 
@@ -482,7 +497,15 @@ mod tests {
     }
 
     fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
-        Mail { clocks, alerts, silences: Arc::default(), lags: None, notices: Vec::new(), n_changes: 0 }
+        Mail {
+            clocks,
+            alerts,
+            silences: Arc::default(),
+            drains: Arc::default(),
+            lags: None,
+            notices: Vec::new(),
+            n_changes: 0,
+        }
     }
 
     fn file(path: &Path) -> File {

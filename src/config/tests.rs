@@ -667,7 +667,7 @@ fn the_example_shows_every_key() {
     let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
     let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
-    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting", "aws"] {
+    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting", "agent_check", "aws"] {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));

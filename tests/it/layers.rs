@@ -86,6 +86,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("http", &["aws", "self_metrics"]),
     ("export", &["self_metrics"]),
     ("engine", &["self_metrics", "store"]),
+    ("agent_check", &[]),
     ("store", &[]),
     ("aws", &["self_metrics"]),
     ("demo", &[]),
