@@ -36,6 +36,7 @@ use crate::notify::heartbeat::Heartbeat;
 use crate::notify::{NotifierError, Worker};
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store, readings};
+use crate::waiting::Waiting;
 use crate::{collect, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
@@ -253,7 +254,8 @@ impl App {
             draining: draining_received,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
-        app.spawn_pollers(&config, &events);
+        let waiting = Arc::new(Waiting::default());
+        app.spawn_pollers(&config, &events, &waiting);
 
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         let places = http::places(open_files, n_targets);
@@ -265,6 +267,7 @@ impl App {
             draining,
             token: config.server.token.clone(),
             waiters: Arc::new(http::waiters(places)),
+            waiting,
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
@@ -350,7 +353,7 @@ impl App {
         self.names.insert(id, name);
     }
 
-    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
+    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>, waiting: &Waiting) {
         let trust = Arc::new(Trust::default());
         for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
             let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
@@ -364,7 +367,8 @@ impl App {
                 .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
                 .collect();
             let statements = config.statements;
-            let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
+            let (beat, targets) =
+                collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust, waiting);
             self.spawn_polling(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
             for target in targets {
                 self.spawn_polling(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));

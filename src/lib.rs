@@ -16,6 +16,7 @@
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
 //! | [`aws`] | the one way to AWS: clients, credentials, errors |
 //! | [`agent_check`] | out: what load balancers ask for a target's share of the reads |
+//! | [`waiting`] | tells [`collect`] that a client of [`http`] waits for the next sample |
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
@@ -58,3 +59,4 @@ pub mod self_metrics;
 pub mod silence;
 pub mod store;
 pub mod table;
+pub mod waiting;

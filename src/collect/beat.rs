@@ -30,7 +30,33 @@ pub struct BeatTask {
     offset: Duration,
     board: Arc<Board>,
     calls: watch::Sender<Call>,
+    burst: Option<Burst>,
 }
+
+/// Beats that come sooner while somebody waits for what a replica says.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    /// So long after the beat before.
+    pub(crate) every: Duration,
+    /// Rung by whoever waits, once for each beat.
+    pub(crate) bell: Arc<Notify>,
+}
+
+impl Burst {
+    async fn wanted(burst: Option<&Self>, last: Instant) {
+        match burst {
+            Some(burst) => {
+                burst.bell.notified().await;
+                sleep_until(last + burst.every).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// As many beats may come sooner in a row. Each regular beat gives one of them back: however many wait, and for however
+/// long, servers are then asked twice as often as they would be.
+const SOONER: u32 = 30;
 
 /// A call to the targets of a cluster. `beat` 0 is before the first.
 #[derive(Clone, Copy, Debug, Default)]
@@ -79,7 +105,7 @@ pub(crate) struct Seat {
 
 /// The beat of a cluster of `n_targets`, and their seats in order. `index` is the cluster's place among all clusters:
 /// their beats are spread over the interval by it.
-pub(crate) fn new(index: usize, n_targets: usize, interval: Duration) -> (BeatTask, Vec<Seat>) {
+pub(crate) fn new(index: usize, n_targets: usize, interval: Duration, burst: Option<Burst>) -> (BeatTask, Vec<Seat>) {
     let board = Arc::new(Board {
         seats: std::iter::repeat_with(Mark::default).take(n_targets).collect(),
         answered: Notify::new(),
@@ -88,7 +114,7 @@ pub(crate) fn new(index: usize, n_targets: usize, interval: Duration) -> (BeatTa
     let seats = (0..n_targets)
         .map(|index| Seat { board: Arc::clone(&board), index, calls: receiver.clone(), beat: 0 })
         .collect();
-    (BeatTask { interval, offset: interval.mul_f64(spread(index)), board, calls }, seats)
+    (BeatTask { interval, offset: interval.mul_f64(spread(index)), board, calls, burst }, seats)
 }
 
 /// A place in `0.0..1.0` for the `index`-th of any number of things, as far from those before it as can be: multiples of
@@ -108,8 +134,14 @@ impl BeatTask {
         let mut ticks = interval_at(start, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut beat = 0;
+        let (mut sooner, mut last) = (SOONER, start);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => sooner = SOONER.min(sooner + 1),
+                () = Burst::wanted(self.burst.as_ref(), last), if sooner > 0 && beat > 0 => sooner -= 1,
+            }
+            last = Instant::now();
             beat += 1;
             self.beat(beat).await;
             if beat == 1 && self.interval > SECOND_BEAT {
@@ -190,7 +222,7 @@ mod tests {
     /// Runs a cluster for `beats` seconds. Each target has a role and takes a while to answer. What was asked: the time
     /// in milliseconds since the start, the beat, and the target.
     async fn asked(targets: &[(Role, u64)], seconds: u64) -> Vec<(u128, u64, usize)> {
-        let (task, seats) = new(0, targets.len(), Duration::from_secs(1));
+        let (task, seats) = new(0, targets.len(), Duration::from_secs(1), None);
         let start = Instant::now();
         let log = Mutex::new(Vec::new());
         let answering = seats.into_iter().zip(targets).enumerate().map(|(index, (mut seat, (role, ms)))| {
@@ -277,7 +309,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beats_missed_in_a_stall_are_skipped() {
-        let (task, mut seats) = new(0, 1, Duration::from_secs(1));
+        let (task, mut seats) = new(0, 1, Duration::from_secs(1), None);
         let cancel = CancellationToken::new();
         let start = Instant::now();
         let asking = async {
@@ -302,7 +334,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_interval_starts_with_two_beats_a_second_apart() {
-        let (task, mut seats) = new(0, 1, Duration::from_secs(30));
+        let (task, mut seats) = new(0, 1, Duration::from_secs(30), None);
         let cancel = CancellationToken::new();
         let start = Instant::now();
         let asking = async {
@@ -318,6 +350,38 @@ mod tests {
         };
         let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
         assert_eq!(beats, [0, 1, 30, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_somebody_waits_beats_come_sooner_but_not_for_ever() {
+        let bell = Arc::new(Notify::new());
+        let burst = Burst { every: Duration::from_millis(100), bell: Arc::clone(&bell) };
+        let (task, mut seats) = new(0, 1, Duration::from_secs(1), Some(burst));
+        let cancel = CancellationToken::new();
+        let start = Instant::now();
+        let asking = async {
+            let mut beats = Vec::new();
+            loop {
+                seats[0].turn().await.unwrap();
+                let at = start.elapsed().as_millis();
+                seats[0].answered(None);
+                seats[0].ready();
+                // Nobody waits in the second second; from the third on somebody always does.
+                if !(300..2000).contains(&at) {
+                    bell.notify_one();
+                }
+                if at >= 60_000 {
+                    cancel.cancel();
+                    return beats;
+                }
+                beats.push(at);
+            }
+        };
+        let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
+        assert_eq!(beats[..7], [0, 100, 200, 300, 1000, 2000, 2100]);
+        let within = |from, to| beats.iter().filter(|at| (from..to).contains(*at)).count();
+        assert_eq!((within(3000, 4000), within(58_000, 59_000)), (10, 2), "{beats:?}");
+        assert!(beats.windows(2).all(|pair| pair[1] - pair[0] >= 100), "{beats:?}");
     }
 
     #[test]

@@ -15,8 +15,9 @@ use crate::core::pooler::PoolerFacts;
 use crate::core::statements::StatementTracker;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
+use crate::waiting::Waiting;
 
-use self::beat::BeatTask;
+use self::beat::{BeatTask, Burst};
 use self::conninfo::Conninfo;
 use self::dialog::Dialog;
 use self::pooler::{Console, PoolerTask};
@@ -61,6 +62,9 @@ pub struct PollConfig {
     /// `3 x interval`.
     #[serde(deserialize_with = "optional_duration")]
     pub stale_after: Option<Duration>,
+    /// How soon after a beat the next may come while somebody waits for a server to read from. Not set: when its time has come.
+    #[serde(deserialize_with = "optional_duration")]
+    pub burst: Option<Duration>,
     /// How often the admin console of each connection pooler is asked.
     #[serde(deserialize_with = "duration")]
     pub pooler_interval: Duration,
@@ -74,6 +78,7 @@ impl Default for PollConfig {
             slow_interval: Duration::from_secs(15),
             idle_limit: Duration::from_secs(60 * 60),
             stale_after: None,
+            burst: None,
             pooler_interval: Duration::from_secs(5),
         }
     }
@@ -161,8 +166,10 @@ pub fn cluster(
     poll: &PollConfig,
     statements: StatementsConfig,
     trust: &Arc<Trust>,
+    waiting: &Waiting,
 ) -> (BeatTask, Vec<Box<TargetTask>>) {
-    let (beat, seats) = beat::new(index, targets.len(), poll.interval);
+    let burst = poll.burst.map(|every| Burst { every, bell: waiting.bell(name) });
+    let (beat, seats) = beat::new(index, targets.len(), poll.interval, burst);
     let tasks = seats.into_iter().zip(targets).enumerate().map(|(place, (seat, spec))| {
         let id = TargetId { cluster: name.clone(), target: spec.name };
         Box::new(TargetTask {

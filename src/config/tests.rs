@@ -57,7 +57,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, maintenance, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, agent_check, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -696,7 +696,9 @@ fn the_example_shows_the_defaults() {
     let example = written(&complete_example());
     let default = Written::default();
     assert_eq!(example.poll.stale_after, Some(default.poll.stale_after()));
-    assert_eq!(PollConfig { stale_after: None, ..example.poll }, default.poll);
+    assert_eq!(PollConfig { stale_after: None, burst: None, ..example.poll }, default.poll);
+    let shown = AgentConfig { listen: None, port: Vec::new(), ..example.agent_check };
+    assert_eq!(shown, AgentConfig::default());
     assert!(example.server.token.is_some());
     assert_eq!(
         (ServerConfig { token: None, ..example.server }, example.statements, example.health, example.alerting),

@@ -199,8 +199,13 @@ fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
         ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
         ("slow_interval", Some(poll.slow_interval), poll.interval),
         ("stale_after", poll.stale_after, poll.interval),
+        ("burst", poll.burst, SHORTEST_INTERVAL),
         ("pooler_interval", Some(poll.pooler_interval), SHORTEST_INTERVAL),
     ];
+    if let Some(burst) = poll.burst.filter(|burst| *burst > poll.interval) {
+        let (burst, interval) = (told(burst), told(poll.interval));
+        finding(&["poll", "burst"], format!("{burst} is longer than poll.interval ({interval}); leave it out"));
+    }
     for (key, duration, shortest) in given.into_iter().filter_map(|(key, given, least)| Some((key, given?, least))) {
         if duration < shortest {
             finding(&["poll", key], format!("{} is too short; write at least \"{}\"", told(duration), told(shortest)));

@@ -44,6 +44,7 @@ use crate::core::health;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
+use crate::waiting::Waiting;
 
 /// `[server]`: where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -82,6 +83,7 @@ pub struct AppState {
     pub token: Option<Token>,
     /// As many clients may wait for a server to read from.
     pub waiters: Arc<Semaphore>,
+    pub waiting: Arc<Waiting>,
     pub aws: Aws,
 }
 

@@ -29,6 +29,7 @@ fn state_of(snapshot: Snapshot) -> AppState {
         draining,
         token: None,
         waiters: Arc::new(waiters(4)),
+        waiting: Arc::default(),
         aws: Aws::new(crate::aws::Config::default()),
     }
 }

@@ -100,7 +100,7 @@ fn drained(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) 
     if target.drained(now).is_some() {
         emit(&[], Value::exact(1.0));
     }
-    Coverage::Complete
+    if target.tried() { Coverage::Complete } else { Coverage::Unknown }
 }
 
 fn observation_age(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
