@@ -4,6 +4,7 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod cloudwatch;
 pub mod datapoints;
 pub mod explain;
 #[cfg(test)]
@@ -16,6 +17,7 @@ pub mod ledger;
 pub mod mute;
 pub mod observation;
 pub mod pooler;
+pub mod publish;
 pub mod quantity;
 pub mod replay;
 pub mod rule;
