@@ -329,7 +329,7 @@ fn activity(sessions: &Sessions) -> BTreeMap<(&str, &str), (u64, Option<f64>)> {
         let is_named = databases.named.iter().any(|(name, _)| *name == alike.database);
         let database = if is_named { alike.database.as_str() } else { OTHER };
         let (count, oldest) = found.entry((database, &alike.state)).or_default();
-        *count += alike.count;
+        *count = count.saturating_add(alike.count);
         *oldest = alike.oldest_transaction_seconds.into_iter().chain(*oldest).reduce(f64::max);
     }
     found
