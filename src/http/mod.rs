@@ -6,13 +6,14 @@
 //! once. Clients are held to limits: see [`serve`].
 
 mod api;
-pub mod health;
+mod aws;
 mod index;
 pub mod limits;
 pub mod metrics;
 pub mod overall;
 mod probe;
 mod reply;
+mod route;
 mod serve;
 pub mod silences;
 mod subscriptions;
@@ -27,16 +28,18 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-pub use self::health::HealthConfig;
 pub use self::metrics::MetricsConfig;
-pub use self::serve::{places, serve};
+pub use self::serve::{places, serve, waiters};
+pub use crate::core::health::HealthConfig;
 
 use self::limits::{Limits, decode};
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
+use crate::aws::Aws;
 use crate::clock;
+use crate::core::health;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
@@ -77,10 +80,13 @@ pub struct AppState {
     pub exposition: MetricsConfig,
     pub silencing: Silencing,
     pub token: Option<Token>,
+    /// As many clients may wait for a server to read from.
+    pub waiters: Arc<Semaphore>,
+    pub aws: Aws,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 14] = [
+pub const PATHS: [(&str, &str); 16] = [
     ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
     ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
     ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
@@ -91,9 +97,14 @@ pub const PATHS: [(&str, &str); 14] = [
     ("/healthz/{cluster}/{target}", "may reads be sent there: ?max_lag=5s&max_lag_bytes=16MB&role=replica&max_age=10s"),
     ("/api/v1/clusters", "topology, lags and alerts as JSON"),
     ("/api/v1/clusters/{cluster}", "one cluster in detail"),
+    (
+        "/api/v1/clusters/{cluster}/route",
+        "which server to read from: ?max_lag=1s&lsn=0/16B3748&wait=500ms&fallback=primary",
+    ),
     ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
     ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
     ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
+    ("/api/v1/aws", "services of AWS that are asked, and why one does not answer"),
     ("/", "this page"),
 ];
 
@@ -124,9 +135,11 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz/{cluster}/{target}", page(healthz_target))
         .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
         .route("/api/v1/clusters/{cluster}", page(api_cluster))
+        .route("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method))
         .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
         .route("/api/v1/silences", page(silences::list).post(silences::change))
         .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
+        .route("/api/v1/aws", page(aws::services))
         .route("/", page(|ask| Reply::html(index::render(&ask.snapshot, ask.now))))
         .fallback(no_such_path)
         .with_state(Arc::new(state))
