@@ -263,6 +263,7 @@ impl App {
             snapshots: app.snapshots.clone(),
             metrics,
             health: config.health,
+            exposition: config.metrics,
             silencing,
             draining,
             token: config.server.token.clone(),

@@ -84,6 +84,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         statements: written.statements,
         health: written.health,
         agent_check: written.agent_check,
+        metrics: written.metrics,
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
