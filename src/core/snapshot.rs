@@ -145,6 +145,8 @@ pub struct TargetView {
     pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
+    /// Since when it is watched. `None`: since the start.
+    pub since: Option<MonoTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -226,6 +228,7 @@ impl TargetView {
             connections_exhausted_in: None,
             dropped: Dropped::default(),
             stale_after,
+            since: None,
         }
     }
 

@@ -29,6 +29,7 @@ mod postgres;
 mod prometheus;
 mod promises;
 mod readme;
+mod reload;
 mod restart;
 mod rig;
 mod rules;
