@@ -155,7 +155,7 @@ fn decoding_never_turns_unknown_into_a_number() {
     for source in sources().iter().filter(|source| lies_in(&source.path, &decodes)) {
         for line in source.code.lines() {
             // A row that is missing is an empty one, whose first required column fails; a text is no number.
-            if line.contains("as_slice") || line.contains(".text(") {
+            if line.contains("as_slice") || line.contains(".text(") || line.contains(".to_owned()") {
                 continue;
             }
             for word in ["unwrap_or_default()", "unwrap_or(0", "coalesce("] {
