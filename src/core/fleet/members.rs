@@ -76,12 +76,10 @@ impl Cluster {
         let view: &mut ClusterView = Arc::make_mut(&mut self.view);
         let place_of = |name: &Name| view.poolers.iter().position(|pooler| pooler.id.target == *name);
         let places: Vec<Option<usize>> = spec.poolers.iter().map(place_of).collect();
+        let id = |name: &Name| TargetId { cluster: spec.name.clone(), target: name.clone() };
         let pooler = |(name, place): (&Name, &Option<usize>)| match place {
             Some(at) => Arc::clone(&view.poolers[*at]),
-            None => {
-                let id = TargetId { cluster: spec.name.clone(), target: name.clone() };
-                Arc::new(PoolerView::new(id, fleet.pooler_stale_after))
-            }
+            None => Arc::new(PoolerView::new(id(name), fleet.pooler_stale_after)),
         };
         view.poolers = spec.poolers.iter().zip(&places).map(pooler).collect();
         self.poolers = moved(std::mem::take(&mut self.poolers), &places);
