@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::members::Members;
+use crate::aws::Aws;
 use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
@@ -203,7 +204,8 @@ impl App {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
-        let metrics = Arc::new(SelfMetrics::new(&[]));
+        let aws = Aws::new(config.aws.clone());
+        let metrics = Arc::new(SelfMetrics::new(&[]).with_aws(aws.metrics()));
         metrics.configured(Ok(clock::wall()));
         let (ordering, orders) = mpsc::channel(ORDER_QUEUE);
         let mut app = Self {
@@ -227,7 +229,7 @@ impl App {
         }
 
         let queues = Queues::default();
-        app.members = Members::new(queues.clone());
+        app.members = Members::new(queues.clone(), aws.clone());
         app.start_notifiers(&config)?;
         let engine = Engine {
             fleet,
@@ -252,6 +254,7 @@ impl App {
             health: config.health,
             silencing,
             token: config.server.token.clone(),
+            aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
         let places = http::places(open_files(), config.n_targets() + config.n_poolers());

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{App, Order, RunError};
+use crate::aws::Aws;
 use crate::clock;
 use crate::collect::beat::Beat;
 use crate::collect::conninfo::Conninfo;
@@ -44,6 +45,8 @@ pub(super) struct Members {
     /// Certificates that were read, for all connections.
     trust: Arc<Trust>,
     queues: Queues,
+    /// `None` before the start.
+    aws: Option<Aws>,
     beats: BTreeMap<Name, (Running, Beat)>,
     targets: BTreeMap<TargetId, Polling>,
     poolers: BTreeMap<TargetId, Polling>,
@@ -67,8 +70,8 @@ struct Running {
 }
 
 impl Members {
-    pub(super) fn new(queues: Queues) -> Self {
-        Self { queues, ..Self::default() }
+    pub(super) fn new(queues: Queues, aws: Aws) -> Self {
+        Self { queues, aws: Some(aws), ..Self::default() }
     }
 
     /// This configuration is in force.
@@ -131,12 +134,15 @@ impl App {
 
     /// Starts notifiers that are new, or have changed, and what depends on them.
     pub(super) fn start_notifiers(&mut self, config: &Config) -> Result<(), NotifierError> {
+        let Some(aws) = self.members.aws.clone() else { return Ok(()) };
         let mut workers: Vec<(NotifierConfig, Worker)> = Vec::new();
         for (place, notifier) in config.notifiers.iter().enumerate() {
             let names = notifier.names(place);
             let is_known = |name: &Name| self.members.notifiers.get(name).is_some_and(|(known, _)| known == notifier);
             if !names.iter().all(is_known) {
-                workers.extend(notifier.clone().workers(place)?.into_iter().map(|worker| (notifier.clone(), worker)));
+                workers.extend(
+                    notifier.clone().workers(place, &aws)?.into_iter().map(|worker| (notifier.clone(), worker)),
+                );
             }
         }
         let heart = heart(config)?;
@@ -311,9 +317,11 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
         ("server", before.server != after.server),
         ("health", before.health != after.health),
         ("store.path", before.store != after.store),
+        ("aws", before.aws != after.aws),
     ];
     for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         warn!(key, "{key} has changed, which takes a restart: until then it stays as it was");
     }
     (after.server, after.health, after.store) = (before.server.clone(), before.health, before.store.clone());
+    after.aws = before.aws.clone();
 }
