@@ -4,10 +4,11 @@
 //! WAL, its alerts and what was told of them. What leaves is *gone*: its alerts end at the next judgement, and who heard
 //! of them is told so. What comes is unknown until it answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{Cluster, ClusterSpec, Fleet, FleetSpec, index_of};
+use crate::core::cloudwatch::RedisGroup;
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::{Name, TargetId};
@@ -83,6 +84,11 @@ impl Cluster {
         };
         view.poolers = spec.poolers.iter().zip(&places).map(pooler).collect();
         self.poolers = moved(std::mem::take(&mut self.poolers), &places);
+        let group = |name: &Name| match view.redis.iter().find(|group| group.name == *name) {
+            Some(group) => group.clone(),
+            None => RedisGroup { name: name.clone(), nodes: BTreeMap::new() },
+        };
+        view.redis = spec.redis.iter().map(group).collect();
     }
 
     /// How often members are asked, and for how long an answer is good.

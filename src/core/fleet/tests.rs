@@ -50,6 +50,7 @@ fn spec(targets: &[&str]) -> FleetSpec {
         name: Name::new("orders"),
         targets: targets.iter().map(|name| Name::new(name)).collect(),
         poolers: vec![Name::new("pgb")],
+        redis: vec![Name::new("sessions")],
     };
     FleetSpec {
         clusters: vec![cluster],
@@ -748,7 +749,12 @@ fn a_cluster_that_leaves_takes_its_alerts_along_and_an_answer_that_comes_late_is
     let mut story = Story::new();
     story.run(30, |second| [primary(written(second)), refused()]);
     story.told.clear();
-    let billing = ClusterSpec { name: Name::new("billing"), targets: vec![Name::new("db-1")], poolers: Vec::new() };
+    let billing = ClusterSpec {
+        name: Name::new("billing"),
+        targets: vec![Name::new("db-1")],
+        poolers: Vec::new(),
+        redis: Vec::new(),
+    };
     let others = FleetSpec { clusters: vec![billing], ..spec(&[]) };
     story.watch(others.clone());
     assert_eq!(story.told, ["sns: resolved TargetDown db-2", "log: resolved TargetDown db-2"]);
