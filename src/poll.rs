@@ -28,7 +28,6 @@ use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::{Role, TargetId};
 use crate::table::{Cell, Table, Tone, bytes, painted, seconds, short, wrapped};
-use crate::waiting::Waiting;
 
 /// A lag is the age of WAL whose writing was seen: one answer cannot tell it, a second one a while later can.
 const ANSWERS: u32 = 2;
@@ -141,15 +140,8 @@ fn pollers(
             .targets
             .iter()
             .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) });
-        let (beat, targets) = collect::cluster(
-            place,
-            &cluster.name,
-            specs.collect(),
-            &config.poll,
-            config.statements,
-            &trust,
-            &Waiting::default(),
-        );
+        let (beat, targets) =
+            collect::cluster(place, &cluster.name, specs.collect(), &config.poll, config.statements, &trust);
         for pooler in &cluster.poolers {
             let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
             let task = collect::pooler(0, id, conninfo, &config.poll, &trust);

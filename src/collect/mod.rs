@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
+use tokio::sync::Notify;
 
 use crate::core::checkup::Checkup;
 use crate::core::observation::{Identity, PollFailure, Positions};
@@ -15,9 +16,8 @@ use crate::core::pooler::PoolerFacts;
 use crate::core::statements::StatementTracker;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
-use crate::waiting::Waiting;
 
-use self::beat::{BeatTask, Burst};
+use self::beat::{Beat, BeatTask, Burst};
 use self::conninfo::Conninfo;
 use self::dialog::Dialog;
 use self::pooler::{Console, PoolerTask};
@@ -166,29 +166,47 @@ pub fn cluster(
     poll: &PollConfig,
     statements: StatementsConfig,
     trust: &Arc<Trust>,
-    waiting: &Waiting,
 ) -> (BeatTask, Vec<Box<TargetTask>>) {
-    let burst = poll.burst.map(|every| Burst { every, bell: waiting.bell(name) });
-    let (beat, seats) = beat::new(index, targets.len(), poll.interval, burst);
-    let tasks = seats.into_iter().zip(targets).enumerate().map(|(place, (seat, spec))| {
+    let (task, beat) = beat::new(index, poll.interval, 0);
+    let tasks = targets.into_iter().enumerate().map(|(place, spec)| {
         let id = TargetId { cluster: name.clone(), target: spec.name };
-        Box::new(TargetTask {
-            dialog: Dialog::new(id.clone(), spec.conninfo, Arc::clone(trust), poll.timeout),
-            id,
-            seat,
-            statements,
-            idle_limit: poll.idle_limit,
-            tracker: StatementTracker::default(),
-            texts_at: None,
-            n_surveys: 0,
-            slow_interval: poll.slow_interval,
-            slow_offset: target::slow_offset(index, place, poll.slow_interval),
-            failures: Failures::default(),
-            role: None,
-            survey_at: None,
-        })
+        target((index, place), id, spec.conninfo, &beat, poll, statements, trust)
     });
-    (beat, tasks.collect())
+    (task, tasks.collect())
+}
+
+/// The beat of a cluster: its task, and where targets take part in it. It counts on from `last`. Whoever waits for a sample of
+/// the cluster rings `bell`.
+pub fn beat(index: usize, poll: &PollConfig, last: u64, bell: Arc<Notify>) -> (BeatTask, Beat) {
+    let (task, beat) = beat::new(index, poll.interval, last);
+    (task.with_burst(poll.burst.map(|every| Burst { every, bell })), beat)
+}
+
+/// The task that watches one target, at its cluster's beat. `place` is that of its cluster among all, and its own there.
+pub fn target(
+    place: (usize, usize),
+    id: TargetId,
+    conninfo: Arc<Conninfo>,
+    beat: &Beat,
+    poll: &PollConfig,
+    statements: StatementsConfig,
+    trust: &Arc<Trust>,
+) -> Box<TargetTask> {
+    Box::new(TargetTask {
+        dialog: Dialog::new(id.clone(), conninfo, Arc::clone(trust), poll.timeout),
+        id,
+        seat: beat.seat(),
+        statements,
+        idle_limit: poll.idle_limit,
+        tracker: StatementTracker::default(),
+        texts_at: None,
+        n_surveys: 0,
+        slow_interval: poll.slow_interval,
+        slow_offset: target::slow_offset(place.0, place.1, poll.slow_interval),
+        failures: Failures::default(),
+        role: None,
+        survey_at: None,
+    })
 }
 
 /// The task that watches one connection pooler by its admin console. `index` is its place among all.

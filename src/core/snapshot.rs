@@ -156,6 +156,8 @@ pub struct TargetView {
     pub drain: Option<Arc<Drain>>,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
+    /// Since when it is watched. `None`: since the start.
+    pub since: Option<MonoTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -239,6 +241,7 @@ impl TargetView {
             dropped: Dropped::default(),
             drain: None,
             stale_after,
+            since: None,
         }
     }
 

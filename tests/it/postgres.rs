@@ -56,15 +56,8 @@ impl Watched {
             conninfo: Arc::new(Conninfo::parse(&pg::dsn_at(*port, user)).unwrap()),
         });
         let trust = Arc::new(Trust::default());
-        let (beat, targets) = collect::cluster(
-            0,
-            &Name::new("c"),
-            specs.collect(),
-            poll,
-            StatementsConfig::default(),
-            &trust,
-            &pgvigil::waiting::Waiting::default(),
-        );
+        let (beat, targets) =
+            collect::cluster(0, &Name::new("c"), specs.collect(), poll, StatementsConfig::default(), &trust);
         let (sender, events) = mpsc::channel(64);
         let mut tasks = JoinSet::new();
         tasks.spawn(beat.run(CancellationToken::new()));
