@@ -4,7 +4,7 @@
 //! than a restarted one. On shutdown pollers stop and notifiers finish their attempt; when the last of them is gone the
 //! engine has applied their last events and ends too.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::core::topology::Name;
-use crate::engine::Engine;
+use crate::engine::{Engine, Unwritten};
 use crate::notify::heartbeat::Heartbeat;
 use crate::notify::{NotifierError, Worker};
 use crate::self_metrics::SelfMetrics;
@@ -237,7 +237,7 @@ impl App {
             boot: clock::boot(),
             kept: None,
             silencing: silencing_received,
-            unanswered: VecDeque::new(),
+            unwritten: Unwritten::default(),
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);

@@ -215,11 +215,13 @@ impl Episode {
     /// The episode of an alert that begins at `wall`, after `previous`.
     pub fn begin(wall: SystemTime, previous: Option<Self>) -> Self {
         let began_minute = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60);
-        let nth = match previous {
-            Some(previous) if previous.began_minute == began_minute => previous.nth + 1,
-            _ => 0,
-        };
-        Self { began_minute, nth }
+        match previous {
+            // Put back, the time of day may show a minute that an earlier life had.
+            Some(previous) if previous.began_minute >= began_minute => {
+                Self { nth: previous.nth.saturating_add(1), ..previous }
+            }
+            _ => Self { began_minute, nth: 0 },
+        }
     }
 
     /// What makes two attempts, or two daemons, tell the same thing: at most 128 of `A-Z a-z 0-9 - . _`, as SNS FIFO topics take.
@@ -436,6 +438,11 @@ impl Ledger {
         account.muted = muted;
     }
 
+    /// Whether there is anything to tell, or was, of an alert.
+    pub fn has(&self, id: &AlertId) -> bool {
+        self.accounts.contains_key(id)
+    }
+
     /// The alert that an alert was last seen to follow from.
     pub fn cause(&self, id: &AlertId) -> Option<&AlertId> {
         self.accounts.get(id)?.muted.as_ref()?.cause.as_ref()
@@ -472,8 +479,20 @@ impl Ledger {
 
     /// Takes up what was kept. A notifier that is new has heard nothing.
     pub fn restore(&mut self, id: AlertId, saved: SavedAccount, now: MonoTime) {
-        let line = |recipient: &Recipient| Line::new(saved.told.get(&recipient.name).copied(), now);
-        let account = Account {
+        let told = |recipient: &Recipient| saved.told.get(&recipient.name).copied();
+        if let Some(account) = self.accounts.get_mut(&id) {
+            // Taken up late: what is true of the alert is known better here, and what others heard there as well counts.
+            for (recipient, line) in self.recipients.iter().zip(&mut account.lines) {
+                line.told = line.told.or_else(|| told(recipient));
+            }
+            return;
+        }
+        let turned_at = match saved.alert.phase {
+            Phase::Firing => saved.alert.fired_at,
+            Phase::Pending | Phase::Resolved => saved.alert.resolved_at,
+        };
+        let line = |recipient: &Recipient| Line::new(told(recipient), now);
+        let mut account = Account {
             lines: self.recipients.iter().map(line).collect(),
             alert: saved.alert,
             episode: saved.episode,
@@ -483,6 +502,11 @@ impl Ledger {
             changes: saved.changes,
             is_flapping: saved.is_flapping,
         };
+        // It has waited for what comes with it since then: one that is killed again and again while it waits tells, too.
+        for (index, pace) in self.paces.iter().enumerate() {
+            let purpose = account.news(&account.lines[index], pace, now);
+            account.lines[index].news = purpose.map(|purpose| (purpose, turned_at.unwrap_or(now)));
+        }
         self.accounts.insert(id, account);
         self.drop_settled(now);
     }
