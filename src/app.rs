@@ -22,6 +22,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::aws::Aws;
 use crate::clock;
 use crate::collect::TargetSpec;
 use crate::collect::tls::Trust;
@@ -183,15 +184,16 @@ impl App {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
+        let aws = Aws::new(config.aws.clone());
         let workers = config
             .notifiers
             .iter()
             .enumerate()
-            .map(|(place, notifier)| notifier.clone().workers(place))
+            .map(|(place, notifier)| notifier.clone().workers(place, &aws))
             .collect::<Result<Vec<_>, _>>()?;
         let workers: Vec<Worker> = workers.into_iter().flatten().collect();
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
-        let metrics = Arc::new(SelfMetrics::new(&notifier_names));
+        let metrics = Arc::new(SelfMetrics::new(&notifier_names).with_aws(aws.metrics()));
         let mut app = Self {
             address,
             tasks: JoinSet::new(),
@@ -248,6 +250,7 @@ impl App {
             health: config.health,
             silencing,
             token: config.server.token.clone(),
+            aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());

@@ -16,6 +16,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod docs;
 mod faults;
 mod fuzzed;
 mod heartbeat;

@@ -279,3 +279,37 @@ async fn a_server_under_two_names_counts_once() {
     assert!(told.contains("c: warning: primary and replica-1 lead to one server"), "{told}");
     assert!(!told.contains("primaries:"), "{told}");
 }
+
+/// PostgreSQL 19 tells of it in a view, which stands here in an older server.
+const RECOVERY_VIEW: &str = "
+CREATE TABLE wanted(promotion bool);
+INSERT INTO wanted VALUES (false);
+GRANT SELECT ON wanted TO public;
+CREATE FUNCTION pg_catalog.pg_stat_get_recovery() RETURNS bool LANGUAGE sql AS $$
+    SELECT promotion FROM public.wanted WHERE pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE') $$;
+SET allow_system_table_mods = on;
+CREATE VIEW pg_catalog.pg_stat_recovery AS SELECT wants AS promote_triggered FROM pg_stat_get_recovery() wants WHERE wants IS NOT NULL;
+GRANT SELECT ON pg_catalog.pg_stat_recovery TO public";
+
+#[tokio::test]
+async fn a_promotion_that_was_asked_for_is_told_where_the_server_has_a_view_of_recovery() {
+    let servers = pg::cluster(1).await;
+    let (primary, r1) = (servers.primary(), servers.node("r1"));
+    primary.sql(RECOVERY_VIEW).await.unwrap();
+    let targets =
+        [("primary", pg::dsn(primary, "mon")), ("r1", pg::dsn(r1, "mon")), ("r1-plain", pg::dsn(r1, "plain"))];
+    let config = format!("[poll]\nslow_interval = \"1s\"\n\n{}", cluster_toml("c", &targets));
+    // Else it would be asked who it is before the view has reached it.
+    until("the view to reach the replica", SOON, || async {
+        r1.sql("TABLE pg_stat_recovery").await.map_err(|error| format!("{error:?}"))
+    })
+    .await;
+    let daemon = Daemon::start(&config).await;
+    until_is(&daemon, "pgvigil_promotion_requested", "r1", 0.0).await;
+    primary.sql("UPDATE wanted SET promotion = true").await.unwrap();
+    until_is(&daemon, "pgvigil_promotion_requested", "r1", 1.0).await;
+    for target in ["primary", "r1-plain"] {
+        assert_eq!(daemon.series("pgvigil_promotion_requested", &[("target", target)]).await, None, "{target}");
+    }
+    no_errors(&servers);
+}
