@@ -271,8 +271,9 @@ pub struct SavedAccount {
     /// As of its last transition.
     pub alert: AlertView,
     pub episode: Episode,
-    /// The severity that it had when this episode began.
-    pub first_severity: Severity,
+    /// The lowest severity with which it fired in this episode.
+    #[serde(alias = "first_severity")]
+    pub least_severity: Severity,
     /// When it fired and resolved of late.
     pub changes: VecDeque<MonoTime>,
     pub is_flapping: bool,
@@ -333,7 +334,7 @@ struct Account {
     /// Firing or resolved, as of that transition.
     alert: AlertView,
     episode: Episode,
-    first_severity: Severity,
+    least_severity: Severity,
     muted: Option<Muted>,
     /// What muted it is over, and it may yet pass by itself.
     held_until: Option<MonoTime>,
@@ -405,7 +406,7 @@ impl Ledger {
         let account = self.accounts.entry(alert.id.clone()).or_insert_with(|| Account {
             alert: AlertView { phase: Phase::Resolved, ..alert.clone() },
             episode,
-            first_severity: alert.severity,
+            least_severity: alert.severity,
             muted: None,
             held_until: None,
             changes: VecDeque::new(),
@@ -416,7 +417,9 @@ impl Ledger {
             account.changes.push_back(now);
         }
         if account.episode != episode || account.alert.phase != Phase::Firing {
-            account.first_severity = alert.severity;
+            account.least_severity = alert.severity;
+        } else if alert.phase == Phase::Firing {
+            account.least_severity = account.least_severity.min(alert.severity);
         }
         if alert.phase == Phase::Firing && account.alert.phase != Phase::Firing {
             (account.muted, account.held_until) = (None, None);
@@ -467,7 +470,7 @@ impl Ledger {
             let saved = SavedAccount {
                 alert: account.alert.clone(),
                 episode: account.episode,
-                first_severity: account.first_severity,
+                least_severity: account.least_severity,
                 changes: account.changes.clone(),
                 is_flapping: account.is_flapping,
                 muted: account.muted.clone(),
@@ -496,7 +499,7 @@ impl Ledger {
             lines: self.recipients.iter().map(line).collect(),
             alert: saved.alert,
             episode: saved.episode,
-            first_severity: saved.first_severity,
+            least_severity: saved.least_severity,
             muted: saved.muted,
             held_until: None,
             changes: saved.changes,
@@ -741,7 +744,7 @@ impl Account {
     fn dedup_key(&self, purpose: Purpose, repeat_interval: Duration, now: MonoTime) -> String {
         let phase = self.alert.phase.as_str();
         let word = match purpose {
-            Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.first_severity => {
+            Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.least_severity => {
                 format!("{phase}-{}", self.alert.severity.as_str())
             }
             Purpose::Alerts | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } => phase.to_owned(),
