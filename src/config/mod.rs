@@ -85,6 +85,7 @@ impl Config {
             name: cluster.name.clone(),
             targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
             poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
+            redis: Vec::new(),
         };
         FleetSpec {
             clusters: self.clusters.iter().map(cluster).collect(),

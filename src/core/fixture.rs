@@ -344,6 +344,8 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         index: Arc::new(targets.iter().enumerate().map(|(i, target)| (target.id.target.clone(), i)).collect()),
         targets: targets.into_iter().map(Arc::new).collect(),
         poolers: Vec::new(),
+        redis: Arc::from([]),
+        cloudwatch: Arc::default(),
         alerts: Arc::from(alerts),
         events: Arc::from([]),
     }

@@ -50,7 +50,10 @@ fn presets_table() -> String {
             found.iter().map(|rule| rule.as_ref().map_or_else(|| "-".to_owned(), thresholds)).collect();
         let mut signals: Vec<String> = Vec::new();
         for rule in found.iter().flatten() {
-            let awaits = matches!(check(rule), Ok(Checked::Awaits(_)));
+            let awaits = match check(rule) {
+                Ok(Checked::Judged(rule)) => rule.condition.signal.is_of_cloudwatch(),
+                _ => true,
+            };
             let signal = format!("`{}`{}", rule.signal.as_deref().unwrap_or_default(), if awaits { " *" } else { "" });
             if !signals.contains(&signal) {
                 signals.push(signal);
