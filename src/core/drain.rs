@@ -182,7 +182,10 @@ impl Drains {
     }
 
     pub fn restore(&mut self, saved: SavedDrains) {
-        self.drains = saved.0.into_iter().map(|drain| (drain.target.clone(), Arc::new(drain))).collect();
+        for drain in saved.0 {
+            // One that was made before it could be read is the latest word.
+            self.drains.entry(drain.target.clone()).or_insert_with(|| Arc::new(drain));
+        }
     }
 
     /// Forgets those that are over. Says whether there were any.

@@ -19,6 +19,7 @@ mod connect;
 mod demo;
 mod docs;
 mod drain;
+mod faults;
 mod fuzzed;
 mod haproxy;
 mod heartbeat;
