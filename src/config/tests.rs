@@ -880,7 +880,7 @@ fn a_rule_that_cannot_be_used_says_what_would_be_right() {
         ),
         (
             "when = \"target_up == 0\"\ndatapoints = \"1 of 1\"\nevery = \"0s\"",
-            "every = \"0s\" is no period; write for example every = \"1m\"",
+            "every is less than a second, which is no period that could be counted; write for example every = \"1m\"",
         ),
         (
             "when = \"target_up == 0\"\nwarm_up = \"1M\"",

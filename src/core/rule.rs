@@ -320,7 +320,8 @@ fn datapoints(config: &RuleConfig) -> Result<Option<Datapoints>, RuleFault> {
         (Some(_), None) => return Err(RuleFault::DatapointsWithoutEvery),
         (Some(text), Some(every)) => (text, every),
     };
-    if every.is_zero() {
+    // Rules are judged about once a second: of shorter periods most would be unknown, and nothing would ever fire.
+    if every < Duration::from_secs(1) {
         return Err(RuleFault::EveryOfNothing);
     }
     Datapoints::parse(text, every).map(Some).ok_or_else(|| RuleFault::Datapoints(text.clone()))

@@ -339,15 +339,19 @@ pub fn past(path: &Path, since: SystemTime) -> Result<Past, String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fault)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(fault)?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map_err(fault)?;
+    if version == 0 {
+        return Err(format!("{} has no readings yet", path.display()));
+    }
     if version != SCHEMA {
         return Err(format!("{} was written by another version of pgvigil (schema {version})", path.display()));
     }
     // All that is read is of one instant.
     connection.execute_batch("BEGIN").map_err(fault)?;
-    read(&connection, minute_of(since)).map_err(fault)
+    read(&connection, minute_of(since), minute_of(clock::wall())).map_err(fault)
 }
 
-fn read(connection: &Connection, since: i64) -> rusqlite::Result<Past> {
+/// What is told of minutes that are yet to come, a time of day that was wrong has written.
+fn read(connection: &Connection, since: i64, present: i64) -> rusqlite::Result<Past> {
     let mut past = Past::default();
     let mut places = HashMap::new();
     let mut statement = connection.prepare("SELECT id, cluster, target, signal, labels FROM series")?;
@@ -364,9 +368,9 @@ fn read(connection: &Connection, since: i64) -> rusqlite::Result<Past> {
         }
     }
     // What has not changed since is told by the beginning of the hour, or of a run within it.
-    let mut statement =
-        connection.prepare("SELECT minute, series, state, last, low, high FROM reading WHERE minute >= ?1")?;
-    let mut rows = statement.query([since - since.rem_euclid(60)])?;
+    let mut statement = connection
+        .prepare("SELECT minute, series, state, last, low, high FROM reading WHERE minute BETWEEN ?1 AND ?2")?;
+    let mut rows = statement.query([since - since.rem_euclid(60), present])?;
     while let Some(row) = rows.next()? {
         let Some(&place) = places.get(&row.get::<_, i64>(1)?) else { continue };
         let reading = match (row.get::<_, i64>(2)?, row.get::<_, Option<f64>>(3)?) {
@@ -383,7 +387,10 @@ fn read(connection: &Connection, since: i64) -> rusqlite::Result<Past> {
     let mut statement = connection.prepare("SELECT first, last FROM run WHERE last >= ?1 ORDER BY first")?;
     let mut rows = statement.query([since])?;
     while let Some(row) = rows.next()? {
-        let (first, last): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (first, last): (i64, i64) = (row.get(0)?, row.get::<_, i64>(1)?.min(present));
+        if first > last {
+            continue;
+        }
         past.n_recorded += last - first.max(since) + 1;
         // Another run may begin in the very next minute, and then tells all anew.
         let silence = (0..past.series.len()).map(|place| (place, Reading::Unknown));
@@ -464,6 +471,8 @@ mod tests {
             recorder.sample(&snapshot(), NOW);
             recorder.keep(&path, minute);
         }
+        let ahead = "INSERT INTO run VALUES (99999999999, 999999999999); INSERT INTO reading VALUES (99999999999, 1, 1, NULL, NULL, NULL)";
+        Connection::open(&path).unwrap().execute_batch(ahead).unwrap();
         let past = past(&path, wall(590)).unwrap();
         assert_eq!(past.n_recorded, 4);
         let minutes: Vec<i64> = past.minutes.keys().copied().collect();
