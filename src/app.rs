@@ -242,7 +242,7 @@ impl App {
             unanswered: VecDeque::new(),
         };
         app.spawn_polling("engine".to_owned(), engine.run());
-        app.spawn_pollers(&config, &events);
+        app.spawn_pollers(&config, &events, &aws);
 
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
@@ -327,8 +327,10 @@ impl App {
         self.names.insert(id, name);
     }
 
-    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
-        let trust = Arc::new(Trust::default());
+    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>, aws: &Aws) {
+        let trust = Arc::new(Trust::new(aws.clone()));
+        let secrets = trust.secrets().clone();
+        self.spawn("secrets".to_owned(), secrets.keep(config.secrets(), self.cancel.clone()));
         for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
             let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
             let task = collect::pooler(place, id, conninfo, &config.poll, &trust);
