@@ -244,23 +244,25 @@ impl App {
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events, &aws);
 
+        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
+        let places = http::places(open_files, n_targets);
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,
             health: config.health,
+            exposition: config.metrics,
             silencing,
             token: config.server.token.clone(),
+            waiters: Arc::new(http::waiters(places)),
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
-        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         if open_files < n_targets as u64 + 64 {
             warn!(
                 open_files,
                 n_targets, "so few files may be open that not all targets can be reached; raise the limit"
             );
         }
-        let places = http::places(open_files, n_targets);
         info!(%address, "listening on http://{address}");
         app.spawn("http".to_owned(), async move {
             if let Err(error) = http::serve(listener, state, places, cancel).await {

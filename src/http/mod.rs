@@ -7,12 +7,13 @@
 
 mod api;
 mod aws;
-pub mod health;
 mod index;
 pub mod limits;
 pub mod metrics;
 pub mod overall;
+mod probe;
 mod reply;
+mod route;
 mod serve;
 pub mod silences;
 mod subscriptions;
@@ -27,16 +28,18 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-pub use self::health::HealthConfig;
-pub use self::serve::{places, serve};
+pub use self::metrics::MetricsConfig;
+pub use self::serve::{places, serve, waiters};
+pub use crate::core::health::HealthConfig;
 
 use self::limits::{Limits, decode};
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
 use crate::aws::Aws;
 use crate::clock;
+use crate::core::health;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
@@ -73,14 +76,20 @@ pub struct AppState {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub metrics: Arc<SelfMetrics>,
     pub health: HealthConfig,
+    /// What series there are.
+    pub exposition: MetricsConfig,
     pub silencing: Silencing,
     pub token: Option<Token>,
+    /// As many clients may wait for a server to read from.
+    pub waiters: Arc<Semaphore>,
     pub aws: Aws,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 13] = [
-    ("/metrics", "everything known, for Prometheus"),
+pub const PATHS: [(&str, &str); 16] = [
+    ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
+    ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
+    ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
     ("/healthz", "the verdict over everything watched"),
@@ -88,6 +97,10 @@ pub const PATHS: [(&str, &str); 13] = [
     ("/healthz/{cluster}/{target}", "may reads be sent there: ?max_lag=5s&max_lag_bytes=16MB&role=replica&max_age=10s"),
     ("/api/v1/clusters", "topology, lags and alerts as JSON"),
     ("/api/v1/clusters/{cluster}", "one cluster in detail"),
+    (
+        "/api/v1/clusters/{cluster}/route",
+        "which server to read from: ?max_lag=1s&lsn=0/16B3748&wait=500ms&fallback=primary",
+    ),
     ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
     ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
     ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
@@ -102,6 +115,8 @@ struct Ask<'a> {
     now: MonoTime,
     path: &'a str,
     query: Option<&'a str>,
+    /// The header: where the client found us.
+    host: Option<&'a str>,
     wants_text: bool,
 }
 
@@ -110,7 +125,9 @@ type Page = fn(&Ask<'_>) -> Reply;
 /// The routes.
 pub fn router(state: AppState) -> Router {
     Router::new()
-        .route("/metrics", page(metrics_page))
+        .route("/metrics", page(probe::metrics_page))
+        .route("/probe", page(probe::probe))
+        .route("/api/v1/sd", page(probe::discovery))
         .route("/livez", page(livez))
         .route("/readyz", page(readyz))
         .route("/healthz", page(healthz))
@@ -118,6 +135,7 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz/{cluster}/{target}", page(healthz_target))
         .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
         .route("/api/v1/clusters/{cluster}", page(api_cluster))
+        .route("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method))
         .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
         .route("/api/v1/silences", page(silences::list).post(silences::change))
         .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
@@ -143,6 +161,7 @@ fn answer(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap, pag
         now: clock::now(),
         path: uri.path(),
         query: uri.query(),
+        host: headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty()),
         wants_text: wants_text(headers),
     };
     allowing(uri.path(), page(&ask).into_response_to(method))
@@ -185,10 +204,6 @@ async fn no_such_path(request: Request) -> Response {
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
     allowing(path, Reply::wrong_method(methods(path), wants_text(request.headers())).into_response_to(request.method()))
-}
-
-fn metrics_page(ask: &Ask<'_>) -> Reply {
-    Reply::metrics(metrics::Page::new(Arc::clone(&ask.snapshot), ask.now, Arc::clone(&ask.state.metrics)))
 }
 
 fn livez(ask: &Ask<'_>) -> Reply {
