@@ -268,7 +268,10 @@ mod tests {
     use super::super::tests::{aws, requests, service};
     use super::*;
 
-    fn parsed(text: &str) -> Result<(String, Option<String>, Option<u16>, Option<String>), String> {
+    /// User, host, port and database.
+    type Said = (String, Option<String>, Option<u16>, Option<String>);
+
+    fn parsed(text: &str) -> Result<Said, String> {
         Version::parse("1", text).map(|version| {
             assert_eq!(version.expose_password(), "hunter2");
             (version.user, version.host, version.port, version.dbname)

@@ -287,7 +287,7 @@ impl Dialer<'_> {
     async fn start(&self, address: &Address, host: &Host, ask: config::SslMode) -> Result<Session, Refusal> {
         let conninfo = self.conninfo;
         let (password, passfile_problem) = match conninfo.login() {
-            Login::Iam(place) => (Some(self.token(place, host, ask).await?), None),
+            Login::Iam(place) => (Some(Box::pin(self.token(place, host, ask)).await?), None),
             Login::Password | Login::Secret(_) => conninfo.password_for(host),
         };
         let mut config = Config::new();

@@ -255,7 +255,7 @@ fn hear(
     let password = message(&mut stream)?;
     let password = String::from_utf8_lossy(password.strip_suffix(&[0]).unwrap_or(&password)).into_owned();
     let refusal = b"SFATAL\0C28P01\0Mpassword authentication failed\0\0";
-    stream.write_all(&[b'E'])?;
+    stream.write_all(b"E")?;
     stream.write_all(&(refusal.len() as u32 + 4).to_be_bytes())?;
     stream.write_all(refusal)?;
     stream.conn.send_close_notify();
