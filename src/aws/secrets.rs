@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, join_all};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Aws, Fault, Kind, Place, lock};
@@ -116,6 +117,8 @@ pub struct Secrets(Arc<Inner>);
 struct Inner {
     aws: Aws,
     known: Mutex<BTreeMap<SecretRef, Known>>,
+    /// What is wanted.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -136,7 +139,7 @@ const ALL: &[&str] = &["AWSCURRENT", "AWSPENDING", "AWSPREVIOUS"];
 
 impl Secrets {
     pub fn new(aws: Aws) -> Self {
-        Self(Arc::new(Inner { aws, known: Mutex::default() }))
+        Self(Arc::new(Inner { aws, known: Mutex::default(), changed: Notify::new() }))
     }
 
     pub fn aws(&self) -> &Aws {
@@ -178,20 +181,39 @@ impl Secrets {
         reading.await.map(Some)
     }
 
-    /// Reads these now and again every hour or so, until cancelled.
-    pub async fn keep(self, secrets: Vec<SecretRef>, cancel: CancellationToken) {
-        let keep_one = async |secret: SecretRef| {
-            loop {
+    /// From now on these are kept, and no others.
+    pub fn want(&self, secrets: &[SecretRef]) {
+        let mut all = lock(&self.0.known);
+        all.retain(|secret, _| secrets.contains(secret));
+        for secret in secrets {
+            all.entry(secret.clone()).or_default();
+        }
+        self.0.changed.notify_one();
+    }
+
+    /// Reads those that are wanted at once and again every hour or so, until cancelled.
+    pub async fn keep(self, cancel: CancellationToken) {
+        cancel.run_until_cancelled(self.keeping()).await;
+    }
+
+    async fn keeping(&self) {
+        let mut due: BTreeMap<SecretRef, MonoTime> = BTreeMap::new();
+        loop {
+            let (wanted, now) = (lock(&self.0.known).keys().cloned().collect::<Vec<_>>(), clock::now());
+            due.retain(|secret, _| wanted.contains(secret));
+            let read = async |secret: SecretRef| {
                 let reading = self.join(lock(&self.0.known).entry(secret.clone()).or_default(), &secret, CURRENT);
-                let is_known = reading.await.is_ok();
-                let wait = if is_known { REFRESH } else { REFRESH / 60 };
-                tokio::time::sleep(wait.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                let wait = if reading.await.is_ok() { REFRESH } else { REFRESH / 60 };
+                (secret, clock::now().plus(wait.mul_f64(0.75 + fastrand::f64() / 2.0)))
+            };
+            let ripe = wanted.into_iter().filter(|secret| due.get(secret).is_none_or(|at| now >= *at));
+            due.extend(join_all(ripe.map(read)).await);
+            let next = due.values().min().map_or(REFRESH, |at| at.duration_since(clock::now()));
+            tokio::select! {
+                () = tokio::time::sleep(next) => {}
+                () = self.0.changed.notified() => {}
             }
-        };
-        let keeping = join_all(secrets.into_iter().map(keep_one));
-        cancel.run_until_cancelled(keeping).await;
-        // Where there are none, that is no reason to end.
-        cancel.cancelled().await;
+        }
     }
 
     fn join(&self, known: &mut Known, secret: &SecretRef, stages: &'static [&'static str]) -> Reading {
@@ -211,7 +233,8 @@ impl Secrets {
 
     fn learn(&self, secret: &SecretRef, outcome: Result<&Versions, &Fault>) {
         let mut all = lock(&self.0.known);
-        let known = all.entry(secret.clone()).or_default();
+        // Nobody wants it any more.
+        let Some(known) = all.get_mut(secret) else { return };
         known.reading = None;
         match outcome {
             Ok(versions) => {
@@ -356,6 +379,27 @@ mod tests {
         assert_eq!(ids(&anew.expect("for the first time")), ["v2", "v1"]);
         assert_eq!(secrets.after_refusal(&secret).await, Ok(None));
         assert_eq!(secrets.versions(&secret).await.map(|versions| versions.len()), Ok(2));
+    }
+
+    #[tokio::test]
+    async fn what_is_wanted_is_kept_and_what_is_not_is_forgotten() {
+        let one = version("v1");
+        let secrets = Secrets::new(aws(service(&[("200 OK", one.as_str())]).await));
+        let named = |name| SecretRef::new(name, Some("eu-west-1"), None);
+        let cancel = CancellationToken::new();
+        let keeping = tokio::spawn(secrets.clone().keep(cancel.clone()));
+        let read = || requests(secrets.aws(), ACTION, "ok");
+        let known = || lock(&secrets.0.known).iter().filter(|(_, known)| !known.versions.is_empty()).count();
+        for (wanted, n_read) in [(vec![named("a"), named("b")], 2), (vec![named("b"), named("c")], 3)] {
+            secrets.want(&wanted);
+            while read() < n_read || known() < wanted.len() {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(lock(&secrets.0.known).keys().cloned().collect::<Vec<_>>(), wanted);
+        }
+        cancel.cancel();
+        keeping.await.expect("no panic");
+        assert_eq!(read(), 3);
     }
 
     #[tokio::test]
