@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::aws::Aws;
+use crate::aws::cloudwatch::Beat;
+use crate::aws::publish::Publisher;
 use crate::clock;
 use crate::collect::TargetSpec;
 use crate::collect::tls::Trust;
@@ -246,6 +248,8 @@ impl App {
 
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         let places = http::places(open_files, n_targets);
+        app.spawn_cloudwatch(&config, &aws, &events);
+
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,
@@ -326,6 +330,18 @@ impl App {
     fn spawn_polling(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) {
         let id = self.tasks.spawn_on(task, &self.polling.runtime).id();
         self.names.insert(id, name);
+    }
+
+    fn spawn_cloudwatch(&mut self, config: &Config, aws: &Aws, events: &mpsc::Sender<Event>) {
+        if let Some(wanted) = &config.wanted {
+            let (_, instances) = watch::channel(config.instances.clone());
+            let beat = Beat::new(aws.clone(), wanted.clone(), instances);
+            self.spawn("cloudwatch".to_owned(), beat.run(events.clone(), self.cancel.clone()));
+        }
+        if let Some(publish) = &config.cloudwatch.publish {
+            let publisher = Publisher::new(aws.clone(), publish.clone(), config.heartbeat_limits());
+            self.spawn("publish".to_owned(), publisher.run(self.snapshots.clone(), self.cancel.clone()));
+        }
     }
 
     fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {

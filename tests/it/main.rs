@@ -13,6 +13,7 @@ mod alertmanager;
 mod aurora;
 mod cause;
 mod check;
+mod cloudwatch;
 mod config;
 mod connect;
 mod demo;
