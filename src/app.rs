@@ -254,6 +254,7 @@ impl App {
             snapshots: app.snapshots.clone(),
             metrics,
             health: config.health,
+            exposition: config.metrics,
             silencing,
             token: config.server.token.clone(),
             waiters: Arc::new(http::waiters(places)),

@@ -464,7 +464,7 @@ impl Beat {
                         let nodes: Vec<&str> = nodes.iter().map(Name::as_str).collect();
                         info!(redis = %id, nodes = nodes.join(", "), "the replication group {group} has {} nodes", nodes.len());
                     }
-                    self.nodes.insert(id.clone(), nodes.clone());
+                    self.nodes.insert(id, nodes);
                 }
                 Err(fault) => {
                     troubles.insert(place, Some((Some(fault.kind), fault.reason)));

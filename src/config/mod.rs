@@ -31,7 +31,7 @@ use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
-use crate::http::{HealthConfig, ServerConfig};
+use crate::http::{HealthConfig, MetricsConfig, ServerConfig};
 use crate::notify::{NotifierConfig, heartbeat};
 use crate::store::StoreConfig;
 use environment::Environment;
@@ -46,6 +46,7 @@ pub struct Config {
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
+    pub metrics: MetricsConfig,
     /// The dead man's switch. `None`: there is none.
     pub heartbeat: Option<heartbeat::Config>,
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
@@ -152,6 +153,7 @@ struct Written {
     poll: PollConfig,
     statements: StatementsConfig,
     health: HealthConfig,
+    metrics: MetricsConfig,
     heartbeat: Option<heartbeat::Config>,
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,

@@ -57,8 +57,8 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[poll]\nlisten = \"[::]:80\"", "pgvigil.toml: poll: unknown key \"listen\"; did you mean server.listen?"),
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
-            "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, cloudwatch, redis, maintenance, notify",
+            "[exporters]\npostgres = true",
+            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, metrics, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, cloudwatch, redis, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -668,7 +668,7 @@ fn the_example_shows_every_key() {
     let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
     let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
-    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting", "aws"] {
+    for section in ["server", "poll", "statements", "health", "metrics", "heartbeat", "alerting", "aws"] {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
@@ -705,8 +705,14 @@ fn the_example_shows_the_defaults() {
     assert_eq!(PollConfig { stale_after: None, ..example.poll }, default.poll);
     assert!(example.server.token.is_some());
     assert_eq!(
-        (ServerConfig { token: None, ..example.server }, example.statements, example.health, example.alerting),
-        (default.server, default.statements, default.health, default.alerting)
+        (
+            ServerConfig { token: None, ..example.server },
+            example.statements,
+            example.health,
+            example.metrics,
+            example.alerting
+        ),
+        (default.server, default.statements, default.health, default.metrics, default.alerting)
     );
 
     let [rule, other] = &example.rule[..] else { panic!("two rules are shown") };

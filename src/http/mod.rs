@@ -11,6 +11,7 @@ mod index;
 pub mod limits;
 pub mod metrics;
 pub mod overall;
+mod probe;
 mod reply;
 mod route;
 mod serve;
@@ -29,6 +30,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
+pub use self::metrics::MetricsConfig;
 pub use self::serve::{places, serve, waiters};
 pub use crate::core::health::HealthConfig;
 
@@ -74,6 +76,8 @@ pub struct AppState {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub metrics: Arc<SelfMetrics>,
     pub health: HealthConfig,
+    /// What series there are.
+    pub exposition: MetricsConfig,
     pub silencing: Silencing,
     pub token: Option<Token>,
     /// As many clients may wait for a server to read from.
@@ -82,8 +86,10 @@ pub struct AppState {
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 14] = [
-    ("/metrics", "everything known, for Prometheus"),
+pub const PATHS: [(&str, &str); 16] = [
+    ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
+    ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
+    ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
     ("/healthz", "the verdict over everything watched"),
@@ -109,6 +115,8 @@ struct Ask<'a> {
     now: MonoTime,
     path: &'a str,
     query: Option<&'a str>,
+    /// The header: where the client found us.
+    host: Option<&'a str>,
     wants_text: bool,
 }
 
@@ -117,7 +125,9 @@ type Page = fn(&Ask<'_>) -> Reply;
 /// The routes.
 pub fn router(state: AppState) -> Router {
     Router::new()
-        .route("/metrics", page(metrics_page))
+        .route("/metrics", page(probe::metrics_page))
+        .route("/probe", page(probe::probe))
+        .route("/api/v1/sd", page(probe::discovery))
         .route("/livez", page(livez))
         .route("/readyz", page(readyz))
         .route("/healthz", page(healthz))
@@ -151,6 +161,7 @@ fn answer(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap, pag
         now: clock::now(),
         path: uri.path(),
         query: uri.query(),
+        host: headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty()),
         wants_text: wants_text(headers),
     };
     allowing(uri.path(), page(&ask).into_response_to(method))
@@ -193,10 +204,6 @@ async fn no_such_path(request: Request) -> Response {
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
     allowing(path, Reply::wrong_method(methods(path), wants_text(request.headers())).into_response_to(request.method()))
-}
-
-fn metrics_page(ask: &Ask<'_>) -> Reply {
-    Reply::metrics(metrics::Page::new(Arc::clone(&ask.snapshot), ask.now, Arc::clone(&ask.state.metrics)))
 }
 
 fn livez(ask: &Ask<'_>) -> Reply {

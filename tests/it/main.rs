@@ -28,6 +28,7 @@ mod logical;
 mod poll;
 mod pooler;
 mod postgres;
+mod postgres_exporter;
 mod prometheus;
 mod promises;
 mod readme;

@@ -116,6 +116,7 @@ fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let minimal = std::fs::read_to_string(root("config/minimal.toml")).unwrap();
     let expect = with_section(&have, "minimal.toml", &format!("```toml\n{minimal}```\n"));
     let expect = with_section(&expect, "metrics", &metrics_table());
+    let expect = with_section(&expect, "postgres_exporter", &pgvigil::http::metrics::postgres_exporter::table());
     let expect = with_section(&expect, "causes", &pgvigil::core::cause::table());
     let expect = with_section(&expect, "rules", &rules_table());
     let expect = with_section(&expect, "presets", &presets_table());
