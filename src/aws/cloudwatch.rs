@@ -302,7 +302,10 @@ impl Wanted {
             self.groups.iter().map(|group| (group.id.clone(), nodes.clone())).collect();
         self.questions(instances, &known)
             .iter()
-            .map(|(_, question)| 1.0 / self.interval.as_secs_f64().max(question.period as f64))
+            .map(|(_, question)| {
+                let interval = self.interval.as_secs_f64();
+                1.0 / if self.is_slow(question.period) { question.period as f64 } else { interval }
+            })
             .sum()
     }
 
@@ -333,6 +336,12 @@ impl Wanted {
             }
         }
         questions
+    }
+
+    /// Whether a period is so long that it is asked for once, when it is over. One of a minute is asked for at each beat, however
+    /// short that is.
+    fn is_slow(&self, period: i64) -> bool {
+        period > 60 && period > self.interval.as_secs() as i64
     }
 
     /// Points older than this are unknown: CloudWatch is minutes late, the more so with metrics that it counts every five.
@@ -415,7 +424,7 @@ impl Beat {
         }
         let mut asking = Vec::new();
         for ((place, period), questions) in by_place {
-            let is_slow = period > self.wanted.interval.as_secs() as i64;
+            let is_slow = self.wanted.is_slow(period);
             let end = last_end(if is_slow { wall - LATE } else { wall }, period);
             let is_patient = |standing: &Standing| standing.patient_until.is_some_and(|until| now < until);
             if self.standings.get(&place).is_some_and(is_patient) {

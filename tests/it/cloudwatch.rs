@@ -127,7 +127,8 @@ async fn what_is_corrected_takes_the_place_of_what_was_told() {
 #[tokio::test]
 async fn throttling_is_waited_out_and_polls_go_on_meanwhile() {
     let cloud = Cloud::start(|asked| match asked.nth {
-        0..3 => Reply::Refusal("ThrottlingException", 400),
+        // Each question is tried three times before it is given up.
+        0..7 => Reply::Refusal("ThrottlingException", 400),
         _ => page(told(asked, |name| (name == "CPUUtilization").then_some(50.0))),
     })
     .await;
