@@ -18,6 +18,7 @@ mod config;
 mod connect;
 mod demo;
 mod docs;
+mod faults;
 mod fuzzed;
 mod heartbeat;
 mod hostile;
