@@ -263,6 +263,8 @@ impl App {
 
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         let places = http::places(open_files, n_targets);
+        app.start_cloudwatch(&config);
+
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,

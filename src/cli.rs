@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
+    /// Say what the configuration will ask of AWS in a month, and its price; asks nobody
+    Plan(PlanArgs),
     /// Have a running daemon tell nobody of some alerts for a while
     Silence(Box<SilenceArgs>),
     /// Have a running daemon keep reads from a target for a while, wherever it is asked where to read
@@ -110,6 +112,13 @@ pub(crate) struct PollArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Other prices than those of config/aws-prices.toml, in its form
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use cli::{
-    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
+    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PlanArgs, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
 };
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
@@ -21,6 +21,7 @@ use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
 use pgvigil::core::topology::Name;
 use pgvigil::http::ServerConfig;
 use pgvigil::notify::trial;
+use pgvigil::plan::Prices;
 use pgvigil::silence::{Daemon, Wish};
 
 /// A bad option or configuration: `EX_USAGE` of sysexits.h.
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
+        Command::Plan(args) => plan(file, &environment, &args),
         Command::Silence(args) => silence(file, &environment, &args),
         Command::Drain(args) => drain(file, &environment, &args),
         Command::Notify(NotifyCommand::Test { names }) => notify_test(file, &environment, &names),
@@ -143,6 +145,24 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
         pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment), width())
     };
     print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
+}
+
+fn plan(file: Option<&Path>, environment: &Environment, args: &PlanArgs) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let prices = match &args.prices {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+            text.and_then(|text| Prices::parse(&text)).map_err(|reason| format!("{}: {reason}", path.display()))
+        }
+        None => Prices::built_in(),
+    };
+    match prices {
+        Ok(prices) => print(pgvigil::plan::run(&loaded.config, &prices).as_bytes(), true),
+        Err(reason) => complain(&reason, BAD_USAGE),
+    }
 }
 
 fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> ExitCode {
@@ -276,7 +296,10 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
     }
     let awaiting: Vec<&str> = loaded.config.awaiting_rules.iter().map(Name::as_str).collect();
     if !awaiting.is_empty() {
-        warn!(rules = awaiting.join(", "), "these rules are not judged: CloudWatch, which they read, is not read yet");
+        warn!(
+            rules = awaiting.join(", "),
+            "these rules are not judged: what they read comes from CloudWatch, and is not read there (cloudwatch.enabled)"
+        );
     }
     for target in loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets) {
         let ignored = target.conninfo.ignored_keys();

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::core::ledger::SendFailure;
 use crate::core::observation::PollFailure;
@@ -107,6 +109,12 @@ const AWS_REQUESTS: Family = Family {
     labels: &["api", "outcome"],
     help: "Requests to AWS, retries included, by API (as policies write it: rds:DescribeDBInstances) and outcome: ok, throttled, denied, credentials, not_found, unreachable, refused or failed. Absent as long as nothing is asked.",
 };
+const AWS_METRICS_REQUESTED: Family = Family {
+    name: "pgvigil_aws_metrics_requested_total",
+    kind: "counter",
+    labels: &[],
+    help: "Metrics that CloudWatch was asked for and has answered: what GetMetricData is billed by.",
+};
 const AWS_CIRCUIT_OPEN: Family = Family {
     name: "pgvigil_aws_circuit_open",
     kind: "gauge",
@@ -132,7 +140,7 @@ pub const PROCESS: [(&str, &str, &str, &str); 7] = [
 ];
 
 /// The families of the daemon's own doings, for the table of metrics. Those of [`PROCESS`] come beside them.
-pub const FAMILIES: [Family; 12] = [
+pub const FAMILIES: [Family; 13] = [
     POLLS,
     POLL_DURATION,
     SURVEYS,
@@ -143,6 +151,7 @@ pub const FAMILIES: [Family; 12] = [
     RELOAD_SUCCESSFUL,
     RELOADED_AT,
     AWS_REQUESTS,
+    AWS_METRICS_REQUESTED,
     AWS_CIRCUIT_OPEN,
     BUILD_INFO,
 ];
@@ -259,8 +268,8 @@ impl SelfMetrics {
     /// Shows what AWS was asked as well.
     #[must_use]
     pub fn with_aws(self, aws: &AwsMetrics) -> Self {
-        let collectors: [Box<dyn prometheus::core::Collector>; 2] =
-            [Box::new(aws.requests.clone()), Box::new(aws.circuits.clone())];
+        let collectors: [Box<dyn prometheus::core::Collector>; 3] =
+            [Box::new(aws.requests.clone()), Box::new(aws.metrics_requested.clone()), Box::new(aws.circuits.clone())];
         for collector in collectors {
             self.registry.register(collector).expect(VALID);
         }
@@ -331,6 +340,7 @@ impl SelfMetrics {
 #[derive(Clone, Debug)]
 pub struct AwsMetrics {
     requests: IntCounterVec,
+    metrics_requested: IntCounter,
     circuits: IntGaugeVec,
 }
 
@@ -338,7 +348,8 @@ impl Default for AwsMetrics {
     fn default() -> Self {
         let circuits = Opts::new(AWS_CIRCUIT_OPEN.name, AWS_CIRCUIT_OPEN.help);
         let circuits = IntGaugeVec::new(circuits, AWS_CIRCUIT_OPEN.labels).expect(VALID);
-        Self { requests: counters(AWS_REQUESTS), circuits }
+        let metrics_requested = IntCounter::new(AWS_METRICS_REQUESTED.name, AWS_METRICS_REQUESTED.help).expect(VALID);
+        Self { requests: counters(AWS_REQUESTS), metrics_requested, circuits }
     }
 }
 
@@ -346,6 +357,11 @@ impl AwsMetrics {
     /// A request ended.
     pub fn asked(&self, api: &str, outcome: &str) {
         self.requests.with_label_values(&[api, outcome]).inc();
+    }
+
+    /// CloudWatch has answered for so many metrics.
+    pub fn metrics_requested(&self, count: usize) {
+        self.metrics_requested.inc_by(count as u64);
     }
 
     /// A service is left alone, or is not.

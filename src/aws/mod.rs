@@ -5,7 +5,9 @@
 //! not answer ([`crate::core::circuit`]). Nothing is looked up before the first question: AWS that cannot be reached holds
 //! up neither the start nor a poll.
 
+pub mod cloudwatch;
 mod fault;
+pub mod publish;
 mod secrets;
 mod token;
 mod watch;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cloudwatch::{CloudWatch, cloudwatch};
 use super::environment::Environment;
 use super::error::did_you_mean;
 use super::layers::KeyPath;
@@ -58,6 +59,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     check_logins(&written, &mut finding);
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
+    let CloudWatch { wanted, instances } = cloudwatch(&written, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
     check_notifiers(&written, &judged, &awaiting, &mut finding);
@@ -70,8 +72,14 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     let mut poolers = written.pooler;
     // Where none is named there is but one.
     let belongs = |pooler: &WrittenPooler, cluster: &str| pooler.cluster.as_deref().is_none_or(|own| own == cluster);
+    let groups = wanted.as_ref().map(|wanted| wanted.groups.clone()).unwrap_or_default();
+    let redis_of = |cluster: &str| {
+        let own = groups.iter().filter(|group| group.id.cluster.as_str() == cluster);
+        own.map(|group| group.id.target.clone()).collect()
+    };
     let cluster = |cluster: WrittenCluster| Cluster {
         name: Name::new(&cluster.name),
+        redis: redis_of(&cluster.name),
         poolers: poolers
             .extract_if(.., |pooler| belongs(pooler, &cluster.name))
             .map(|pooler| Target { id: TargetId::new(&cluster.name, &pooler.name), conninfo: Arc::new(pooler.dsn) })
@@ -96,11 +104,14 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
+        wanted,
         rules: judged,
         awaiting_rules: awaiting,
         alerting: written.alerting,
         maintenance,
         aws: written.aws,
+        cloudwatch: written.cloudwatch,
+        instances,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
 }
@@ -351,7 +362,7 @@ fn check_notifiers(written: &Written, rules: &[Rule], awaiting: &[Name], finding
 }
 
 /// Names of one list: each usable, none twice.
-fn names<'a>(
+pub(super) fn names<'a>(
     what: &str,
     list: &[&str],
     names: impl Iterator<Item = &'a str>,

@@ -76,7 +76,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jiff", &["core/silence/"]),
     ("subtle", &["http/"]),
     ("ureq", &["silence.rs"]),
-    ("toml", &["rules/"]),
+    ("toml", &["rules/", "plan.rs"]),
 ];
 
 /// What a part may import of this crate besides `core`, `clock` and itself.

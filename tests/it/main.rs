@@ -14,6 +14,7 @@ mod aurora;
 mod cause;
 mod check;
 mod clients;
+mod cloudwatch;
 mod config;
 mod connect;
 mod credentials;
