@@ -30,6 +30,9 @@ use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::core::topology::Name;
 use crate::engine::Engine;
+use crate::http::Live;
+use crate::http::history::History;
+use crate::http::tls::{Tls, TlsProblem};
 use crate::notify::heartbeat::Heartbeat;
 use crate::notify::{NotifierError, Worker};
 use crate::self_metrics::SelfMetrics;
@@ -53,6 +56,8 @@ const SILENCE_QUEUE: usize = 16;
 pub enum RunError {
     #[error("cannot listen on {address}: {source}{}", way_out(source))]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen: {0}")]
+    Tls(#[from] TlsProblem),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -177,6 +182,7 @@ impl App {
         let address =
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
+        let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
@@ -242,12 +248,17 @@ impl App {
         app.spawn_polling("engine".to_owned(), engine.run());
         app.spawn_pollers(&config, &events);
 
+        let history = History::default();
+        app.spawn("history".to_owned(), history.clone().record(app.snapshots.clone(), app.cancel.clone()));
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,
             health: config.health,
             silencing,
             token: config.server.token.clone(),
+            auth: config.server.auth.clone(),
+            history,
+            live: Live::new(app.cancel.clone()),
         };
         let cancel = app.cancel.clone();
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
@@ -258,9 +269,13 @@ impl App {
             );
         }
         let places = http::places(open_files, n_targets);
-        info!(%address, "listening on http://{address}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        info!(%address, "listening on {scheme}://{address}");
+        if let Some(tls) = tls.clone() {
+            app.spawn("certificate".to_owned(), tls.watch(app.cancel.clone()));
+        }
         app.spawn("http".to_owned(), async move {
-            if let Err(error) = http::serve(listener, state, places, cancel).await {
+            if let Err(error) = http::serve(listener, tls, state, places, cancel).await {
                 error!(%error, "cannot serve HTTP");
             }
         });

@@ -4,7 +4,9 @@
 //! Every series that can be foreseen stands at 0 from the start: a rate over a series that appears with its first failure
 //! would miss that failure.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
@@ -143,6 +145,17 @@ pub struct SelfMetrics {
     heartbeats: IntCounterVec,
     store_writes: IntCounterVec,
     is_store_failing: AtomicBool,
+    notifiers: Mutex<BTreeMap<String, NotifierHealth>>,
+}
+
+/// How a notifier has fared since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotifierHealth {
+    pub name: String,
+    pub told: u64,
+    pub failed: u64,
+    /// The outcome of the last attempt; `None` before the first.
+    pub last: Option<&'static str>,
 }
 
 impl SelfMetrics {
@@ -158,6 +171,12 @@ impl SelfMetrics {
             heartbeats: counters(HEARTBEATS),
             store_writes: counters(STORE_WRITES),
             is_store_failing: AtomicBool::new(false),
+            notifiers: Mutex::new(
+                notifiers
+                    .iter()
+                    .map(|name| ((*name).to_owned(), NotifierHealth { name: (*name).to_owned(), ..NotifierHealth::default() }))
+                    .collect(),
+            ),
         };
         for outcome in POLL_OUTCOMES {
             metrics.polls.with_label_values(&[outcome]);
@@ -225,6 +244,16 @@ impl SelfMetrics {
     pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
         let outcome = failure.map_or("ok", SendFailure::kind);
         self.notifications.with_label_values(&[notifier, outcome]).inc();
+        let mut notifiers = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = notifiers.get_mut(notifier) {
+            health.last = Some(outcome);
+            *(if failure.is_none() { &mut health.told } else { &mut health.failed }) += 1;
+        }
+    }
+
+    /// How each notifier has fared.
+    pub fn notifiers(&self) -> Vec<NotifierHealth> {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// A beat of the dead man's switch ended.

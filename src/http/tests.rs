@@ -20,7 +20,10 @@ fn state_of(snapshot: Snapshot) -> AppState {
     let (_, snapshots) = watch::channel(Arc::new(snapshot));
     let (silencing, _) = tokio::sync::mpsc::channel(1);
     let metrics = Arc::new(SelfMetrics::new(&["log"]));
-    AppState { snapshots, metrics, health: HealthConfig::default(), silencing, token: None }
+    let history = History::default();
+    history.sample(&snapshots.borrow(), clock::now());
+    let live = Live::new(CancellationToken::new());
+    AppState { snapshots, metrics, health: HealthConfig::default(), silencing, token: None, auth: None, history, live }
 }
 
 fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {
@@ -414,7 +417,7 @@ async fn served(
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, state, 1024, cancel.clone()));
+    let task = tokio::spawn(serve(listener, None, state, 1024, cancel.clone()));
     (address, cancel, task)
 }
 
