@@ -22,6 +22,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::aws::Aws;
 use crate::clock;
 use crate::collect::TargetSpec;
 use crate::collect::tls::Trust;
@@ -189,15 +190,16 @@ impl App {
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
+        let aws = Aws::new(config.aws.clone());
         let workers = config
             .notifiers
             .iter()
             .enumerate()
-            .map(|(place, notifier)| notifier.clone().workers(place))
+            .map(|(place, notifier)| notifier.clone().workers(place, &aws))
             .collect::<Result<Vec<_>, _>>()?;
         let workers: Vec<Worker> = workers.into_iter().flatten().collect();
         let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
-        let metrics = Arc::new(SelfMetrics::new(&notifier_names));
+        let metrics = Arc::new(SelfMetrics::new(&notifier_names).with_aws(aws.metrics()));
         let mut app = Self {
             address,
             tasks: JoinSet::new(),
@@ -250,6 +252,8 @@ impl App {
 
         let history = History::default();
         app.spawn("history".to_owned(), history.clone().record(app.snapshots.clone(), app.cancel.clone()));
+        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
+        let places = http::places(open_files, n_targets);
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,
@@ -259,16 +263,16 @@ impl App {
             auth: config.server.auth.clone(),
             history,
             live: Live::new(app.cancel.clone()),
+            waiters: Arc::new(http::waiters(places)),
+            aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
-        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         if open_files < n_targets as u64 + 64 {
             warn!(
                 open_files,
                 n_targets, "so few files may be open that not all targets can be reached; raise the limit"
             );
         }
-        let places = http::places(open_files, n_targets);
         let scheme = if tls.is_some() { "https" } else { "http" };
         info!(%address, "listening on {scheme}://{address}");
         if let Some(tls) = tls.clone() {

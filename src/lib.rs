@@ -14,6 +14,7 @@
 //! | [`store`] | what outlives a restart: written behind the engine, and before a notice leaves |
 //! | [`notify`] | out: one worker per notifier makes one attempt at a time and reports back |
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
+//! | [`aws`] | the one way to AWS: clients, credentials, errors |
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
@@ -39,6 +40,7 @@
 //! each notifier was told, and the difference is due. A notifier's worker makes one attempt and reports back as an event.
 
 pub mod app;
+pub mod aws;
 pub mod check;
 pub mod clock;
 pub mod collect;

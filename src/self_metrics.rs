@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::core::ledger::SendFailure;
 use crate::core::observation::PollFailure;
@@ -91,6 +91,18 @@ const HEARTBEATS: Family = Family {
     labels: &["outcome"],
     help: "Beats of the dead man's switch, by outcome: ok, failed (not heard, tried again), or withheld for want of progress. Stands still without [heartbeat].",
 };
+const AWS_REQUESTS: Family = Family {
+    name: "pgvigil_aws_requests_total",
+    kind: "counter",
+    labels: &["api", "outcome"],
+    help: "Requests to AWS, retries included, by API (as policies write it: rds:DescribeDBInstances) and outcome: ok, throttled, denied, credentials, not_found, unreachable, refused or failed. Absent as long as nothing is asked.",
+};
+const AWS_CIRCUIT_OPEN: Family = Family {
+    name: "pgvigil_aws_circuit_open",
+    kind: "gauge",
+    labels: &["service", "region", "account"],
+    help: "1 while a service of AWS is asked less often, since it fails; /api/v1/aws says why. The account is that of the role that is assumed, if one is.",
+};
 const BUILD_INFO: Family = Family {
     name: "pgvigil_build_info",
     kind: "gauge",
@@ -110,8 +122,18 @@ pub const PROCESS: [(&str, &str, &str, &str); 7] = [
 ];
 
 /// The families of the daemon's own doings, for the table of metrics. Those of [`PROCESS`] come beside them.
-pub const FAMILIES: [Family; 8] =
-    [POLLS, POLL_DURATION, SURVEYS, SURVEY_DURATION, NOTIFICATIONS, HEARTBEATS, STORE_WRITES, BUILD_INFO];
+pub const FAMILIES: [Family; 10] = [
+    POLLS,
+    POLL_DURATION,
+    SURVEYS,
+    SURVEY_DURATION,
+    NOTIFICATIONS,
+    HEARTBEATS,
+    STORE_WRITES,
+    AWS_REQUESTS,
+    AWS_CIRCUIT_OPEN,
+    BUILD_INFO,
+];
 
 /// How a beat of the dead man's switch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,7 +196,9 @@ impl SelfMetrics {
             notifiers: Mutex::new(
                 notifiers
                     .iter()
-                    .map(|name| ((*name).to_owned(), NotifierHealth { name: (*name).to_owned(), ..NotifierHealth::default() }))
+                    .map(|name| {
+                        ((*name).to_owned(), NotifierHealth { name: (*name).to_owned(), ..NotifierHealth::default() })
+                    })
                     .collect(),
             ),
         };
@@ -218,6 +242,17 @@ impl SelfMetrics {
         for collector in collectors {
             self.registry.register(collector).expect(VALID);
         }
+    }
+
+    /// Shows what AWS was asked as well.
+    #[must_use]
+    pub fn with_aws(self, aws: &AwsMetrics) -> Self {
+        let collectors: [Box<dyn prometheus::core::Collector>; 2] =
+            [Box::new(aws.requests.clone()), Box::new(aws.circuits.clone())];
+        for collector in collectors {
+            self.registry.register(collector).expect(VALID);
+        }
+        self
     }
 
     /// A poll of positions ended; `failure` is why it gave none.
@@ -287,6 +322,38 @@ impl SelfMetrics {
             out.truncate(before);
             tracing::warn!(%error, "cannot render the daemon's own metrics");
         }
+    }
+}
+
+/// What AWS was asked. Copies share their counts.
+#[derive(Clone, Debug)]
+pub struct AwsMetrics {
+    requests: IntCounterVec,
+    circuits: IntGaugeVec,
+}
+
+impl Default for AwsMetrics {
+    fn default() -> Self {
+        let circuits = Opts::new(AWS_CIRCUIT_OPEN.name, AWS_CIRCUIT_OPEN.help);
+        let circuits = IntGaugeVec::new(circuits, AWS_CIRCUIT_OPEN.labels).expect(VALID);
+        Self { requests: counters(AWS_REQUESTS), circuits }
+    }
+}
+
+impl AwsMetrics {
+    /// A request ended.
+    pub fn asked(&self, api: &str, outcome: &str) {
+        self.requests.with_label_values(&[api, outcome]).inc();
+    }
+
+    /// A service is left alone, or is not.
+    pub fn circuit(&self, service: &str, region: &str, account: &str, is_open: bool) {
+        self.circuits.with_label_values(&[service, region, account]).set(i64::from(is_open));
+    }
+
+    /// How many requests ended so.
+    pub fn requests(&self, api: &str, outcome: &str) -> u64 {
+        self.requests.with_label_values(&[api, outcome]).get()
     }
 }
 
@@ -367,7 +434,10 @@ mod tests {
 
     #[test]
     fn the_table_names_the_families_that_are_rendered() {
-        let text = rendered(&SelfMetrics::new(&["pager"]));
+        let aws = AwsMetrics::default();
+        aws.asked("sns:Publish", "ok");
+        aws.circuit("sns", "eu-west-1", "", false);
+        let text = rendered(&SelfMetrics::new(&["pager"]).with_aws(&aws));
         let mut found: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE pgvigil_")).collect();
         found.sort_unstable();
         let mut listed: Vec<String> =

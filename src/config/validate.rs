@@ -9,6 +9,7 @@ use super::error::did_you_mean;
 use super::layers::KeyPath;
 use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
+use crate::aws::Aws;
 use crate::collect::PollConfig;
 use crate::core::glob::Glob;
 use crate::core::heartbeat::Limits;
@@ -59,7 +60,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
-    check_notifiers(&written.notify, &mut finding);
+    check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
     check_heartbeat(&written, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
@@ -92,6 +93,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         awaiting_rules: awaiting,
         alerting: written.alerting,
         maintenance,
+        aws: written.aws,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
 }
@@ -258,11 +260,11 @@ fn no_such(what: &str, glob: &Glob, known: &[&str]) -> String {
     }
 }
 
-fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str], String)) {
+fn check_notifiers(notifiers: &[NotifierConfig], aws: &Aws, finding: &mut impl FnMut(&[&str], String)) {
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().workers(position) {
+        if let Err(error) = notifier.clone().workers(position, aws) {
             finding(&["notify", &position.to_string()], error.fault);
         }
     }

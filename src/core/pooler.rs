@@ -167,28 +167,33 @@ impl PoolerFacts {
     /// Clients that wait, and the longest wait of any of them in seconds.
     pub fn waiting(&self) -> (u64, f64) {
         let longest = self.pools.iter().map(|pool| pool.longest_wait).fold(0.0, f64::max);
-        (self.pools.iter().map(|pool| pool.clients_waiting).sum(), longest)
+        (self.pools.iter().map(|pool| pool.clients_waiting).fold(0, u64::saturating_add), longest)
     }
 }
 
 impl Pool {
     /// Server connections of any state.
     pub fn servers(&self) -> u64 {
-        self.servers_active + self.servers_idle + self.servers_used + self.servers_tested + self.servers_login
+        let states = [self.servers_idle, self.servers_used, self.servers_tested, self.servers_login];
+        states.into_iter().fold(self.servers_active, u64::saturating_add)
     }
 
     fn weight(&self) -> (u64, u64) {
-        (self.clients_waiting, self.clients_active + self.servers())
+        (self.clients_waiting, self.clients_active.saturating_add(self.servers()))
     }
 
     fn add(&mut self, more: &Self) {
-        self.clients_active += more.clients_active;
-        self.clients_waiting += more.clients_waiting;
-        self.servers_active += more.servers_active;
-        self.servers_idle += more.servers_idle;
-        self.servers_used += more.servers_used;
-        self.servers_tested += more.servers_tested;
-        self.servers_login += more.servers_login;
+        for (sum, more) in [
+            (&mut self.clients_active, more.clients_active),
+            (&mut self.clients_waiting, more.clients_waiting),
+            (&mut self.servers_active, more.servers_active),
+            (&mut self.servers_idle, more.servers_idle),
+            (&mut self.servers_used, more.servers_used),
+            (&mut self.servers_tested, more.servers_tested),
+            (&mut self.servers_login, more.servers_login),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
         self.longest_wait = self.longest_wait.max(more.longest_wait);
         self.size = self.size.filter(|size| more.size == Some(*size));
     }

@@ -9,8 +9,7 @@ use sha2::{Digest, Sha256};
 use super::reply::Reply;
 
 /// uPlot 1.6.32, minified by its author, with its licence.
-const UPLOT: &str =
-    concat!("/*\n", include_str!("assets/uplot.LICENSE"), "*/\n", include_str!("assets/uplot.js"));
+const UPLOT: &str = concat!("/*\n", include_str!("assets/uplot.LICENSE"), "*/\n", include_str!("assets/uplot.js"));
 
 /// Name, type, content.
 const ASSETS: [(&str, &str, &str); 5] = [

@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
-use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use super::AppState;
@@ -46,9 +46,10 @@ impl AuthConfig {
             }
             (Some(_), None) => Some(("password", "is missing: user needs one".to_owned())),
             (None, Some(_)) => Some(("user", "is missing: password needs one".to_owned())),
-            (None, None) if self.token.is_none() => {
-                Some(("user", "is missing: name user and password, or token; without the section everybody may read".to_owned()))
-            }
+            (None, None) if self.token.is_none() => Some((
+                "user",
+                "is missing: name user and password, or token; without the section everybody may read".to_owned(),
+            )),
             _ => None,
         }
     }
@@ -130,7 +131,7 @@ impl<'de> Deserialize<'de> for Password {
 }
 
 /// Who asks for a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
     Scraper,
     Probe,
@@ -173,4 +174,166 @@ pub(super) fn challenging(state: &AppState, mut response: Response) -> Response 
         response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::core::fixture;
+    use crate::http::tests::{orders, state_of};
+    use crate::http::{answer_at_once, router};
+
+    fn config(json: &serde_json::Value) -> AuthConfig {
+        serde_json::from_value(json.clone()).expect("a section")
+    }
+
+    fn guarded(auth: &serde_json::Value) -> AppState {
+        let token = serde_json::from_value("the-token-of-writers".into()).expect("a token");
+        AppState { auth: Some(config(auth)), token: Some(token), ..state_of(orders(|_| ())) }
+    }
+
+    async fn got(state: &AppState, method: &str, path: &str, authorization: &str) -> (u16, Vec<String>, String) {
+        let mut request = Request::builder().method(method).uri(path);
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
+        let response = router(state.clone()).oneshot(request.body(Body::empty()).expect("a request")).await;
+        let (parts, body) = response.expect("infallible").into_parts();
+        let challenges = parts.headers.get_all(header::WWW_AUTHENTICATE);
+        let challenges = challenges.iter().map(|value| value.to_str().expect("text").to_owned()).collect();
+        let body = if path.starts_with("/live") && parts.status == 200 {
+            String::new()
+        } else {
+            let body = axum::body::to_bytes(body, usize::MAX).await.expect("a body");
+            String::from_utf8_lossy(&body).into_owned()
+        };
+        assert!(!body.contains("the-token-of") && !body.contains("open sesame"), "{body}");
+        (parts.status.as_u16(), challenges, body)
+    }
+
+    fn basic(pair: &str) -> String {
+        format!("Basic {}", STANDARD.encode(pair))
+    }
+
+    #[tokio::test]
+    async fn who_shows_nothing_or_something_else_reads_nothing() {
+        let state = guarded(&serde_json::json!({
+            "user": "ops", "password": "open sesame: ä", "token": "the-token-of-readers"
+        }));
+        let right = [
+            basic("ops:open sesame: ä"),
+            "Bearer the-token-of-readers".to_owned(),
+            "bearer the-token-of-readers".to_owned(),
+            // Who may write may read.
+            "Bearer the-token-of-writers".to_owned(),
+        ];
+        let wrong = [
+            String::new(),
+            "Basic".to_owned(),
+            "Basic !!!".to_owned(),
+            basic("ops:open sesame"),
+            basic("ops:open sesame: äx"),
+            basic("root:open sesame: ä"),
+            basic("ops"),
+            basic(":"),
+            basic(""),
+            "Bearer the-token-of-reader".to_owned(),
+            "Bearer the-token-of-readersx".to_owned(),
+            "Bearer open sesame: ä".to_owned(),
+            "Digest ops".to_owned(),
+        ];
+        for path in
+            ["/", "/clusters/orders", "/live", "/assets/page.css", "/api/v1/clusters", "/api/v1/alerts", "/nothing"]
+        {
+            for authorization in &right {
+                assert_ne!(got(&state, "GET", path, authorization).await.0, 401, "{path} {authorization}");
+            }
+            for authorization in &wrong {
+                for method in ["GET", "HEAD", "OPTIONS"] {
+                    let (status, challenges, _) = got(&state, method, path, authorization).await;
+                    let asked = ["Basic realm=\"pgvigil\", charset=\"UTF-8\"", "Bearer realm=\"pgvigil\""];
+                    assert_eq!(
+                        (status, challenges),
+                        (401, asked.map(str::to_owned).to_vec()),
+                        "{path} {authorization}"
+                    );
+                }
+            }
+        }
+        // To read is not to write.
+        let (status, ..) = got(&state, "DELETE", "/api/v1/silences/1", "Bearer the-token-of-readers").await;
+        assert_eq!(status, 401);
+        let (status, ..) = got(&state, "DELETE", "/api/v1/silences/1", &right[0]).await;
+        assert_eq!(status, 401);
+    }
+
+    #[tokio::test]
+    async fn machines_are_asked_only_where_that_is_set() {
+        for (metrics, health) in [(false, false), (true, false), (false, true)] {
+            let auth = serde_json::json!({ "token": "the-token-of-readers", "metrics": metrics, "health": health });
+            let state = guarded(&auth);
+            for (path, asks) in [
+                ("/metrics", metrics),
+                ("/healthz", health),
+                ("/healthz/orders", health),
+                ("/healthz/orders/primary", health),
+                ("/livez", health),
+                ("/readyz", health),
+                ("/metricsx", true),
+                ("//metrics", false),
+            ] {
+                let expect = if path == "//metrics" {
+                    404
+                } else if asks {
+                    401
+                } else {
+                    200
+                };
+                let expect = if path == "//metrics" && metrics { 401 } else { expect };
+                let (status, challenges, body) = got(&state, "GET", path, "").await;
+                assert_eq!(status, expect, "{path}: {body}");
+                assert_eq!(challenges.is_empty(), status != 401, "{path}");
+                assert_ne!(got(&state, "GET", path, "Bearer the-token-of-readers").await.0, 401, "{path}");
+            }
+            let request = Request::builder().uri("/healthz/orders/primary").body(()).expect("a request");
+            let short = answer_at_once(&state, &request).expect("a path it knows");
+            assert_eq!(short.status(), if health { 401 } else { 200 });
+        }
+    }
+
+    #[tokio::test]
+    async fn without_the_section_everybody_may_read() {
+        let state = state_of(fixture::snapshot(vec![]));
+        assert_eq!(got(&state, "GET", "/", "").await.0, 200);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_nothing_is_shown() {
+        for (json, key) in [
+            (serde_json::json!({}), Some("user")),
+            (serde_json::json!({ "metrics": true }), Some("user")),
+            (serde_json::json!({ "user": "ops" }), Some("password")),
+            (serde_json::json!({ "password": "open sesame" }), Some("user")),
+            (serde_json::json!({ "user": "", "password": "open sesame" }), Some("user")),
+            (serde_json::json!({ "user": "a:b", "password": "open sesame" }), Some("user")),
+            (serde_json::json!({ "user": "ops", "password": "open sesame" }), None),
+            (serde_json::json!({ "token": "the-token-of-readers" }), None),
+        ] {
+            let config = config(&json);
+            assert_eq!(config.fault().map(|(key, _)| key), key, "{json}");
+            assert!(!format!("{config:?}").contains("sesame") && !format!("{config:?}").contains("the-token"));
+        }
+        for (json, says) in [
+            (serde_json::json!({ "password": "sesame" }), "is shorter than 8 characters"),
+            (serde_json::json!({ "password": "open\nsesame" }), "holds a control character"),
+            (serde_json::json!({ "password": 12345678 }), "is a number; write it in quotes"),
+        ] {
+            let error = serde_json::from_value::<AuthConfig>(json).expect_err("refused").to_string();
+            assert!(error.starts_with(says) && !error.contains("sesame") && !error.contains("123"), "{error}");
+        }
+    }
 }

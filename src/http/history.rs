@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(series(&hours, "replica-1"), [Some(3.0), None, None, Some(4.0)]);
         assert_eq!(hours.series.len(), 2, "a primary has none");
         assert!(hours.from.is_some_and(|from| from <= NOW && NOW.seconds_since(from) < 15.0));
-        assert_eq!(history.worst("orders", Duration::from_secs(30), 2, at(3)), [Some(0.12), Some(4.0)]);
+        assert_eq!(history.worst("orders", Duration::from_secs(30), 2, at(3)), [None, Some(4.0)]);
         assert_eq!(history.of("nothing", NOW), Hours::default());
     }
 

@@ -119,7 +119,8 @@ impl Listener {
 
 fn event(before: Option<&Made>, after: &Made) -> String {
     let is_new = |id: &str, html: &str| before.is_none_or(|before| before.pieces.get(id).is_none_or(|was| was != html));
-    let is_moved = |id: &str, order: &[String]| before.is_none_or(|before| before.orders.get(id).is_none_or(|was| was != order));
+    let is_moved =
+        |id: &str, order: &[String]| before.is_none_or(|before| before.orders.get(id).is_none_or(|was| was != order));
     let pieces = after.pieces.iter().map(|(id, html)| (id.as_str(), html.as_str()));
     let orders = after.orders.iter().map(|(id, order)| (*id, order.as_slice()));
     let event = Event {
@@ -165,7 +166,8 @@ pub(super) async fn events(State(state): State<Arc<AppState>>, request: Request)
 }
 
 fn cluster_of(query: Option<&str>) -> Result<Option<String>, BadParameter> {
-    let bad = |parameter: &str, reason: &str| BadParameter { parameter: parameter.to_owned(), reason: reason.to_owned() };
+    let bad =
+        |parameter: &str, reason: &str| BadParameter { parameter: parameter.to_owned(), reason: reason.to_owned() };
     let mut found = None;
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -178,4 +180,98 @@ fn cluster_of(query: Option<&str>) -> Result<Option<String>, BadParameter> {
         found = Some(decode(value).ok_or_else(|| bad("cluster", "not readable as UTF-8"))?.into_owned());
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::BodyDataStream;
+    use futures_util::StreamExt;
+    use serde_json::Value;
+    use tokio::sync::watch;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::core::fixture;
+    use crate::core::lag::{Certainty, Evidence};
+    use crate::core::snapshot::Snapshot;
+    use crate::http::router;
+    use crate::http::tests::{orders, state_of};
+
+    async fn listen(state: &AppState, path: &str) -> (StatusCode, BodyDataStream) {
+        let request = Request::builder().uri(path).body(Body::empty()).expect("a request");
+        let response = router(state.clone()).oneshot(request).await.expect("infallible");
+        (response.status(), response.into_body().into_data_stream())
+    }
+
+    async fn next(stream: &mut BodyDataStream) -> Option<Value> {
+        let event = stream.next().await?.expect("no error");
+        let text = std::str::from_utf8(&event).expect("UTF-8").strip_prefix("retry: 2000\ndata: ").expect("data");
+        Some(serde_json::from_str(text.strip_suffix("\n\n").expect("an end")).expect("JSON"))
+    }
+
+    fn published(state: AppState) -> (watch::Sender<Arc<Snapshot>>, AppState) {
+        let (sender, snapshots) = watch::channel(Arc::clone(&state.snapshots.borrow()));
+        (sender, AppState { snapshots, ..state })
+    }
+
+    #[tokio::test]
+    async fn a_page_is_told_all_at_first_and_then_what_has_changed() {
+        let (sender, state) = published(state_of(orders(|_| ())));
+        for path in ["/live", "/live?cluster=orders"] {
+            let (status, mut stream) = listen(&state, path).await;
+            assert_eq!(status, 200);
+            let first = next(&mut stream).await.expect("an event");
+            let pieces = first["pieces"].as_object().expect("pieces");
+            assert!(pieces.contains_key("verdict") && pieces.contains_key("at"), "{pieces:?}");
+            if path == "/live" {
+                assert_eq!(first["orders"], serde_json::json!({ "clusters": ["c-orders"] }));
+            }
+            let began = clock::now();
+            let lag = fixture::lag(75.0, 74.0, 76.0, Certainty::Exact, Evidence::Lsn);
+            let snapshot = orders(|targets| targets[1].lag = Some(lag));
+            sender.send_replace(Arc::new(fixture::moved_to(snapshot, clock::now())));
+            let second = next(&mut stream).await.expect("an event");
+            assert!(clock::now().duration_since(began) >= EVERY.mul_f32(0.5), "one a second at most");
+            assert!(second["pieces"].to_string().contains("1m 15s"), "{second}");
+            assert!(second["pieces"].get("silences").is_none(), "it has not changed: {second}");
+            assert_eq!(second["orders"], serde_json::json!({}));
+            sender.send_replace(Arc::new(fixture::moved_to(orders(|_| ()), clock::now())));
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_may_listen_and_who_goes_makes_room() {
+        let state = state_of(orders(|_| ()));
+        let mut streams = Vec::new();
+        for _ in 0..LISTENERS {
+            let (status, stream) = listen(&state, "/live").await;
+            assert_eq!(status, 200);
+            streams.push(stream);
+        }
+        assert_eq!(listen(&state, "/live").await.0, StatusCode::SERVICE_UNAVAILABLE);
+        drop(streams.pop());
+        assert_eq!(listen(&state, "/live").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_with_the_daemon_and_with_its_cluster() {
+        let cancel = CancellationToken::new();
+        let (sender, state) = published(state_of(orders(|_| ())));
+        let state = AppState { live: Live::new(cancel.clone()), ..state };
+        let (_, mut fleet) = listen(&state, "/live").await;
+        let (_, mut cluster) = listen(&state, "/live?cluster=orders").await;
+        assert!(next(&mut fleet).await.is_some() && next(&mut cluster).await.is_some());
+        sender.send_replace(Arc::new(fixture::moved_to(fixture::snapshot(vec![]), clock::now())));
+        assert_eq!(next(&mut cluster).await, None);
+        assert!(next(&mut fleet).await.is_some());
+        cancel.cancel();
+        assert_eq!(next(&mut fleet).await, None);
+    }
+
+    #[tokio::test]
+    async fn what_several_listen_to_is_made_once() {
+        let state = state_of(orders(|_| ()));
+        let (first, second) = (state.live.made(&state, None).await, state.live.made(&state, None).await);
+        assert!(Arc::ptr_eq(&first.expect("made"), &second.expect("made")));
+    }
 }

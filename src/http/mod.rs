@@ -8,7 +8,7 @@
 mod api;
 mod assets;
 mod auth;
-pub mod health;
+mod aws;
 pub mod history;
 pub mod limits;
 mod live;
@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod overall;
 mod page;
 mod reply;
+mod route;
 mod serve;
 pub mod silences;
 mod subscriptions;
@@ -32,12 +33,12 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::auth::AuthConfig;
-pub use self::health::HealthConfig;
 pub use self::live::Live;
-pub use self::serve::{places, serve};
+pub use self::serve::{places, serve, waiters};
+pub use crate::core::health::HealthConfig;
 
 use self::history::History;
 use self::limits::{Limits, decode};
@@ -45,7 +46,9 @@ use self::page::For;
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
 use self::tls::TlsConfig;
+use crate::aws::Aws;
 use crate::clock;
+use crate::core::health;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
@@ -91,10 +94,13 @@ pub struct AppState {
     pub auth: Option<AuthConfig>,
     pub history: History,
     pub live: Live,
+    /// As many clients may wait for a server to read from.
+    pub waiters: Arc<Semaphore>,
+    pub aws: Aws,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 16] = [
+pub const PATHS: [(&str, &str); 18] = [
     ("/metrics", "everything known, for Prometheus"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
@@ -104,9 +110,14 @@ pub const PATHS: [(&str, &str); 16] = [
     ("/api/v1/clusters", "topology, lags and alerts as JSON"),
     ("/api/v1/clusters/{cluster}", "one cluster in detail"),
     ("/api/v1/clusters/{cluster}/lag", "how far its replicas lagged in the last six hours"),
+    (
+        "/api/v1/clusters/{cluster}/route",
+        "which server to read from: ?max_lag=1s&lsn=0/16B3748&wait=500ms&fallback=primary",
+    ),
     ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
     ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
     ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
+    ("/api/v1/aws", "services of AWS that are asked, and why one does not answer"),
     ("/", "the status page"),
     ("/clusters/{cluster}", "the status page of one cluster"),
     ("/live", "what changes on the status page, as server-sent events; ?cluster= for one cluster's"),
@@ -137,9 +148,11 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz/{cluster}/{target}", page(healthz_target))
         .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
         .route("/api/v1/clusters/{cluster}", page(api_cluster))
+        .route("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method))
         .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
         .route("/api/v1/silences", page(silences::list).post(silences::change))
         .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
+        .route("/api/v1/aws", page(aws::services))
         .route("/api/v1/clusters/{cluster}/lag", page(api_lag))
         .route("/", page(|ask| Reply::html(page::fleet(ask, For::Document).document())))
         .route("/clusters/{cluster}", page(cluster_page))

@@ -113,8 +113,10 @@ pub(super) struct Words {
     pub(super) alert: fn(&AlertView) -> String,
 }
 
-const WHOLE: Words =
-    Words { failing: |failing| format!("{}, {} in a row", failing.failure, failing.count), alert: |alert| alert.id.to_string() };
+const WHOLE: Words = Words {
+    failing: |failing| format!("{}, {} in a row", failing.failure, failing.count),
+    alert: |alert| alert.id.to_string(),
+};
 
 fn of_views(cluster: &ClusterView, now: MonoTime, words: &Words) -> Verdict {
     let mut verdict = Verdict::OK;

@@ -268,16 +268,14 @@ fn enormous(sql: &str, is_replica: bool) -> Vec<u8> {
         } else if statement.contains("a.application_name") {
             vec![some(&["2147483647", "e", "::1", "h", "9999-12-31 23:59:59+00", "s", "odd"])]
         } else if statement.contains("pg_stat_get_activity") {
-            let counted = |kind: &str, name: Option<&str>| {
-                let columns =
-                    [Some(kind), name, Some(number), Some(number), Some("1e308"), Some("a"), Some("s"), Some("d")];
-                columns.map(|column| column.map(str::to_owned)).to_vec()
+            let session = |hidden: &str, name: &str| {
+                let pid = "2147483647";
+                let mut row = some(&[number, hidden, "4294967295", name, "a", "::1", "idle in transaction", "t"]);
+                row.extend(some(&[number, "1e308", pid, "1e308", pid, "1e308", "t"]));
+                row
             };
-            ["state", "user", "application", "client", "database"]
-                .iter()
-                .flat_map(|kind| [counted(kind, Some("other")), counted(kind, Some("4294967295")), counted(kind, None)])
-                .chain(["all", "waiting", "oldest transaction"].map(|kind| counted(kind, None)))
-                .collect()
+            let unknown = some(&[number, "t"]).into_iter().chain([const { None }; 13]).collect();
+            vec![session("f", "u"), session("f", "other"), session("t", "u"), unknown]
         } else if statement.contains("FROM pg_database") {
             vec![some(&["4294967295", "d"])]
         } else if statement.contains("pg_get_replication_slots") {

@@ -147,7 +147,7 @@ async fn without_a_file_to_write_it_goes_on_and_says_so() {
     daemon.until_series("pgvigil_store_writes_total", &failed, SOON, |failed| failed >= Some(1.0)).await;
     let health = daemon.get("/healthz").await.unwrap();
     assert!(health.status == 200 && health.body.contains("degraded") && health.body.contains("store"), "{health:?}");
-    assert!(daemon.log().contains("the store cannot be used"), "{}", daemon.log());
+    daemon.until_log("the store cannot be used").await;
     assert_eq!(daemon.stop().await, Some(0));
 }
 

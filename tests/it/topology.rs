@@ -153,7 +153,7 @@ async fn a_promotion_is_an_event_and_the_others_lag_is_held() {
         if is_told && event["at"].is_string() { Ok(()) } else { Err(events.to_string()) }
     })
     .await;
-    assert!(daemon.log().contains("promoted"), "{}", daemon.log());
+    daemon.until_log("promoted").await;
     daemon.until_series("pgvigil_role_changes_total", &[("target", "r1")], SOON, |n| n == Some(1.0)).await;
 
     // The other replica still waits for the old primary, and lags by all that is written since.
@@ -271,11 +271,45 @@ async fn a_server_under_two_names_counts_once() {
     until_is(&daemon, "pgvigil_replay_lag_seconds", "r1", 0.0).await;
     let health = daemon.get("/healthz").await.unwrap();
     assert_eq!((health.status, health.json()["status"].as_str()), (200, Some("ok")), "{}", health.body);
-    assert!(daemon.log().contains("replica-1 leads to the same server as primary"), "{}", daemon.log());
+    daemon.until_log("replica-1 leads to the same server as primary").await;
 
     let file = daemon.dir.path().join("pgvigil.toml");
     let check = pgvigil().args(["check", "--config"]).arg(&file).output().unwrap();
     let told = String::from_utf8(check.stdout).unwrap().replace("\n    ", " ");
     assert!(told.contains("c: warning: primary and replica-1 lead to one server"), "{told}");
     assert!(!told.contains("primaries:"), "{told}");
+}
+
+/// PostgreSQL 19 tells of it in a view, which stands here in an older server.
+const RECOVERY_VIEW: &str = "
+CREATE TABLE wanted(promotion bool);
+INSERT INTO wanted VALUES (false);
+GRANT SELECT ON wanted TO public;
+CREATE FUNCTION pg_catalog.pg_stat_get_recovery() RETURNS bool LANGUAGE sql AS $$
+    SELECT promotion FROM public.wanted WHERE pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE') $$;
+SET allow_system_table_mods = on;
+CREATE VIEW pg_catalog.pg_stat_recovery AS SELECT wants AS promote_triggered FROM pg_stat_get_recovery() wants WHERE wants IS NOT NULL;
+GRANT SELECT ON pg_catalog.pg_stat_recovery TO public";
+
+#[tokio::test]
+async fn a_promotion_that_was_asked_for_is_told_where_the_server_has_a_view_of_recovery() {
+    let servers = pg::cluster(1).await;
+    let (primary, r1) = (servers.primary(), servers.node("r1"));
+    primary.sql(RECOVERY_VIEW).await.unwrap();
+    let targets =
+        [("primary", pg::dsn(primary, "mon")), ("r1", pg::dsn(r1, "mon")), ("r1-plain", pg::dsn(r1, "plain"))];
+    let config = format!("[poll]\nslow_interval = \"1s\"\n\n{}", cluster_toml("c", &targets));
+    // Else it would be asked who it is before the view has reached it.
+    until("the view to reach the replica", SOON, || async {
+        r1.sql("TABLE pg_stat_recovery").await.map_err(|error| format!("{error:?}"))
+    })
+    .await;
+    let daemon = Daemon::start(&config).await;
+    until_is(&daemon, "pgvigil_promotion_requested", "r1", 0.0).await;
+    primary.sql("UPDATE wanted SET promotion = true").await.unwrap();
+    until_is(&daemon, "pgvigil_promotion_requested", "r1", 1.0).await;
+    for target in ["primary", "r1-plain"] {
+        assert_eq!(daemon.series("pgvigil_promotion_requested", &[("target", target)]).await, None, "{target}");
+    }
+    no_errors(&servers);
 }

@@ -41,7 +41,7 @@ WHERE e.extname = 'pg_stat_statements';";
 const FUNCTIONS: &str = "\
 SELECT proname, array_to_string(proargnames, ',') FROM pg_proc WHERE proname IN \
 ('pg_stat_get_wal_senders', 'pg_stat_get_wal_receiver', 'pg_stat_get_subscription', 'pg_stat_get_subscription_stats', \
-'pg_get_replication_slots', 'aurora_version', 'aurora_db_instance_identifier', 'aurora_replica_status', 'aurora_global_db_status', \
+'pg_get_replication_slots', 'pg_stat_get_recovery', 'aurora_version', 'aurora_db_instance_identifier', 'aurora_replica_status', 'aurora_global_db_status', \
 'aurora_global_db_instance_status') AND pronamespace = 'pg_catalog'::regnamespace";
 
 /// All that [`sql`] tells.
@@ -62,6 +62,8 @@ pub(crate) struct Introduction {
     pub(crate) subscription_columns: Box<str>,
     /// Columns of `pg_stat_get_subscription_stats()` (15+), with commas between; empty where there is none.
     pub(crate) subscription_stats_columns: Box<str>,
+    /// The view `pg_stat_recovery` is there (19+).
+    pub(crate) has_recovery_view: bool,
     pub(crate) aurora: AuroraFunctions,
 }
 
@@ -187,6 +189,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     let mut aurora = AuroraFunctions::default();
     let (mut subscription_columns, mut subscription_stats_columns) = (Box::default(), Box::default());
     let mut slot_columns = [false; SLOT_COLUMNS.len()];
+    let mut has_recovery_view = false;
     for row in functions {
         let mut function = Fields::new("pg_proc", row);
         let name = function.required("proname", Some)?;
@@ -200,6 +203,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             }
             "pg_stat_get_subscription" => subscription_columns = columns.into(),
             "pg_stat_get_subscription_stats" => subscription_stats_columns = columns.into(),
+            "pg_stat_get_recovery" => has_recovery_view = true,
             "aurora_db_instance_identifier" => aurora.has_instance = true,
             "aurora_replica_status" => aurora.has_replica_status = true,
             "aurora_global_db_status" => aurora.has_global_status = true,
@@ -221,6 +225,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         slot_columns,
         subscription_columns,
         subscription_stats_columns,
+        has_recovery_view,
         aurora,
     })
 }
@@ -274,6 +279,7 @@ pub(crate) mod tests {
             superuser_reserved_connections: 3,
             subscription_columns: "subid,subid,relid,pid".into(),
             subscription_stats_columns: Box::default(),
+            has_recovery_view: false,
             aurora: AuroraFunctions::default(),
             sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
             receiver_layout: Some(Layout([1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])),

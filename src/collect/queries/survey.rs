@@ -121,6 +121,7 @@ pub(crate) mod tests {
             receiver_layout: None,
             subscription_columns: Box::default(),
             subscription_stats_columns: Box::default(),
+            has_recovery_view: false,
             aurora: AuroraFunctions::default(),
             slot_columns: [true; SLOT_COLUMNS.len()],
         }

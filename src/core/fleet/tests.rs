@@ -401,7 +401,12 @@ fn a_severed_standby_says_why_and_where_it_is_going() {
 
 #[test]
 fn a_slot_that_its_primary_has_lost_is_why_a_standby_does_not_stream() {
-    let recovery = RecoverySettings { slot_name: Some("db_2".to_owned()), restores: false, streams: Some(true) };
+    let recovery = RecoverySettings {
+        slot_name: Some("db_2".to_owned()),
+        restores: false,
+        streams: Some(true),
+        ..Default::default()
+    };
     for (status, other, expect) in [
         (Some("lost"), false, Cause::SlotLost),
         (Some("reserved"), false, Cause::ReceiverCutOff),
@@ -422,7 +427,12 @@ fn a_slot_that_its_primary_has_lost_is_why_a_standby_does_not_stream() {
 
 #[test]
 fn a_slot_that_another_standby_has_lost_is_why_a_cascading_one_does_not_stream() {
-    let recovery = RecoverySettings { slot_name: Some("db_2".to_owned()), restores: false, streams: Some(true) };
+    let recovery = RecoverySettings {
+        slot_name: Some("db_2".to_owned()),
+        restores: false,
+        streams: Some(true),
+        ..Default::default()
+    };
     let known = |slots| SurveyFacts { slots: Some(slots), ..SurveyFacts::default() };
     let with = |status| {
         let mut slot = slot("db_2", false);

@@ -91,7 +91,6 @@ impl Signal {
     }
 
     /// Only these subjects have series.
-    #[allow(dead_code, reason = "slots are to come")]
     pub(super) const fn only(mut self, shown: fn(&TargetView) -> &Shown) -> Self {
         self.shown = Some(shown);
         self

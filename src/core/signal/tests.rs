@@ -14,8 +14,8 @@ use crate::core::slots::{SLOTS_SHOWN, SlotTracker};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::subscription::SubscriptionLag;
 use crate::core::survey::{
-    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, BaseBackup, Conflicts, Slot, Subscription,
-    SubscriptionWorkers,
+    ApplyWorker, AuroraGlobal, AuroraReaderLag, AuroraRegion, BaseBackup, Conflicts, RecoverySettings, Slot,
+    Subscription, SubscriptionWorkers,
 };
 use crate::core::time::ServerTime;
 use crate::core::topology::TargetId;
@@ -970,6 +970,17 @@ fn replay_that_stands_is_not_said_to_be_free_before_it_was_asked() {
     check(standing.clone(), &[("replay_blocked", &[], Unknown), ("replay_blocked_seconds", &[], Unknown)]);
     change_standby(&mut standing, |standby| standby.pause = ReplayPause::Paused);
     check(standing, &[("replay_blocked", &[(NO, 0.0)], Complete)]);
+}
+
+#[test]
+fn a_promotion_is_wanted_or_not_or_nobody_tells() {
+    let mut view = replica("orders", "replica-1");
+    check(view.clone(), &[("promotion_requested", &[], Unknown)]);
+    change_survey(&mut view, |survey| {
+        survey.recovery = Some(RecoverySettings { promotion_requested: Some(true), ..RecoverySettings::default() });
+    });
+    check(view, &[("promotion_requested", &[(NO, 1.0)], Complete)]);
+    check(primary("orders", "primary"), &[("promotion_requested", &[], Complete)]);
 }
 
 #[test]

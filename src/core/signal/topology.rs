@@ -1,6 +1,6 @@
 //! Signals of who follows whom.
 
-use super::row::{bool_value, per_target, positions, state};
+use super::row::{bool_value, of_standby, per_target, positions, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
 use crate::core::observation::{Positions, Receiver, SenderState};
 use crate::core::snapshot::{ClusterView, TargetView};
@@ -55,6 +55,11 @@ pub(super) const ROWS: &[Signal] = &[
         .help("By how many standbys the server has fewer than synchronous commits wait for; above 0 they hang.")
         .absent("While one of the two numbers is.")
         .from(SYNC),
+    per_target("promotion_requested", Unit::Bool, promotion_requested)
+        .states("was not asked to become a primary", "was asked to become a primary, and is none yet")
+        .help("1 when a promotion of the standby was asked for and is not done yet.")
+        .absent("On a primary, before 19, without pg_read_all_stats, and while the last slow poll is stale.")
+        .from("pg_stat_recovery: promote_triggered"),
     per_target("role_change_age_seconds", Unit::Seconds, role_change_age)
         .says("changed its role {} ago")
         .help("Time since the server was seen to become a primary or a replica.")
@@ -94,6 +99,12 @@ fn same_server_info(_: &ClusterView, target: &TargetView, now: MonoTime, emit: E
         emit(&[other.as_str()], Value::exact(1.0));
     }
     Coverage::Complete
+}
+
+fn promotion_requested(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    of_standby(target, now, emit, |_, _| {
+        target.fresh_survey(now)?.recovery.as_ref()?.promotion_requested.map(bool_value)
+    })
 }
 
 /// Known of a silent replica, too: what tells it are the others' senders.

@@ -9,6 +9,8 @@ pub struct RecoverySettings {
     pub restores: bool,
     /// `primary_conninfo` is set. `None` where the role may not read it (no `pg_monitor`).
     pub streams: Option<bool>,
+    /// A promotion was asked for and is not done yet. `None` before 19, and without `pg_read_all_stats`.
+    pub promotion_requested: Option<bool>,
 }
 
 /// Queries that replay has ended since the server's statistics began, over all databases (`pg_stat_database_conflicts`).

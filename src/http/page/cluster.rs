@@ -22,11 +22,19 @@ pub(in crate::http) fn sheet(ask: &Ask<'_>, cluster: &ClusterView, whom: For) ->
     let title = format!("{name}: {} – pgvigil", fleet::headline(verdict.status));
     let live = format!("/live?cluster={}", super::encoded(name));
     let mut parts = vec![
-        Part::Still(html! { nav aria-label="Where this is" { a href="/" { "All clusters" } " › " span aria-current="page" { (name) } } }),
+        Part::Still(
+            html! { nav aria-label="Where this is" { a href="/" { "All clusters" } " › " span aria-current="page" { (name) } } },
+        ),
         Part::live("verdict", told(name, &verdict, &title)),
         super::as_of(ask),
-        Part::live("picture", html! { section #picture aria-labelledby="picture-title" { h2 #picture-title { "Topology" } (topology::pictures(cluster, ask.now)) } }),
-        Part::live("targets", html! { section #targets aria-labelledby="targets-title" { h2 #targets-title { "Servers" } (targets(ask, cluster)) } }),
+        Part::live(
+            "picture",
+            html! { section #picture aria-labelledby="picture-title" { h2 #picture-title { "Topology" } (topology::pictures(cluster, ask.now)) } },
+        ),
+        Part::live(
+            "targets",
+            html! { section #targets aria-labelledby="targets-title" { h2 #targets-title { "Servers" } (targets(ask, cluster)) } },
+        ),
         Part::Still(html! { h2 { "Replay lag" } (chart::figure(ask, cluster, whom)) }),
         Part::live("numbers", html! { div #numbers { (chart::numbers(ask, cluster)) } }),
     ];
@@ -73,7 +81,11 @@ fn target_row(ask: &Ask<'_>, cluster: &ClusterView, target: &TargetView) -> Mark
     let lag = words::lag_of(target, now);
     let level = words::level(cluster, target, now);
     let matter = if let Some(failing) = &target.failing {
-        format!("{}, {} in a row", words::failure(&failing.failure), words::counted(failing.count as usize, "failed poll"))
+        format!(
+            "{}, {} in a row",
+            words::failure(&failing.failure),
+            words::counted(failing.count as usize, "failed poll")
+        )
     } else if target.tried() && target.fresh(now).is_none() {
         "not heard of late".to_owned()
     } else if target.diagnosis.as_ref().is_some_and(|diagnosis| diagnosis.lags) {
@@ -176,9 +188,11 @@ fn connections(sessions: &Sessions, target: &TargetView) -> Markup {
     let may = sessions.max_connections.saturating_sub(sessions.reserved_connections);
     let used = sessions.total as f64 / may.max(1) as f64;
     let most = |tally: &Tally| {
-        let names = tally.named.iter().take(NAMES).map(|(name, count)| {
-            format!("{} {count}", if name.is_empty() { "(no name)" } else { name })
-        });
+        let names = tally
+            .named
+            .iter()
+            .take(NAMES)
+            .map(|(name, count)| format!("{} {count}", if name.is_empty() { "(no name)" } else { name }));
         names.collect::<Vec<_>>().join(", ")
     };
     html! {

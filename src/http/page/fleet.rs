@@ -23,20 +23,22 @@ struct Judged<'a> {
 }
 
 pub(in crate::http) fn sheet(ask: &Ask<'_>, whom: For) -> Sheet {
-    let judged = |cluster: &'_ std::sync::Arc<ClusterView>| overall::told(&ask.snapshot, cluster, ask.now, &words::REASONS);
-    let mut clusters: Vec<Judged<'_>> = ask
-        .snapshot
-        .clusters
-        .iter()
-        .map(|cluster| Judged { verdict: judged(cluster), cluster })
-        .collect();
+    let judged =
+        |cluster: &'_ std::sync::Arc<ClusterView>| overall::told(&ask.snapshot, cluster, ask.now, &words::REASONS);
+    let mut clusters: Vec<Judged<'_>> =
+        ask.snapshot.clusters.iter().map(|cluster| Judged { verdict: judged(cluster), cluster }).collect();
     clusters.sort_by_key(|one| (Reverse(one.verdict.status), Reverse(n_firing(one.cluster)), one.cluster.name.clone()));
     let overall = overall::of_all(&ask.snapshot, ask.now).status;
     let is_small = clusters.len() <= DRAWN;
     let drawn = clusters.iter().filter(|one| is_small || one.verdict.status != Overall::Ok);
     let drawn: Vec<&ClusterView> = drawn.map(|one| one.cluster).take(DRAWN).collect();
-    let alerts: Vec<&AlertView> =
-        ask.snapshot.clusters.iter().flat_map(|cluster| cluster.alerts.iter()).chain(ask.snapshot.alerts.iter()).collect();
+    let alerts: Vec<&AlertView> = ask
+        .snapshot
+        .clusters
+        .iter()
+        .flat_map(|cluster| cluster.alerts.iter())
+        .chain(ask.snapshot.alerts.iter())
+        .collect();
 
     let mut parts = vec![
         Part::live("verdict", verdict(overall, &clusters)),
@@ -48,7 +50,10 @@ pub(in crate::http) fn sheet(ask: &Ask<'_>, whom: For) -> Sheet {
             has_filter: if clusters.len() > DRAWN { HasFilter::Yes } else { HasFilter::No },
             rows: clusters.iter().map(|one| row(ask, one)).collect(),
         },
-        Part::live("firing", html! { section #firing aria-labelledby="firing-title" { h2 #firing-title { "Alerts" } (tables::alerts(ask, alerts, true)) } }),
+        Part::live(
+            "firing",
+            html! { section #firing aria-labelledby="firing-title" { h2 #firing-title { "Alerts" } (tables::alerts(ask, alerts, true)) } },
+        ),
     ];
     let drawing = |cluster: &&ClusterView| {
         let name = cluster.name.as_str();

@@ -36,7 +36,13 @@ pub(super) enum Part {
     /// One element, which has this id.
     Live(Piece),
     /// A table with a title, whose body has this id. Its rows are told one by one.
-    Rows { id: &'static str, title: &'static str, heads: &'static [&'static str], has_filter: HasFilter, rows: Vec<Piece> },
+    Rows {
+        id: &'static str,
+        title: &'static str,
+        heads: &'static [&'static str],
+        has_filter: HasFilter,
+        rows: Vec<Piece>,
+    },
 }
 
 /// Whether a table has so many rows that people look for one by its name.
@@ -176,3 +182,6 @@ fn encoded(name: &str) -> String {
 fn id_of(prefix: &str, name: &str) -> String {
     format!("{prefix}-{}", encoded(name))
 }
+
+#[cfg(test)]
+mod tests;

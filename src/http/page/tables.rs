@@ -26,7 +26,9 @@ pub(super) fn alerts(ask: &Ask<'_>, mut alerts: Vec<&AlertView>, with_cluster: b
         Phase::Pending => 1,
         Phase::Resolved => 2,
     };
-    alerts.sort_by_key(|alert| (order(alert.phase), std::cmp::Reverse(alert.severity), std::cmp::Reverse(alert.active_at)));
+    alerts.sort_by_key(|alert| {
+        (order(alert.phase), std::cmp::Reverse(alert.severity), std::cmp::Reverse(alert.active_at))
+    });
     let n_more = alerts.len().saturating_sub(MOST_ALERTS);
     alerts.truncate(MOST_ALERTS);
     let table = html! {

@@ -4,6 +4,7 @@
 use maud::{Markup, html};
 
 use super::words::{self, Level};
+use crate::core::observation::Flavor;
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
@@ -68,9 +69,10 @@ fn nodes(cluster: &ClusterView) -> Vec<Node<'_>> {
     let mut stack: Vec<(usize, Option<usize>, usize)> = Vec::new();
     // The primary first, then other roots, then what goes round in circles.
     let is_root = |at: &usize| upstreams[*at].0 == Ok(None);
-    let roots = primary.into_iter().chain((0..servers.len()).filter(is_root)).chain(
-        (0..servers.len()).filter(|at| upstreams[*at].0 == Err(())).collect::<Vec<_>>(),
-    );
+    let roots = primary
+        .into_iter()
+        .chain((0..servers.len()).filter(is_root))
+        .chain((0..servers.len()).filter(|at| upstreams[*at].0 == Err(())).collect::<Vec<_>>());
     let order: Vec<usize> = roots.chain(0..servers.len()).collect();
     let mut stranger = None;
     for root in order {
@@ -177,6 +179,10 @@ fn drawing(
     }
 }
 
+fn is_aurora(target: &TargetView) -> bool {
+    target.answer.as_ref().is_some_and(|answer| answer.positions.identity.flavor == Flavor::Aurora)
+}
+
 /// What stands at an edge: how far behind, how sure that is, why and whither.
 fn edge_words(target: &TargetView, x: f64, y: f64, is_sure: bool, now: MonoTime) -> Markup {
     let lag = words::lag_of(target, now);
@@ -186,9 +192,9 @@ fn edge_words(target: &TargetView, x: f64, y: f64, is_sure: bool, now: MonoTime)
     let second = match (&cause, words::direction(target, now)) {
         _ if !is_sure && target.links.upstream == Some(Upstream::Nobody) => Some("no WAL receiver".to_owned()),
         (Some(cause), _) => Some(cause.clone()),
-        (None, Some(direction)) => Some(direction.to_owned()),
-        (None, None) if !is_sure => Some("upstream not known".to_owned()),
-        (None, None) => None,
+        _ if is_aurora(target) => Some("shares the volume".to_owned()),
+        _ if !is_sure => Some("upstream not known".to_owned()),
+        (None, direction) => direction.map(str::to_owned),
     };
     let third = cause.is_some().then(|| words::direction(target, now)).flatten();
     html! {

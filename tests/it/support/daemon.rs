@@ -116,6 +116,11 @@ impl Daemon {
         .await
     }
 
+    /// Waits until the log tells something: what a page shows may be logged a moment later.
+    pub(crate) async fn until_log(&self, told: &str) {
+        until(told, SOON, || async { if self.log().contains(told) { Ok(()) } else { Err(self.log()) } }).await;
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.process.output()

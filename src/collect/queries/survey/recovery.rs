@@ -13,19 +13,27 @@ const SQL: &str = "SELECT current_setting('primary_slot_name'), current_setting(
                    CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') \
                    THEN current_setting('primary_conninfo') <> '' END";
 
+/// No row for who may not read it.
+const VIEW: &str = ";SELECT promote_triggered FROM pg_stat_recovery";
+
 fn sql(context: Context<'_>) -> Option<String> {
     let is_standby = context.role == Some(Role::Replica) && context.about.identity.flavor != Flavor::Aurora;
-    is_standby.then(|| SQL.to_owned())
+    is_standby.then(|| [SQL, if context.about.has_recovery_view { VIEW } else { "" }].concat())
 }
 
 fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> Result<(), PollFailure> {
     let row = statements.first().and_then(|rows| rows.first()).map(Vec::as_slice).unwrap_or_default();
     let mut row = Fields::new("pg_settings", row);
+    let state = statements.get(1).and_then(|rows| rows.first());
     let slot_name = row.required("primary_slot_name", |text| Some(text.to_owned()))?;
     facts.recovery = Some(RecoverySettings {
         slot_name: Some(slot_name).filter(|name| !name.is_empty()),
         restores: row.required("restore_command", boolean)?,
         streams: row.optional("primary_conninfo", boolean)?,
+        promotion_requested: match state {
+            Some(state) => Fields::new("pg_stat_recovery", state).optional("promote_triggered", boolean)?,
+            None => None,
+        },
     });
     Ok(())
 }
@@ -41,15 +49,28 @@ mod tests {
         let standby = Context { role: Some(Role::Replica), ..context(&about) };
         assert!(TOPIC.sql(standby).is_some());
         assert_eq!(TOPIC.sql(context(&about)), None);
-        for (row, expect) in [
-            (
-                [Some("r1"), Some("f"), Some("t")],
-                RecoverySettings { slot_name: Some("r1".to_owned()), restores: false, streams: Some(true) },
-            ),
-            ([Some(""), Some("t"), None], RecoverySettings { slot_name: None, restores: true, streams: None }),
-        ] {
+        let of_r1 = RecoverySettings { slot_name: Some("r1".to_owned()), streams: Some(true), ..Default::default() };
+        let restoring = RecoverySettings { restores: true, ..RecoverySettings::default() };
+        for (row, expect) in [([Some("r1"), Some("f"), Some("t")], &of_r1), ([Some(""), Some("t"), None], &restoring)] {
             let facts = decoded(&TOPIC, standby, &[vec![row.to_vec()]]);
-            assert_eq!(facts, Ok(SurveyFacts { recovery: Some(expect), ..SurveyFacts::default() }));
+            assert_eq!(facts, Ok(SurveyFacts { recovery: Some(expect.clone()), ..SurveyFacts::default() }));
+        }
+    }
+
+    #[test]
+    fn a_promotion_that_was_asked_for_is_told_where_the_view_tells_and_may_be_read() {
+        let about = crate::collect::queries::identity::Introduction {
+            has_recovery_view: true,
+            ..about(Flavor::PostgreSql, "1.10")
+        };
+        let standby = Context { role: Some(Role::Replica), ..context(&about) };
+        assert!(TOPIC.sql(standby).is_some_and(|sql| sql.ends_with(VIEW)));
+        let settings = vec![vec![Some(""), Some("f"), Some("t")]];
+        for (rows, expect) in
+            [(vec![vec![Some("t")]], Some(true)), (vec![vec![Some("f")]], Some(false)), (vec![], None)]
+        {
+            let facts = decoded(&TOPIC, standby, &[settings.clone(), rows]).expect("is read");
+            assert_eq!(facts.recovery.expect("a standby").promotion_requested, expect);
         }
     }
 }

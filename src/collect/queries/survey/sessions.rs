@@ -121,14 +121,14 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
     let alike: Vec<Alike<'_>> = rows.iter().map(|row| Alike::read(row)).collect::<Result<_, _>>()?;
     let about = context.about;
     let count = |is_meant: &dyn Fn(&Alike<'_>) -> bool| -> u64 {
-        alike.iter().filter(|alike| is_meant(alike)).map(|alike| alike.count).sum()
+        sum(alike.iter().filter(|alike| is_meant(alike)).map(|alike| alike.count))
     };
     let hidden = count(&|alike| alike.is_hidden);
     let mut states = tally(&alike, |alike| Some(alike.state.unwrap_or("unknown")));
     states.named.sort();
     let mut activity = Activity {
         idle_in_transaction: count(&|alike| alike.is_in_transaction()),
-        idle_long: alike.iter().filter(|alike| alike.state == Some("idle")).filter_map(|alike| alike.for_long).sum(),
+        idle_long: sum(alike.iter().filter(|alike| alike.state == Some("idle")).filter_map(|alike| alike.for_long)),
         waiting_on_locks: count(&|alike| alike.waits_for_lock),
         longest_lock_wait: alike.iter().find_map(|alike| alike.longest_lock_wait).map(|age| age.max(0.0)),
         ..Activity::default()
@@ -168,11 +168,17 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
     Ok(())
 }
 
+/// A server that raves may count more than there can be.
+fn sum(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
+}
+
 /// Counts sessions by a name. Those without one are under one other name.
 fn tally(alike: &[Alike<'_>], name: impl for<'b> Fn(&'b Alike<'_>) -> Option<&'b str>) -> Tally {
     let mut counts: HashMap<Option<&str>, u64> = HashMap::new();
     for alike in alike {
-        *counts.entry(name(alike)).or_default() += alike.count;
+        let count = counts.entry(name(alike)).or_default();
+        *count = count.saturating_add(alike.count);
     }
     let nameless = counts.remove(&None);
     let mut ranked: Vec<(&str, u64)> = counts.into_iter().filter_map(|(name, count)| Some((name?, count))).collect();
@@ -181,7 +187,7 @@ fn tally(alike: &[Alike<'_>], name: impl for<'b> Fn(&'b Alike<'_>) -> Option<&'b
     let named = |(name, count): (&str, u64)| (if name.is_empty() { "(none)" } else { name }.to_owned(), count);
     Tally {
         named: ranked.into_iter().map(named).collect(),
-        others: others.iter().map(|(_, count)| *count).chain(nameless).sum(),
+        others: sum(others.iter().map(|(_, count)| *count).chain(nameless)),
         n_others: others.len() as u64 + u64::from(nameless.is_some()),
     }
 }
