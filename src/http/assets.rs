@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-use super::reply::Reply;
+use super::reply::{Keep, Reply};
 
 /// uPlot 1.6.32, minified by its author, with its licence.
 const UPLOT: &str = concat!("/*\n", include_str!("assets/uplot.LICENSE"), "*/\n", include_str!("assets/uplot.js"));
@@ -40,5 +40,5 @@ pub(super) fn reply(path: &str, query: Option<&str>) -> Option<Reply> {
     let name = path.strip_prefix("/assets/")?;
     let (_, content_type, content) = ASSETS.iter().find(|(known, ..)| *known == name)?;
     let is_this = query.and_then(|query| query.strip_prefix("v=")) == Some(VERSION.as_str());
-    Some(Reply::asset(content_type, content, is_this))
+    Some(Reply::asset(content_type, content, if is_this { Keep::Forever } else { Keep::Never }))
 }

@@ -95,7 +95,7 @@ pub struct Hours {
 
 impl Hours {
     /// How many points each series has.
-    pub fn len(&self) -> usize {
+    pub fn n_points(&self) -> usize {
         self.series.first().map_or(0, |(_, lags)| lags.len())
     }
 }
@@ -278,7 +278,7 @@ mod tests {
             history.sample(&fixture::moved_to(lagging(Some(1.0), vec![]), at), at);
         }
         let last = NOW.plus_seconds(((KEPT + 9) * 15) as f64);
-        assert_eq!(history.of("orders", last).len(), KEPT);
+        assert_eq!(history.of("orders", last).n_points(), KEPT);
         // After a long sleep nothing of before is in sight.
         let later = last.plus_seconds(1e7);
         history.sample(&fixture::moved_to(lagging(Some(2.0), vec![]), later), later);

@@ -42,7 +42,7 @@ pub(super) fn figure(ask: &Ask<'_>, cluster: &ClusterView, whom: For) -> Markup 
     let hours = ask.state.history.of(name, ask.now);
     html! {
         figure.chart #(id) data-keep data-lag=(path) aria-label=(label) {
-            @if hours.len() < 2 { p.soft { "The chart begins when there are some samples." } }
+            @if hours.n_points() < 2 { p.soft { "The chart begins when there are some samples." } }
             @else { (drawing(&ask.snapshot, cluster, &hours)) }
         }
     }
@@ -77,7 +77,7 @@ pub(super) fn numbers(ask: &Ask<'_>, cluster: &ClusterView) -> Markup {
 
 fn drawing(snapshot: &Snapshot, cluster: &ClusterView, hours: &Hours) -> Markup {
     let from = hours.from.unwrap_or(snapshot.published_at);
-    let n = hours.len();
+    let n = hours.n_points();
     let length = n as f64 * STEP.as_secs_f64();
     let lags = || hours.series.iter().flat_map(|(_, lags)| lags.iter().flatten().copied());
     let top = nice(f64::from(lags().fold(1.0_f32, f32::max)));
@@ -212,7 +212,7 @@ pub(in crate::http) fn lags<'a>(ask: &Ask<'_>, cluster: &'a ClusterView) -> Lags
         cluster: cluster.name.as_str(),
         at: time(ask.now),
         step_seconds: STEP.as_secs(),
-        times: (0..hours.len() as u64).map(|place| first + place * STEP.as_secs()).collect(),
+        times: (0..hours.n_points() as u64).map(|place| first + place * STEP.as_secs()).collect(),
         alerts: hours
             .spans
             .iter()

@@ -118,7 +118,7 @@ fn wide(cluster: &ClusterView, nodes: &mut [Node<'_>], label: &str, now: MonoTim
     // A server stands in the middle of those that follow it.
     for at in (0..nodes.len()).rev().filter(|at| has_followers[*at]) {
         let rows: Vec<f64> = nodes.iter().filter(|node| node.parent == Some(at)).map(|node| node.y).collect();
-        nodes[at].y = (rows[0] + rows[rows.len() - 1]) / 2.0;
+        nodes[at].y = f64::midpoint(rows[0], rows[rows.len() - 1]);
     }
     let width = nodes.iter().fold(0.0, |widest, node| node.x.max(widest)) + WIDTH + 1.0;
     let height = (next_row - PITCH + BOX_HEIGHT + 2.0).max(BOX_HEIGHT + 2.0);

@@ -216,9 +216,9 @@ pub(super) fn reading(alert: &AlertView) -> String {
 
 /// `2026-11-21 12:00:05 UTC`.
 pub(super) fn time(at: SystemTime) -> Markup {
-    match time_of_day(at) {
-        Some(text) => html! { time datetime=(text) { (text[..10]) " " (text[11..19]) " UTC" } },
-        None => html! { "an unknown time" },
+    html! {
+        @if let Some(text) = time_of_day(at) { time datetime=(text) { (text[..10]) " " (text[11..19]) " UTC" } }
+        @else { "an unknown time" }
     }
 }
 
