@@ -258,6 +258,7 @@ impl App {
             snapshots: app.snapshots.clone(),
             metrics,
             health: config.health,
+            exposition: config.metrics,
             silencing,
             token: config.server.token.clone(),
             auth: config.server.auth.clone(),

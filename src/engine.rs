@@ -249,7 +249,7 @@ impl Engine {
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }
-            Event::Tick => {}
+            Event::Measured(_) | Event::Tick => {}
         }
     }
 }

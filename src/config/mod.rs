@@ -30,7 +30,7 @@ use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
-use crate::http::{HealthConfig, ServerConfig};
+use crate::http::{HealthConfig, MetricsConfig, ServerConfig};
 use crate::notify::{NotifierConfig, heartbeat};
 use crate::store::StoreConfig;
 use environment::Environment;
@@ -45,6 +45,7 @@ pub struct Config {
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
+    pub metrics: MetricsConfig,
     /// The dead man's switch. `None`: there is none.
     pub heartbeat: Option<heartbeat::Config>,
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
@@ -85,6 +86,7 @@ impl Config {
             name: cluster.name.clone(),
             targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
             poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
+            redis: Vec::new(),
         };
         FleetSpec {
             clusters: self.clusters.iter().map(cluster).collect(),
@@ -143,6 +145,7 @@ struct Written {
     poll: PollConfig,
     statements: StatementsConfig,
     health: HealthConfig,
+    metrics: MetricsConfig,
     heartbeat: Option<heartbeat::Config>,
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,

@@ -43,11 +43,16 @@ pub(super) fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)
             continue;
         }
         let (rule, is_judged) = match check(&config) {
-            Ok(Checked::Judged(rule)) => (rule, true),
-            Ok(Checked::Awaits(rule)) if place.is_none() || !is_new(&config, &presets) => (rule, false),
-            Ok(Checked::Awaits(_)) => {
-                let signal = config.signal.as_deref().unwrap_or_default();
-                finding(&["signal"], format!("{signal} is not read yet, since it comes from CloudWatch"));
+            Ok(Checked::Judged(rule)) if !rule.condition.signal.is_of_cloudwatch() => (rule, true),
+            Ok(Checked::Judged(rule) | Checked::Awaits(rule)) if place.is_none() || !is_new(&config, &presets) => {
+                (rule, false)
+            }
+            Ok(Checked::Judged(rule) | Checked::Awaits(rule)) => {
+                let key = if config.when.is_some() { "when" } else { "signal" };
+                finding(
+                    &[key],
+                    format!("{} is not read yet, since it comes from CloudWatch", rule.condition.signal.name),
+                );
                 continue;
             }
             Err(error) => {

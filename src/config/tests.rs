@@ -56,8 +56,8 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[poll]\nlisten = \"[::]:80\"", "pgvigil.toml: poll: unknown key \"listen\"; did you mean server.listen?"),
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
-            "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, maintenance, notify",
+            "[exporters]\npostgres = true",
+            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, metrics, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -97,7 +97,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "[server.auth]\nmetrics = true",
             "pgvigil.toml: server.auth.user: is missing: name user and password, or token; without the section everybody may read",
         ),
-        ("[server.tls]\ncert = \"a\"", "pgvigil.toml: server.tls: key is missing"),
+        ("[server.tls]\ncert = \"a\"", "pgvigil.toml: server.tls: key \"key\" is missing"),
         ("[server]\ntoken = 1234567890123456", "pgvigil.toml: server.token: is a number; write it in quotes"),
         (
             "[server]\ntoken = \"hunter2\"",
@@ -677,7 +677,7 @@ fn the_example_shows_every_key() {
     let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
     let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
-    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting", "aws"] {
+    for section in ["server", "poll", "statements", "health", "metrics", "heartbeat", "alerting", "aws"] {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
@@ -713,9 +713,10 @@ fn the_example_shows_the_defaults() {
             ServerConfig { token: None, auth: None, tls: None, ..example.server },
             example.statements,
             example.health,
+            example.metrics,
             example.alerting
         ),
-        (default.server, default.statements, default.health, default.alerting)
+        (default.server, default.statements, default.health, default.metrics, default.alerting)
     );
 
     let [rule, other] = &example.rule[..] else { panic!("two rules are shown") };
@@ -750,7 +751,7 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn the_examples_can_be_used_as_they_are() {
     for text in [EXAMPLE, &complete_example(), include_str!("../../config/minimal.toml")] {
-        let secrets = ["PGVIGIL_TOKEN", "PGVIGIL_READ_TOKEN", "PGVIGIL_PASSWORD"];
+        let secrets = ["PGVIGIL_TOKEN", "STATUS_READ_TOKEN", "STATUS_PASSWORD"];
         let loaded = load_text(text, &secrets.map(|name| (name, "a-secret-of-this-test"))).unwrap();
         let expected = [
             "orders/orders-primary orders.example.internal:5432 pgvigil postgres",

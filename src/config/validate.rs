@@ -86,6 +86,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         poll: written.poll,
         statements: written.statements,
         health: written.health,
+        metrics: written.metrics,
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),

@@ -16,7 +16,7 @@ use super::snapshot::{
     Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
 };
 use super::statements::{DatabaseCounters, StatementCounters, StatementTotals, TopStatement};
-use super::survey::{Activity, Holder, Sessions, Slot, SurveyFacts, Tally};
+use super::survey::{Activity, Alike, Holder, Sessions, Slot, SurveyFacts, Tally};
 use super::time::{MonoTime, ServerTime};
 use super::topology::{Name, TargetId};
 use super::trend::{Direction, Trend};
@@ -209,6 +209,18 @@ pub(crate) fn survey() -> SurveyView {
                 by_application: tally(&[("web", 30), ("nightly", 16)], 0),
                 by_client: tally(&[("10.0.0.5", 40), ("local", 6)], 0),
                 by_database: Some(tally(&[("app", 46)], 0)),
+                by_database_and_state: [
+                    ("active", 3, Some(90.5)),
+                    ("idle", 40, None),
+                    ("idle in transaction", 2, Some(30.25)),
+                ]
+                .map(|(state, count, oldest_transaction_seconds)| Alike {
+                    database: "app".to_owned(),
+                    state: state.to_owned(),
+                    count,
+                    oldest_transaction_seconds,
+                })
+                .to_vec(),
                 hidden: 0,
                 activity: Some(Box::new(Activity {
                     idle_in_transaction: 2,
@@ -344,6 +356,8 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         index: Arc::new(targets.iter().enumerate().map(|(i, target)| (target.id.target.clone(), i)).collect()),
         targets: targets.into_iter().map(Arc::new).collect(),
         poolers: Vec::new(),
+        redis: Arc::from([]),
+        cloudwatch: Arc::default(),
         alerts: Arc::from(alerts),
         events: Arc::from([]),
     }

@@ -14,6 +14,7 @@ use self::diagnosis::Past;
 use super::alert::{AlertId, Phase};
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
+use super::cloudwatch::{Readings, Readout, RedisGroup, Subject};
 use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::pacing::AlertingConfig;
@@ -52,6 +53,8 @@ pub enum Event {
     Surveyed(Box<Survey>),
     /// A poll of a connection pooler ended.
     Pooled(PoolerObservation),
+    /// CloudWatch was read.
+    Measured(Box<Readout>),
     /// An attempt to tell a notifier ended.
     Delivered(Delivery),
     /// Time has passed: what depends on it alone is brought up to date.
@@ -92,6 +95,8 @@ pub struct ClusterSpec {
     pub name: Name,
     pub targets: Vec<Name>,
     pub poolers: Vec<Name>,
+    /// Replication groups of ElastiCache.
+    pub redis: Vec<Name>,
 }
 
 /// Everything watched: owned by one task, changed by [`Fleet::apply`] alone.
@@ -167,6 +172,10 @@ impl Fleet {
                 if let Some(cluster) = self.cluster_mut(&observation.pooler) {
                     cluster.pooled(observation);
                 }
+                Vec::new()
+            }
+            Event::Measured(readout) => {
+                self.measured(*readout);
                 Vec::new()
             }
             Event::Delivered(delivery) => {
@@ -304,6 +313,41 @@ impl Fleet {
         }
     }
 
+    /// What is of something that is not watched any more is left aside.
+    fn measured(&mut self, readout: Readout) {
+        for (id, nodes) in &readout.groups {
+            let groups = self.cluster_mut(id).map(|cluster| &mut Arc::make_mut(&mut cluster.view).redis);
+            let group =
+                groups.and_then(|groups| Arc::make_mut(groups).iter_mut().find(|group| group.name == id.target));
+            if let Some(group) = group {
+                group.keep(nodes);
+            }
+        }
+        for measured in &readout.measured {
+            if let Some(readings) = self.readings_mut(&measured.subject) {
+                readings.take(&measured.metric, measured.unit, &measured.points, readout.stale_after);
+            }
+        }
+    }
+
+    fn readings_mut(&mut self, subject: &Subject) -> Option<&mut Readings> {
+        let cluster = |name: &Name| self.index.get(name).copied();
+        let readings = match subject {
+            Subject::Target(id) => {
+                let cluster = &mut self.clusters[cluster(&id.cluster)?];
+                let &position = cluster.view.index.get(&id.target)?;
+                &mut cluster.target_mut(position).cloudwatch
+            }
+            Subject::Cluster(name) => &mut Arc::make_mut(&mut self.clusters[cluster(name)?].view).cloudwatch,
+            Subject::Redis(id, node) => {
+                let view = Arc::make_mut(&mut self.clusters[cluster(&id.cluster)?].view);
+                let group = Arc::make_mut(&mut view.redis).iter_mut().find(|group| group.name == id.target)?;
+                group.nodes.get_mut(node)?
+            }
+        };
+        Some(Arc::make_mut(readings))
+    }
+
     fn due(&mut self, now: MonoTime, wall: SystemTime) -> Vec<Notice> {
         let views = self.views();
         self.alerting.due(&views, now, wall)
@@ -338,6 +382,12 @@ impl Cluster {
                 primary: None,
                 targets: spec.targets.iter().map(target).collect(),
                 poolers: spec.poolers.iter().map(pooler).collect(),
+                redis: spec
+                    .redis
+                    .iter()
+                    .map(|name| RedisGroup { name: name.clone(), nodes: BTreeMap::new() })
+                    .collect(),
+                cloudwatch: Arc::default(),
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
                 events: Arc::from([]),

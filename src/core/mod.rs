@@ -5,6 +5,7 @@ pub mod alerting;
 pub mod cause;
 pub mod checkup;
 pub mod circuit;
+pub mod cloudwatch;
 pub mod datapoints;
 pub mod explain;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod ledger;
 pub mod mute;
 pub mod observation;
 pub mod pooler;
+pub mod publish;
 pub mod quantity;
 pub mod replay;
 pub mod route;

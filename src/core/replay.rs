@@ -269,6 +269,8 @@ impl OfCluster {
             targets: self.targets.iter().map(|(name, target)| Arc::new(target.target(id(name), now))).collect(),
             index: Arc::new(self.targets.keys().enumerate().map(|(place, name)| (name.clone(), place)).collect()),
             poolers: self.poolers.keys().map(|name| Arc::new(PoolerView::new(id(name), NEVER))).collect(),
+            redis: Arc::from([]),
+            cloudwatch: Arc::default(),
             alerts: Arc::default(),
             events: promoted.into_iter().collect(),
         })

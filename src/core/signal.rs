@@ -10,6 +10,7 @@
 
 mod aurora;
 mod cause;
+mod cloudwatch;
 mod cluster;
 mod lag;
 mod pooler;
@@ -54,6 +55,7 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         aurora::ROWS,
         statements::ROWS,
         pooler::ROWS,
+        cloudwatch::ROWS,
     ]
     .concat()
 });
@@ -215,6 +217,11 @@ impl Signal {
             (Read::Pooler(read), Seen::Pooler(pooler)) => read(pooler, now, emit),
             _ => Coverage::Complete,
         }
+    }
+
+    /// Whether CloudWatch must be read for it.
+    pub fn is_of_cloudwatch(&self) -> bool {
+        cloudwatch::ROWS.iter().any(|row| row.name == self.name)
     }
 
     /// The signal of this name, without the prefix of the series.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
 use super::cause::{ApplyDelay, Diagnosis};
+use super::cloudwatch::{Readings, RedisGroup};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
@@ -65,6 +66,10 @@ pub struct ClusterView {
     pub index: Arc<HashMap<Name, usize>>,
     /// Connection poolers before its servers.
     pub poolers: Vec<Arc<PoolerView>>,
+    /// Caches beside its servers.
+    pub redis: Arc<[RedisGroup]>,
+    /// What CloudWatch says of it as a whole.
+    pub cloudwatch: Arc<Readings>,
     /// Pending and firing alerts, and those resolved of late.
     pub alerts: Arc<[AlertView]>,
     /// The last changes of who is who, the oldest first.
@@ -141,6 +146,8 @@ pub struct TargetView {
     pub slots: Option<Arc<SlotOutlook>>,
     /// In how many seconds the connections run out, should they go on to grow as of late. `None` while they do not.
     pub connections_exhausted_in: Option<f64>,
+    /// What CloudWatch says of it.
+    pub cloudwatch: Arc<Readings>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -224,6 +231,7 @@ impl TargetView {
             skew: ClockSkew::default(),
             slots: None,
             connections_exhausted_in: None,
+            cloudwatch: Arc::default(),
             dropped: Dropped::default(),
             stale_after,
         }

@@ -14,7 +14,7 @@ mod subscriptions;
 pub use aurora::{AuroraGlobal, AuroraReaderLag, AuroraRegion};
 pub use backups::BaseBackup;
 pub use recovery::{Conflicts, RecoverySettings};
-pub use sessions::{Activity, Holder, Sessions, Tally};
+pub use sessions::{Activity, Alike, Holder, Sessions, Tally};
 pub use slots::Slot;
 pub use statements::{StatementKey, StatementRow, Statements};
 pub use subscriptions::{ApplyWorker, Subscription, SubscriptionWorkers, TABLE_STATES};

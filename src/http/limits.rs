@@ -51,6 +51,28 @@ impl Limits {
     }
 }
 
+/// The value of the one parameter that a path takes. `None` when it is not given.
+pub(super) fn one(query: Option<&str>, known: &str) -> Result<Option<String>, BadParameter> {
+    let mut found = None;
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let name = decode(name).unwrap_or(Cow::Borrowed(name));
+        let bad =
+            |reason: &str| BadParameter { parameter: name.escape_default().to_string(), reason: reason.to_owned() };
+        if name != known {
+            return Err(bad(&format!("not known here; known is {known}")));
+        }
+        let value = decode_value(value).ok_or_else(|| bad("not readable as UTF-8"))?;
+        if value.is_empty() {
+            return Err(bad("has no value"));
+        }
+        if found.replace(value.into_owned()).is_some() {
+            return Err(bad("given twice"));
+        }
+    }
+    Ok(found)
+}
+
 /// `5s`, `1m 30s`, `500ms`; a plain number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let help = || format!("\"{}\" is not a duration; write for example 5s or 500ms", text.escape_default());

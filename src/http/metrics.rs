@@ -3,15 +3,21 @@
 //! Nothing is kept between scrapes, so the series of a slot or target that has gone end with it. Each family stands
 //! together under one HELP and one TYPE line; a value that is not known is not written.
 
+pub mod postgres_exporter;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
+use serde::{Deserialize, Serialize};
+
+use self::postgres_exporter::{FAMILIES as EXPORTER, Family};
 use crate::core::alert::{AlertView, Phase};
+use crate::core::shown::Shown;
 use crate::core::signal::{Read, SIGNALS, Signal, Value};
-use crate::core::snapshot::{ClusterView, Snapshot};
+use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
-use crate::core::topology::TargetId;
+use crate::core::topology::{Name, TargetId};
 use crate::self_metrics::{FAMILIES, PROCESS, SelfMetrics};
 
 /// The format that every scraper reads.
@@ -35,10 +41,29 @@ const SILENCES_HELP: &str = "Silences by state: active, or ended and still liste
 const MAINTENANCE: &str = "pgvigil_maintenance_open";
 const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
 
+/// `[metrics]`: what series there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Beside our own series those by the names of `postgres_exporter`.
+    pub postgres_exporter_names: bool,
+}
+
+/// Of what there are series.
+#[derive(Clone, Copy, Debug)]
+pub enum Part<'a> {
+    /// Everything, and the daemon's own doings.
+    Whole,
+    /// One cluster, by its view in the snapshot.
+    Cluster(&'a Arc<ClusterView>),
+    /// One target or pooler of a cluster. What is said of the cluster as such is not said of it.
+    Target(&'a Arc<ClusterView>, &'a Name),
+}
+
 /// The whole page.
 #[cfg(test)]
 pub(crate) fn render(snapshot: Snapshot, now: MonoTime, metrics: SelfMetrics) -> String {
-    Page::new(Arc::new(snapshot), now, Arc::new(metrics)).collect()
+    Page::new(Arc::new(snapshot), now, Arc::new(metrics), MetricsConfig::default(), Part::Whole).collect()
 }
 
 /// The page, piece by piece: that of a large fleet is megabytes, and is written no faster than it is taken. However many
@@ -47,37 +72,56 @@ pub(crate) fn render(snapshot: Snapshot, now: MonoTime, metrics: SelfMetrics) ->
 pub struct Page {
     snapshot: Arc<Snapshot>,
     now: MonoTime,
-    metrics: Arc<SelfMetrics>,
+    /// `None` on a page of a part: the daemon's own doings are on the whole page alone.
+    metrics: Option<Arc<SelfMetrics>>,
+    /// Those that the page is about.
+    clusters: Vec<Arc<ClusterView>>,
+    /// The only target that the page is about.
+    only: Option<Name>,
     prefixes: Vec<Prefixes>,
-    /// The place in [`SIGNALS`] of the one to be written next. Beyond the last: all that is left is what follows signals.
-    signal: usize,
+    series: &'static [Series],
+    /// The place in `series` of the one to be written next. Beyond the last: all that is left is what follows them.
+    next_series: usize,
     /// The first cluster that it is not yet written of.
     cluster: usize,
     has_ended: bool,
 }
 
 impl Page {
-    pub fn new(snapshot: Arc<Snapshot>, now: MonoTime, metrics: Arc<SelfMetrics>) -> Self {
-        let prefixes = snapshot.clusters.iter().map(|cluster| Prefixes::new(cluster)).collect();
-        Self { snapshot, now, metrics, prefixes, signal: 0, cluster: 0, has_ended: false }
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        now: MonoTime,
+        metrics: Arc<SelfMetrics>,
+        config: MetricsConfig,
+        part: Part<'_>,
+    ) -> Self {
+        let (clusters, only, metrics) = match part {
+            Part::Whole => (snapshot.clusters.clone(), None, Some(metrics)),
+            Part::Cluster(cluster) => (vec![Arc::clone(cluster)], None, None),
+            Part::Target(cluster, name) => (vec![Arc::clone(cluster)], Some(name.clone()), None),
+        };
+        let prefixes = clusters.iter().map(|cluster| Prefixes::new(cluster, config)).collect();
+        let n_series = if config.postgres_exporter_names { SERIES.len() } else { SIGNALS.len() };
+        let series = SERIES.get(..n_series).unwrap_or_default();
+        Self { snapshot, now, metrics, clusters, only, prefixes, series, next_series: 0, cluster: 0, has_ended: false }
     }
 
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Writes on until the piece is full. Says whether it is; else nothing is left of the signals.
+    /// Writes on until the piece is full. Says whether it is; else nothing is left of the series.
     fn fill(&mut self, out: &mut String) -> bool {
-        while let (Some(signal), Some(series)) = (SIGNALS.get(self.signal), SERIES.get(self.signal)) {
+        while let Some(series) = self.series.get(self.next_series) {
             let start = out.len();
             if self.cluster == 0 {
                 out.push_str(&series.header);
             }
             let header_end = out.len();
             while let (Some(cluster), Some(prefixes)) =
-                (self.snapshot.clusters.get(self.cluster), self.prefixes.get(self.cluster))
+                (self.clusters.get(self.cluster), self.prefixes.get(self.cluster))
             {
-                series.write_all(out, signal, cluster, prefixes, self.now);
+                series.write_all(out, cluster, prefixes, self.only.as_ref(), self.now);
                 self.cluster += 1;
                 if out.len() >= PIECE && out.len() > header_end {
                     return true;
@@ -86,7 +130,7 @@ impl Page {
             if out.len() == header_end {
                 out.truncate(start);
             }
-            self.signal += 1;
+            self.next_series += 1;
             self.cluster = 0;
         }
         false
@@ -102,9 +146,11 @@ impl Iterator for Page {
         }
         let mut out = String::with_capacity(PIECE + OVERHANG);
         if !self.fill(&mut out) {
-            render_alerts(&mut out, &self.snapshot, &self.prefixes);
-            render_silences(&mut out, &self.snapshot, self.now);
-            self.metrics.render(&mut out);
+            self.render_alerts(&mut out);
+            if let Some(metrics) = &self.metrics {
+                render_silences(&mut out, &self.snapshot, self.now);
+                metrics.render(&mut out);
+            }
             self.has_ended = true;
         }
         Some(out)
@@ -135,10 +181,12 @@ struct Prefixes {
     cluster: String,
     targets: Vec<String>,
     poolers: Vec<String>,
+    /// Those of `targets` with `postgres_exporter`'s label `server`. Empty where its names are not wanted.
+    exporters: Vec<String>,
 }
 
 impl Prefixes {
-    fn new(view: &ClusterView) -> Self {
+    fn new(view: &ClusterView, config: MetricsConfig) -> Self {
         let mut cluster = "{".to_owned();
         write_label(&mut cluster, "cluster", view.name.as_str());
         let prefix = |id: &TargetId| {
@@ -146,41 +194,81 @@ impl Prefixes {
             write_label(&mut prefix, "target", id.target.as_str());
             prefix
         };
-        let targets = view.targets.iter().map(|target| prefix(&target.id)).collect();
+        let targets: Vec<String> = view.targets.iter().map(|target| prefix(&target.id)).collect();
         let poolers = view.poolers.iter().map(|pooler| prefix(&pooler.id)).collect();
-        Self { cluster, targets, poolers }
+        let with_server = |(prefix, target): (&String, &Arc<TargetView>)| {
+            let mut prefix = prefix.clone();
+            if let Some(server) = postgres_exporter::server(target) {
+                write_label(&mut prefix, "server", &server);
+            }
+            prefix
+        };
+        let exporters = if config.postgres_exporter_names {
+            targets.iter().zip(&view.targets).map(with_server).collect()
+        } else {
+            Vec::new()
+        };
+        Self { cluster, targets, poolers, exporters }
     }
 }
 
-/// What all samples of a signal have in common.
+/// What all samples of a series have in common.
+#[derive(Debug)]
 struct Series {
     /// HELP and TYPE.
     header: String,
     name: String,
     /// `,slot="` for each label.
     leads: Vec<String>,
+    read: Read,
+    shown: Option<fn(&TargetView) -> &Shown>,
+    has_server: bool,
 }
 
-/// In the order of [`SIGNALS`].
-static SERIES: LazyLock<Vec<Series>> = LazyLock::new(|| SIGNALS.iter().map(Series::new).collect());
+/// In the order of [`SIGNALS`], and then those by the names of `postgres_exporter`.
+static SERIES: LazyLock<Vec<Series>> =
+    LazyLock::new(|| SIGNALS.iter().map(Series::new).chain(EXPORTER.iter().map(Series::of_exporter)).collect());
+
+fn leads(labels: &[&str]) -> Vec<String> {
+    labels.iter().map(|label| format!(",{label}=\"")).collect()
+}
 
 impl Series {
     fn new(signal: &Signal) -> Self {
         let mut header = String::new();
         write_header(&mut header, &["pgvigil_", signal.name], signal.help, signal.kind.as_str());
-        let leads = signal.labels.iter().map(|label| format!(",{label}=\"")).collect();
-        Self { header, name: signal.series(), leads }
+        let (leads, read, shown) = (leads(signal.labels), signal.read, signal.shown);
+        Self { header, name: signal.series(), leads, read, shown, has_server: false }
     }
 
-    /// All samples of one cluster.
-    fn write_all(&self, out: &mut String, signal: &Signal, cluster: &ClusterView, prefixes: &Prefixes, now: MonoTime) {
-        match signal.read {
+    fn of_exporter(family: &Family) -> Self {
+        let mut header = String::new();
+        write_header(&mut header, &[family.name], family.help, family.kind);
+        let (leads, read, shown) = (leads(family.labels), family.read(), family.shown);
+        Self { header, name: family.name.to_owned(), leads, read, shown, has_server: true }
+    }
+
+    /// All samples of one cluster, or of the `only` target of it that is meant.
+    fn write_all(
+        &self,
+        out: &mut String,
+        cluster: &ClusterView,
+        prefixes: &Prefixes,
+        only: Option<&Name>,
+        now: MonoTime,
+    ) {
+        let is_meant = |id: &TargetId| only.is_none_or(|only| *only == id.target);
+        match self.read {
             Read::Cluster(read) => {
-                read(cluster, now, &mut |labels, value| self.write(out, &prefixes.cluster, labels, value));
+                if only.is_none() {
+                    read(cluster, now, &mut |labels, value| self.write(out, &prefixes.cluster, labels, value));
+                }
             }
             Read::Target(read) => {
-                for (target, prefix) in cluster.targets.iter().zip(&prefixes.targets) {
-                    let shown = signal.shown.map(|shown| shown(target));
+                let prefixes = if self.has_server { &prefixes.exporters } else { &prefixes.targets };
+                for (target, prefix) in cluster.targets.iter().zip(prefixes).filter(|(target, _)| is_meant(&target.id))
+                {
+                    let shown = self.shown.map(|shown| shown(target));
                     read(cluster, target, now, &mut |labels, value| {
                         if shown.zip(labels.first()).is_none_or(|(shown, name)| shown.contains(name)) {
                             self.write(out, prefix, labels, value);
@@ -189,7 +277,8 @@ impl Series {
                 }
             }
             Read::Pooler(read) => {
-                for (pooler, prefix) in cluster.poolers.iter().zip(&prefixes.poolers) {
+                let poolers = cluster.poolers.iter().zip(&prefixes.poolers);
+                for (pooler, prefix) in poolers.filter(|(pooler, _)| is_meant(&pooler.id)) {
                     read(pooler, now, &mut |labels, value| self.write(out, prefix, labels, value));
                 }
             }
@@ -213,51 +302,58 @@ impl Series {
     }
 }
 
-fn render_alerts(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
-    let mut seen: HashSet<String> = HashSet::new();
-    for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
-        for alert in cluster.alerts.iter().filter(|alert| alert.phase != Phase::Resolved) {
-            let series = alert_series(alert, &prefixes.cluster);
-            if seen.contains(&series) {
-                continue;
+impl Page {
+    fn render_alerts(&self, out: &mut String) {
+        let is_meant =
+            |alert: &&AlertView| self.only.as_ref().is_none_or(|only| alert.id.target.as_ref() == Some(only));
+        let mut seen: HashSet<String> = HashSet::new();
+        for (cluster, prefixes) in self.clusters.iter().zip(&self.prefixes) {
+            for alert in cluster.alerts.iter().filter(|alert| alert.phase != Phase::Resolved).filter(is_meant) {
+                let series = alert_series(alert, &prefixes.cluster);
+                if seen.contains(&series) {
+                    continue;
+                }
+                if seen.is_empty() {
+                    write_header(out, &[ALERT], ALERT_HELP, "gauge");
+                }
+                out.push_str(&series);
+                out.push_str(" 1\n");
+                seen.insert(series);
             }
+        }
+        let about_itself = if self.metrics.is_some() { &*self.snapshot.alerts } else { &[] };
+        for alert in about_itself.iter().filter(|alert| alert.phase != Phase::Resolved) {
+            let mut prefix = "{".to_owned();
+            write_label(&mut prefix, "cluster", alert.id.cluster.as_str());
             if seen.is_empty() {
                 write_header(out, &[ALERT], ALERT_HELP, "gauge");
             }
-            out.push_str(&series);
+            out.push_str(&alert_series(alert, &prefix));
             out.push_str(" 1\n");
-            seen.insert(series);
+            seen.insert(prefix);
+        }
+        if self.only.is_none() {
+            self.render_muted(out);
         }
     }
-    for alert in snapshot.alerts.iter().filter(|alert| alert.phase != Phase::Resolved) {
-        let mut prefix = "{".to_owned();
-        write_label(&mut prefix, "cluster", alert.id.cluster.as_str());
-        if seen.is_empty() {
-            write_header(out, &[ALERT], ALERT_HELP, "gauge");
-        }
-        out.push_str(&alert_series(alert, &prefix));
-        out.push_str(" 1\n");
-        seen.insert(prefix);
-    }
-    render_muted(out, snapshot, prefixes);
-}
 
-fn render_muted(out: &mut String, snapshot: &Snapshot, prefixes: &[Prefixes]) {
-    let mut has_header = false;
-    for (cluster, prefixes) in snapshot.clusters.iter().zip(prefixes) {
-        let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-        let firing = cluster.alerts.iter().filter(|alert| alert.phase == Phase::Firing);
-        for mute in firing.filter_map(|alert| alert.muted.first()) {
-            *counts.entry(mute.kind()).or_default() += 1;
-        }
-        for (reason, count) in counts {
-            if !has_header {
-                has_header = true;
-                write_header(out, &[MUTED], MUTED_HELP, "gauge");
+    fn render_muted(&self, out: &mut String) {
+        let mut has_header = false;
+        for (cluster, prefixes) in self.clusters.iter().zip(&self.prefixes) {
+            let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+            let firing = cluster.alerts.iter().filter(|alert| alert.phase == Phase::Firing);
+            for mute in firing.filter_map(|alert| alert.muted.first()) {
+                *counts.entry(mute.kind()).or_default() += 1;
             }
-            let mut series = format!("{MUTED}{}", prefixes.cluster);
-            write_label(&mut series, "reason", reason);
-            out.push_str(&format!("{series}}} {count}\n"));
+            for (reason, count) in counts {
+                if !has_header {
+                    has_header = true;
+                    write_header(out, &[MUTED], MUTED_HELP, "gauge");
+                }
+                let mut series = format!("{MUTED}{}", prefixes.cluster);
+                write_label(&mut series, "reason", reason);
+                out.push_str(&format!("{series}}} {count}\n"));
+            }
         }
     }
 }
@@ -409,15 +505,18 @@ mod tests {
     use crate::core::fixture;
     use crate::core::lag::{Certainty, Evidence};
     use crate::core::observation::{PollFailure, SenderState};
-    use crate::core::snapshot::TargetView;
+
+    fn whole(snapshot: Arc<Snapshot>, metrics: SelfMetrics) -> Page {
+        Page::new(snapshot, fixture::NOW, Arc::new(metrics), MetricsConfig::default(), Part::Whole)
+    }
 
     /// What the page says of clusters, without the daemon's own doings.
     fn page_of(clusters: Vec<ClusterView>) -> String {
         let snapshot = Arc::new(fixture::snapshot(clusters));
-        let mut page = Page::new(Arc::clone(&snapshot), fixture::NOW, Arc::new(SelfMetrics::new(&[])));
+        let mut page = whole(Arc::clone(&snapshot), SelfMetrics::new(&[]));
         let mut out = String::new();
         while page.fill(&mut out) {}
-        render_alerts(&mut out, &snapshot, &page.prefixes);
+        page.render_alerts(&mut out);
         render_silences(&mut out, &snapshot, fixture::NOW);
         out
     }
@@ -468,7 +567,7 @@ mod tests {
             fixture::cluster(&name, targets, vec![fixture::alert("R", Severity::Warning, Phase::Firing, &[])])
         };
         let snapshot = Arc::new(fixture::snapshot((0..100).map(cluster).collect()));
-        let pieces: Vec<String> = Page::new(snapshot, fixture::NOW, Arc::new(SelfMetrics::new(&["log"]))).collect();
+        let pieces: Vec<String> = whole(snapshot, SelfMetrics::new(&["log"])).collect();
         assert!(pieces.len() > 5, "{}", pieces.len());
         let (last, others) = pieces.split_last().expect("has pieces");
         for piece in others {
@@ -561,6 +660,38 @@ mod tests {
         let after = views(vec![primary], Vec::new());
         assert!(!after.contains("debezium") && !after.contains("replica-1"), "{after}");
         assert!(after.contains("pgvigil_slot_active{") && !after.contains("pgvigil_replay_lag_seconds"), "{after}");
+    }
+
+    #[test]
+    fn a_part_of_the_page_is_what_the_whole_page_says_of_it() {
+        let mut orders = fixture::cluster(
+            "orders",
+            vec![fixture::primary("orders", "primary"), fixture::replica("orders", "replica-1")],
+            vec![fixture::alert("R", Severity::Warning, Phase::Firing, &[])],
+        );
+        orders.poolers = vec![Arc::new(fixture::pooler("orders", "pgb"))];
+        let other = fixture::cluster("other", vec![fixture::primary("other", "primary")], Vec::new());
+        let snapshot = Arc::new(fixture::snapshot(vec![orders, other]));
+        let names = MetricsConfig { postgres_exporter_names: true };
+        let page = |part: Part<'_>| {
+            let metrics = Arc::new(SelfMetrics::new(&["log"]));
+            Page::new(Arc::clone(&snapshot), fixture::NOW, metrics, names, part).collect::<String>()
+        };
+        let (all, cluster) = (page(Part::Whole), snapshot.cluster("orders").expect("is there"));
+        let samples = |text: &str, wanted: &[&str]| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.filter(|line| wanted.iter().all(|wanted| line.contains(wanted))).map(str::to_owned).collect()
+        };
+        let own = page(Part::Cluster(cluster));
+        assert_well_formed(&own);
+        assert_eq!(samples(&own, &[]), samples(&all, &["cluster=\"orders\""]));
+        for name in ["primary", "replica-1", "pgb"] {
+            let own = page(Part::Target(cluster, &Name::new(name)));
+            assert_well_formed(&own);
+            assert!(own.lines().count() > 10, "{own}");
+            let of_target = format!(",target=\"{name}\"");
+            assert_eq!(samples(&own, &[]), samples(&all, &["cluster=\"orders\"", &of_target]), "{name}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod live;
 pub mod metrics;
 pub mod overall;
 mod page;
+mod probe;
 mod reply;
 mod route;
 mod serve;
@@ -37,6 +38,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use self::auth::AuthConfig;
 pub use self::live::Live;
+pub use self::metrics::MetricsConfig;
 pub use self::serve::{places, serve, waiters};
 pub use crate::core::health::HealthConfig;
 
@@ -89,6 +91,8 @@ pub struct AppState {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub metrics: Arc<SelfMetrics>,
     pub health: HealthConfig,
+    /// What series there are.
+    pub exposition: MetricsConfig,
     pub silencing: Silencing,
     pub token: Option<Token>,
     pub auth: Option<AuthConfig>,
@@ -100,8 +104,10 @@ pub struct AppState {
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 18] = [
-    ("/metrics", "everything known, for Prometheus"),
+pub const PATHS: [(&str, &str); 20] = [
+    ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
+    ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
+    ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
     ("/healthz", "the verdict over everything watched"),
@@ -131,6 +137,8 @@ struct Ask<'a> {
     now: MonoTime,
     path: &'a str,
     query: Option<&'a str>,
+    /// The header: where the client found us.
+    host: Option<&'a str>,
     wants_text: bool,
 }
 
@@ -140,7 +148,9 @@ type Page = fn(&Ask<'_>) -> Reply;
 pub fn router(state: AppState) -> Router {
     let state = Arc::new(state);
     Router::new()
-        .route("/metrics", page(metrics_page))
+        .route("/metrics", page(probe::metrics_page))
+        .route("/probe", page(probe::probe))
+        .route("/api/v1/sd", page(probe::discovery))
         .route("/livez", page(livez))
         .route("/readyz", page(readyz))
         .route("/healthz", page(healthz))
@@ -185,7 +195,8 @@ fn page(page: Page) -> MethodRouter<Arc<AppState>> {
 }
 
 fn answer(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap, page: Page) -> Response {
-    let ask = Ask { query: uri.query(), wants_text: wants_text(headers), ..Ask::of_path(state, uri.path()) };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+    let ask = Ask { query: uri.query(), host, wants_text: wants_text(headers), ..Ask::of_path(state, uri.path()) };
     allowing(uri.path(), page(&ask).into_response_to(method))
 }
 
@@ -228,10 +239,6 @@ async fn no_such_path(request: Request) -> Response {
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
     allowing(path, Reply::wrong_method(methods(path), wants_text(request.headers())).into_response_to(request.method()))
-}
-
-fn metrics_page(ask: &Ask<'_>) -> Reply {
-    Reply::metrics(metrics::Page::new(Arc::clone(&ask.snapshot), ask.now, Arc::clone(&ask.state.metrics)))
 }
 
 fn livez(ask: &Ask<'_>) -> Reply {
@@ -319,7 +326,7 @@ impl<'a> Ask<'a> {
     fn of_path(state: &'a AppState, path: &'a str) -> Self {
         // One statement: the borrow holds a lock that the engine's next publication would wait for.
         let snapshot = Arc::clone(&state.snapshots.borrow());
-        Self { state, snapshot, now: clock::now(), path, query: None, wants_text: false }
+        Self { state, snapshot, now: clock::now(), path, query: None, host: None, wants_text: false }
     }
 
     fn yes_or_no(&self, yes: &'static str, no: &'static str, trouble: Option<String>) -> Reply {

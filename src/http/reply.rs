@@ -20,7 +20,7 @@ pub(super) struct Reply {
     pub(super) content_type: &'static str,
     pub(super) body: Vec<u8>,
     /// What follows, of a page that is too long to be held whole. Its length is not known when it begins.
-    pub(super) rest: Option<Page>,
+    pub(super) rest: Option<Box<Page>>,
     pub(super) keep: Keep,
 }
 
@@ -107,7 +107,7 @@ impl Reply {
     /// One piece is sent as any page is.
     pub(super) fn metrics(mut page: Page) -> Self {
         let first = page.next().unwrap_or_default();
-        let rest = Some(page).filter(|page| !page.has_ended());
+        let rest = Some(page).filter(|page| !page.has_ended()).map(Box::new);
         Self { status: StatusCode::OK, content_type: CONTENT_TYPE, body: first.into_bytes(), rest, keep: Keep::Never }
     }
 
@@ -172,7 +172,7 @@ impl Reply {
 }
 
 /// Each piece is written when the one before is on its way, and others who ask get their turn in between.
-fn in_pieces(first: Vec<u8>, rest: Page) -> Body {
+fn in_pieces(first: Vec<u8>, rest: Box<Page>) -> Body {
     let rest = stream::unfold(rest, |mut page| async {
         tokio::task::yield_now().await;
         Some((page.next()?.into_bytes(), page))

@@ -27,6 +27,7 @@ pub(super) fn state_of(snapshot: Snapshot) -> AppState {
         snapshots,
         metrics,
         health: HealthConfig::default(),
+        exposition: MetricsConfig::default(),
         silencing,
         token: None,
         auth: None,
@@ -82,6 +83,23 @@ async fn every_path_answers_each_method_with_the_same_status() {
     for (path, well, ill) in [
         ("/", 200, 200),
         ("/metrics", 200, 200),
+        ("/metrics?cluster=orders", 200, 200),
+        ("/metrics?cluster=nothing", 404, 404),
+        ("/metrics?cluster=", 400, 400),
+        ("/metrics?cluster=orders&cluster=orders", 400, 400),
+        ("/metrics?clutter=orders", 400, 400),
+        ("/probe?target=orders/primary", 200, 200),
+        ("/probe?target=orders%2Freplica-1", 200, 200),
+        ("/probe?target=orders/nobody", 404, 404),
+        ("/probe?target=nothing/primary", 404, 404),
+        ("/probe?target=orders", 400, 400),
+        ("/probe?target=%ff", 400, 400),
+        ("/probe?target=orders/primary&x=1", 400, 400),
+        ("/probe", 400, 400),
+        ("/api/v1/sd?cluster=nothing", 404, 404),
+        ("/api/v1/sd?x=1", 400, 400),
+        // Without the header Host.
+        ("/api/v1/sd", 400, 400),
         ("/livez", 200, 200),
         ("/readyz", 200, 200),
         ("/healthz", 200, 503),
@@ -150,7 +168,7 @@ async fn a_refusal_is_one_line_for_whoever_wants_text() {
         ("GET", "/healthz/orders/nobody", 404, "not_found: no cluster or target of that name is configured: /healthz/"),
         ("GET", "/healthz/nobody", 404, "not_found: no cluster or target"),
         ("GET", "/api/v1/clusters/nobody", 404, "not_found: no cluster or target"),
-        ("GET", "/nowhere", 404, "not_found: no such path; there are /metrics /livez "),
+        ("GET", "/nowhere", 404, "not_found: no such path; there are /metrics /probe "),
         ("POST", "/metrics", 405, "wrong_method: what is answered here is GET, HEAD, OPTIONS"),
         (
             "GET",
@@ -677,6 +695,44 @@ async fn what_is_wrong_with_a_silence_is_told_by_its_key() {
     let long = format!("{{{base}, \"rule\": \"{}\"}}", "x".repeat(9000));
     assert_eq!(put(&state, "POST", "/api/v1/silences", &format!("Bearer {TOKEN}"), &long).await.status, 400);
     assert_eq!(get_json(&state, "/api/v1/silences").await.1["silences"], serde_json::json!([]));
+}
+
+#[tokio::test]
+async fn prometheus_finds_every_target_to_be_scraped_by_itself() {
+    let mut cluster = fixture::cluster("orders", vec![fixture::primary("orders", "primary")], Vec::new());
+    cluster.poolers = vec![Arc::new(fixture::pooler("orders", "pgb"))];
+    let untried = TargetView::new(crate::core::topology::TargetId::new("new", "db"), std::time::Duration::from_secs(5));
+    let state = state_of(fixture::snapshot(vec![cluster, fixture::cluster("new", vec![untried], Vec::new())]));
+    let found = |query: &'static str| {
+        let request = HttpRequest::builder().uri(format!("/api/v1/sd{query}")).header("host", "vigil:9732");
+        let request = request.body(Body::empty()).expect("a request");
+        let response = router(state.clone()).oneshot(request);
+        async move {
+            let response = response.await.expect("infallible");
+            assert_eq!(response.headers()["content-type"], "application/json");
+            let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+            serde_json::from_slice::<Json>(&body).expect("JSON")
+        }
+    };
+    let group = |cluster: &str, target: &str, more: &[(&str, &str)]| {
+        let name = format!("{cluster}/{target}");
+        let mut labels = serde_json::json!({
+            "__metrics_path__": "/probe", "__param_target": name, "instance": name,
+            "__meta_pgvigil_cluster": cluster, "__meta_pgvigil_target": target,
+        });
+        more.iter().for_each(|(label, value)| labels[format!("__meta_pgvigil_{label}")] = Json::from(*value));
+        serde_json::json!({ "targets": ["vigil:9732"], "labels": labels })
+    };
+    let version = "15.18";
+    let primary = [("kind", "server"), ("role", "primary"), ("flavor", "postgresql"), ("server_version", version)];
+    let orders = [group("orders", "primary", &primary), group("orders", "pgb", &[("kind", "pooler")])];
+    let new = group("new", "db", &[("kind", "server")]);
+    assert_eq!(found("?cluster=orders").await, serde_json::json!(orders));
+    assert_eq!(found("").await, serde_json::json!([orders[0], orders[1], new]));
+    // What is found there is there.
+    for target in ["orders/primary", "orders/pgb", "new/db"] {
+        assert_eq!(ask(&state, "GET", &format!("/probe?target={target}"), "*/*").await.status, 200, "{target}");
+    }
 }
 
 /// A served state whose snapshots go on: the port, and where they come from.

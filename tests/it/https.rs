@@ -132,7 +132,7 @@ async fn what_is_wrong_with_the_files_is_told_at_the_start() {
         (Some(&cert), None, ["server.tls.key: ", "tls.key: cannot be read: there is no such file"]),
         (Some(&key), Some(&key), ["server.tls.cert: ", "tls.crt: holds no certificate"]),
         (Some(&cert), Some(&cert), ["server.tls.key: ", "tls.key: holds no private key"]),
-        (Some(&cert), Some(&locked), ["server.tls.key: ", "tls.key: has a passphrase; \"openssl pkey"]),
+        (Some(&cert), Some(&locked), ["server.tls.key: ", "tls.key: has a passphrase; "]),
         (Some(&cert), Some(&others), ["server.tls.key: ", "tls.key: does not belong to the certificate in"]),
     ] {
         let dir = tempfile::tempdir().unwrap();

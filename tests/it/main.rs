@@ -29,6 +29,7 @@ mod page;
 mod poll;
 mod pooler;
 mod postgres;
+mod postgres_exporter;
 mod prometheus;
 mod promises;
 mod readme;

@@ -50,7 +50,10 @@ fn presets_table() -> String {
             found.iter().map(|rule| rule.as_ref().map_or_else(|| "-".to_owned(), thresholds)).collect();
         let mut signals: Vec<String> = Vec::new();
         for rule in found.iter().flatten() {
-            let awaits = matches!(check(rule), Ok(Checked::Awaits(_)));
+            let awaits = match check(rule) {
+                Ok(Checked::Judged(rule)) => rule.condition.signal.is_of_cloudwatch(),
+                _ => true,
+            };
             let signal = format!("`{}`{}", rule.signal.as_deref().unwrap_or_default(), if awaits { " *" } else { "" });
             if !signals.contains(&signal) {
                 signals.push(signal);
@@ -113,6 +116,7 @@ fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let minimal = std::fs::read_to_string(root("config/minimal.toml")).unwrap();
     let expect = with_section(&have, "minimal.toml", &format!("```toml\n{minimal}```\n"));
     let expect = with_section(&expect, "metrics", &metrics_table());
+    let expect = with_section(&expect, "postgres_exporter", &pgvigil::http::metrics::postgres_exporter::table());
     let expect = with_section(&expect, "causes", &pgvigil::core::cause::table());
     let expect = with_section(&expect, "rules", &rules_table());
     let expect = with_section(&expect, "presets", &presets_table());

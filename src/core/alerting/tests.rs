@@ -116,6 +116,8 @@ pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     vec![Arc::new(ClusterView {
         events: Arc::from([]),
         poolers: Vec::new(),
+        redis: Arc::from([]),
+        cloudwatch: Arc::default(),
         name: Name::new("orders"),
         primary: None,
         targets: targets.into_iter().map(Arc::new).collect(),

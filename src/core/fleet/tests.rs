@@ -55,6 +55,7 @@ impl Story {
             name: Name::new("orders"),
             targets: targets.iter().map(|name| Name::new(name)).collect(),
             poolers: vec![Name::new("pgb")],
+            redis: vec![Name::new("sessions")],
         };
         let fleet = Fleet::new(FleetSpec {
             clusters: vec![cluster],

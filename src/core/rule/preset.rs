@@ -2,8 +2,8 @@
 //! AWS, for PostgreSQL of their own, and for the Redis beside it.
 //!
 //! The presets for PostgreSQL are the default with some rules in another's place, and have the same names for the same
-//! things. Some rules read what only CloudWatch tells. As long as nothing here states that (`AWAITED`), they are read and
-//! checked like all others, are not judged, and everybody is told so: at the start, by `check`, in the README.
+//! things. Some rules read what only CloudWatch tells. Where that is not read, and for what nothing states yet (`AWAITED`), they
+//! are read and checked like all others, are not judged, and everybody is told so: at the start, by `check`, in the README.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -108,36 +108,23 @@ pub fn check(config: &RuleConfig) -> Result<Checked, RuleError> {
     Rule::parse(config, &SIGNALS).map(Checked::Judged)
 }
 
-/// What presets read and nothing states yet: CloudWatch's metrics of databases and caches, in our units. A ratio of storage needs
-/// the size of the volume, which the description of an instance has.
+/// What presets read and nothing states yet, in our units. A ratio of storage needs the size of the volume, which the description of
+/// an instance has.
 static AWAITED: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [
-        ("cpu_utilization_ratio", Unit::Ratio),
-        ("storage_free_bytes", Unit::Bytes),
-        ("storage_free_ratio", Unit::Ratio),
-        ("memory_freeable_bytes", Unit::Bytes),
-        ("read_latency_seconds", Unit::Seconds),
-        ("write_latency_seconds", Unit::Seconds),
-        ("redis_cpu_utilization_ratio", Unit::Ratio),
-        ("redis_memory_used_ratio", Unit::Ratio),
-        ("redis_connections", Unit::Count),
-        ("redis_evictions_in_5m", Unit::Count),
-        ("redis_hit_ratio", Unit::Ratio),
-        ("redis_replication_lag_seconds", Unit::Seconds),
-    ]
-    .map(|(name, unit)| Signal {
-        name,
-        unit,
-        kind: Kind::Gauge,
-        help: "",
-        absent: "Always.",
-        source: "CloudWatch",
-        says: Says::Number,
-        labels: &[],
-        read: Read::Target(|_, _, _, _| Coverage::Unknown),
-        shown: None,
-    })
-    .to_vec()
+    [("storage_free_ratio", Unit::Ratio)]
+        .map(|(name, unit)| Signal {
+            name,
+            unit,
+            kind: Kind::Gauge,
+            help: "",
+            absent: "Always.",
+            source: "CloudWatch",
+            says: Says::Number,
+            labels: &[],
+            read: Read::Target(|_, _, _, _| Coverage::Unknown),
+            shown: None,
+        })
+        .to_vec()
 });
 
 /// Rules of the default in whose place the presets for PostgreSQL have their own.
@@ -302,19 +289,21 @@ mod tests {
     }
 
     #[test]
-    fn what_reads_cloudwatch_is_not_judged_yet() {
-        let awaiting = |preset: Preset| {
+    fn what_reads_cloudwatch_is_known() {
+        let reading = |preset: Preset| {
             let rules = preset.rules();
-            let names =
-                rules.iter().filter(|rule| matches!(check(rule), Ok(Checked::Awaits(_)))).map(|rule| &rule.name);
-            names.cloned().collect::<Vec<_>>()
+            let reads = |rule: &&RuleConfig| match check(rule) {
+                Ok(Checked::Judged(rule)) => rule.condition.signal.is_of_cloudwatch(),
+                _ => true,
+            };
+            rules.iter().filter(reads).map(|rule| rule.name.clone()).collect::<Vec<_>>()
         };
         let of_rds = ["CpuUtilization", "FreeStorage", "FreeableMemory", "ReadLatency", "WriteLatency"];
-        assert_eq!(awaiting(Preset::Default), [""; 0]);
-        assert_eq!(awaiting(Preset::SelfManaged), [""; 0]);
-        assert_eq!(awaiting(Preset::Rds), of_rds);
-        assert_eq!(awaiting(Preset::RdsStrict), of_rds);
-        assert_eq!(awaiting(Preset::Redis).len(), redis().len());
+        assert_eq!(reading(Preset::Default), [""; 0]);
+        assert_eq!(reading(Preset::SelfManaged), [""; 0]);
+        assert_eq!(reading(Preset::Rds), of_rds);
+        assert_eq!(reading(Preset::RdsStrict), of_rds);
+        assert_eq!(reading(Preset::Redis).len(), redis().len());
         // What is stated needs no waiting for.
         assert!(AWAITED.iter().all(|awaited| SIGNALS.iter().all(|signal| signal.name != awaited.name)));
     }

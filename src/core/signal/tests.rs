@@ -62,7 +62,7 @@ fn names_are_unique_and_follow_the_conventions_of_prometheus() {
     for signal in SIGNALS.iter() {
         let name = signal.name;
         assert!(names.insert(name), "{name} twice");
-        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+        assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
         assert_eq!(name.ends_with("_total"), signal.kind == Kind::Counter, "{name}");
         let base = name.strip_suffix("_total").unwrap_or(name);
         assert_eq!(base.ends_with("_seconds"), signal.unit == Unit::Seconds, "{name}");

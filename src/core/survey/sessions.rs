@@ -25,8 +25,22 @@ pub struct Sessions {
     pub by_client: Tally,
     /// `None` where the names of databases could not be read.
     pub by_database: Option<Tally>,
+    /// By database and state at once; none where the names of databases could not be read, and those without a database
+    /// are left out.
+    pub by_database_and_state: Vec<Alike>,
     /// What is said of all sessions together. `None` while any is hidden: what holds of the others is not the answer.
     pub activity: Option<Box<Activity>>,
+}
+
+/// The sessions of one database in one state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Alike {
+    pub database: String,
+    /// As in [`Sessions::by_state`].
+    pub state: String,
+    pub count: u64,
+    /// Age of the oldest transaction among them. `None` where none is open, or that is hidden.
+    pub oldest_transaction_seconds: Option<f64>,
 }
 
 /// Sessions counted by one thing: the names with the most of them, and all others in one number.
@@ -86,6 +100,13 @@ impl Sessions {
             }
             by_database => *by_database = None,
         }
+        self.by_database_and_state.retain_mut(|alike| {
+            let name = name_of(&alike.database);
+            name.is_some_and(|name| {
+                alike.database = name;
+                true
+            })
+        });
         let holders = self.activity.iter_mut().flat_map(|activity| {
             let Activity { lock_holder, oldest_transaction, idle_transaction, .. } = &mut **activity;
             [lock_holder, oldest_transaction, idle_transaction].into_iter().flatten()
@@ -129,6 +150,11 @@ mod tests {
         };
         let sessions = |by_database, database, other| Sessions {
             by_database,
+            by_database_and_state: [database, other]
+                .into_iter()
+                .flatten()
+                .map(|name: &str| Alike { database: name.to_owned(), ..Alike::default() })
+                .collect(),
             activity: Some(Box::new(Activity {
                 oldest_transaction: held(database),
                 idle_transaction: held(other),

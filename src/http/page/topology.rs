@@ -103,7 +103,7 @@ fn nodes(cluster: &ClusterView) -> Vec<Node<'_>> {
 
 fn wide(cluster: &ClusterView, nodes: &mut [Node<'_>], label: &str, now: MonoTime) -> Markup {
     const WIDTH: f64 = 212.0;
-    const GAP: f64 = 196.0;
+    const GAP: f64 = 178.0;
     const PITCH: f64 = 88.0;
     let mut next_row = 0.0;
     let has_followers: Vec<bool> =
@@ -121,7 +121,8 @@ fn wide(cluster: &ClusterView, nodes: &mut [Node<'_>], label: &str, now: MonoTim
         nodes[at].y = f64::midpoint(rows[0], rows[rows.len() - 1]);
     }
     let width = nodes.iter().fold(0.0, |widest, node| node.x.max(widest)) + WIDTH + 1.0;
-    let height = (next_row - PITCH + BOX_HEIGHT + 2.0).max(BOX_HEIGHT + 2.0);
+    // What stands at the last edge may reach below its box.
+    let height = (next_row - PITCH).max(0.0) + BOX_HEIGHT + 8.0;
     let edge = |from: &Node<'_>, to: &Node<'_>| {
         let (x1, y1) = (from.x + WIDTH, from.y + BOX_HEIGHT / 2.0);
         let (x2, y2) = (to.x - 7.0, to.y + BOX_HEIGHT / 2.0);
@@ -161,9 +162,12 @@ fn drawing(
     (width, height, box_width): (f64, f64, f64),
     edge: impl Fn(&Node<'_>, &Node<'_>) -> (String, f64, f64),
 ) -> Markup {
+    // Where ways overlap, the worst is seen.
+    let mut ways: Vec<&Node<'_>> = nodes.iter().filter(|node| node.parent.is_some()).collect();
+    ways.sort_by_key(|node| node.target.map(|target| words::level(cluster, target, now)));
     html! {
         svg.topology role="img" aria-label=(label) width=(width) height=(height) viewBox={ "0 0 " (width) " " (height) } {
-            @for node in nodes {
+            @for node in ways {
                 @if let (Some(parent), Some(target)) = (node.parent, node.target) {
                     @let (path, x, y) = edge(&nodes[parent], node);
                     @let is_dashed = !node.is_sure || !words::is_attended(target, now) || target.failing.is_some();

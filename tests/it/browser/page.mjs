@@ -39,8 +39,8 @@ const open = async (path, { width = 1280, dark = false, scripts = true, may_fail
   const answer = await page.goto(url + path, { waitUntil: "load" });
   if (answer.status() !== 200) faults.push(`${where}: ${answer.status()}`);
   if (scripts) {
-    await page.waitForFunction(() => document.getElementById("link").textContent === "Live");
-    await page.waitForFunction(() => [...document.querySelectorAll("figure[data-lag]")].every((figure) => figure.querySelector("canvas") || !figure.querySelector("svg")));
+    await page.waitForFunction(() => document.getElementById("link").textContent === "Live", { polling: 200 });
+    await page.waitForFunction(() => [...document.querySelectorAll("figure[data-lag]")].every((figure) => figure.querySelector("canvas") || !figure.querySelector("svg")), { polling: 200 });
   }
   return { page, where };
 };
@@ -107,13 +107,18 @@ if (command === "look") {
   // What somebody has unfolded must stay so.
   await page.$eval("footer details", (details) => { details.open = true; });
   console.log("open");
-  await page.waitForFunction((selector, text) => document.querySelector(selector)?.textContent.includes(text), {}, selector, text);
+  try {
+    await page.waitForFunction((selector, text) => document.querySelector(selector)?.textContent.includes(text), { polling: 200 }, selector, text);
+  } catch (error) {
+    const says = await page.evaluate((selector) => `${document.getElementById("link").textContent}: ${document.querySelector(selector)?.textContent}`, selector);
+    faults.push(`${error}: it says ${says}`);
+  }
   if (!(await page.evaluate(() => window.isTheSame === true))) faults.push("the page was loaded anew");
   if (!(await page.$eval("footer details", (details) => details.open))) faults.push("what was unfolded is folded");
 } else if (command === "stuck") {
   const { page } = await open("/", { may_fail: true });
   console.log("open");
-  await page.waitForFunction(() => document.body.classList.contains("lost") && document.getElementById("link").textContent.startsWith("Connection lost"));
+  await page.waitForFunction(() => document.body.classList.contains("lost") && document.getElementById("link").textContent.startsWith("Connection lost"), { polling: 200 });
 }
 await browser.close();
 faults.forEach((fault) => console.error(fault));

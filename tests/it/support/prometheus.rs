@@ -1,6 +1,7 @@
 //! A real Prometheus that scrapes the daemon, and the linter of its format.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -24,6 +25,13 @@ fn installed(program: &str) -> bool {
 impl Prometheus {
     /// Starts one that scrapes `target` (an address, `/metrics`) each second and judges by our rules, or says that it is missing.
     pub(crate) async fn start(target: &str) -> Option<Self> {
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/alerts.yml");
+        let scrape = format!("- job_name: pgvigil\n  static_configs: [{{targets: ['{target}']}}]\n");
+        Self::start_with(&scrape, &rules).await
+    }
+
+    /// Starts one with these `scrape_configs`, each second, and the rules of a file, or says that it is missing.
+    pub(crate) async fn start_with(scrape_configs: &str, rules: &Path) -> Option<Self> {
         if !installed("prometheus") {
             super::missing("prometheus");
             return None;
@@ -31,9 +39,8 @@ impl Prometheus {
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n\
-             rule_files: ['{}/dashboards/alerts.yml']\n\
-             scrape_configs:\n- job_name: pgvigil\n  static_configs: [{{targets: ['{target}']}}]\n",
-            env!("CARGO_MANIFEST_DIR")
+             rule_files: ['{}']\nscrape_configs:\n{scrape_configs}",
+            rules.display()
         );
         std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
         let port = super::free_port();

@@ -1,12 +1,12 @@
 //! Client sessions.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Context, Topic};
 use crate::collect::decode::{Fields, Rows, boolean, number};
 use crate::core::observation::PollFailure;
-use crate::core::survey::{Activity, Holder, Sessions, SurveyFacts, Tally};
+use crate::core::survey::{self, Activity, Holder, Sessions, SurveyFacts, Tally};
 
 pub(super) const TOPIC: Topic = Topic { name: "sessions", sql, decode };
 
@@ -163,9 +163,31 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
             Some(if alike.is_hidden { "unknown" } else { alike.client.unwrap_or("local") })
         }),
         by_database: Some(tally(&alike, |alike| alike.database)),
+        by_database_and_state: by_database_and_state(&alike),
         activity: (hidden == 0).then(|| Box::new(activity)),
     });
     Ok(())
+}
+
+/// Of as many databases as are counted one by one.
+fn by_database_and_state(alike: &[Alike<'_>]) -> Vec<survey::Alike> {
+    let databases = tally(alike, |alike| alike.database).named;
+    let mut sums: BTreeMap<(&str, &str), (u64, Option<f64>)> = BTreeMap::new();
+    for alike in alike {
+        let Some(database) = alike.database.filter(|oid| databases.iter().any(|(named, _)| named == oid)) else {
+            continue;
+        };
+        let (count, oldest) = sums.entry((database, alike.state.unwrap_or("unknown"))).or_default();
+        *count = count.saturating_add(alike.count);
+        *oldest = alike.transaction.map(|age| age.max(0.0)).into_iter().chain(*oldest).reduce(f64::max);
+    }
+    let alike = |((database, state), (count, oldest_transaction_seconds)): ((&str, &str), _)| survey::Alike {
+        database: database.to_owned(),
+        state: state.to_owned(),
+        count,
+        oldest_transaction_seconds,
+    };
+    sums.into_iter().map(alike).collect()
 }
 
 /// A server that raves may count more than there can be.
@@ -252,6 +274,19 @@ mod tests {
             by_application: named(&[("web", 5), ("(none)", 2), ("report", 2)]),
             by_client: named(&[("10.0.0.7", 5), ("local", 3), ("10.0.0.8", 1)]),
             by_database: Some(Tally { others: 2, n_others: 1, ..named(&[("16384", 5), ("5", 2)]) }),
+            by_database_and_state: [
+                ("16384", "active", 2, Some(30.5)),
+                ("16384", "idle", 3, None),
+                ("5", "idle", 1, None),
+                ("5", "idle in transaction", 1, Some(40.5)),
+            ]
+            .map(|(database, state, count, oldest_transaction_seconds)| survey::Alike {
+                database: database.to_owned(),
+                state: state.to_owned(),
+                count,
+                oldest_transaction_seconds,
+            })
+            .to_vec(),
             activity: Some(Box::new(Activity {
                 idle_in_transaction: 1,
                 idle_long: 3,
