@@ -214,6 +214,11 @@ impl Silences {
         Self { silences: Vec::new(), next_id: 1, windows: Arc::from(windows) }
     }
 
+    /// These windows take the place of those there were. Silences made at run time stay.
+    pub fn set_windows(&mut self, windows: Vec<Window>) {
+        self.windows = Arc::from(windows);
+    }
+
     /// In the order in which they were made; those that have ended as well.
     pub fn all(&self) -> &[Silence] {
         &self.silences
@@ -228,8 +233,16 @@ impl Silences {
     }
 
     pub fn restore(&mut self, saved: SavedSilences) {
+        // Some may have been made before it could be read: those that were kept have their numbers for longer.
+        let made_since = std::mem::replace(&mut self.silences, saved.silences);
         self.next_id = saved.next_id.max(self.next_id);
-        self.silences = saved.silences;
+        for mut silence in made_since {
+            if self.silences.iter().any(|kept| kept.id == silence.id) {
+                silence.id = self.next_id;
+                self.next_id += 1;
+            }
+            self.silences.push(silence);
+        }
     }
 
     /// # Errors
