@@ -4,7 +4,9 @@
 //! Every series that can be foreseen stands at 0 from the start: a rate over a series that appears with its first failure
 //! would miss that failure.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::process_collector::ProcessCollector;
@@ -190,6 +192,17 @@ pub struct SelfMetrics {
     reload_successful: Gauge,
     reloaded_at: Gauge,
     is_store_failing: AtomicBool,
+    notifiers: Mutex<BTreeMap<String, NotifierHealth>>,
+}
+
+/// How a notifier has fared since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotifierHealth {
+    pub name: String,
+    pub told: u64,
+    pub failed: u64,
+    /// The outcome of the last attempt; `None` before the first.
+    pub last: Option<&'static str>,
 }
 
 impl SelfMetrics {
@@ -207,6 +220,7 @@ impl SelfMetrics {
             reload_successful: gauge(RELOAD_SUCCESSFUL),
             reloaded_at: gauge(RELOADED_AT),
             is_store_failing: AtomicBool::new(false),
+            notifiers: Mutex::default(),
         };
         for outcome in POLL_OUTCOMES {
             metrics.polls.with_label_values(&[outcome]);
@@ -231,6 +245,15 @@ impl SelfMetrics {
                 self.notifications.with_label_values(&[notifier, outcome]);
             }
         }
+        let mut known = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in notifiers.iter().map(|name| (*name).to_owned()) {
+            known.entry(name.clone()).or_insert_with(|| NotifierHealth { name, ..NotifierHealth::default() });
+        }
+    }
+
+    /// This one is told nothing any more. Its series go on, so that no count is lost.
+    pub fn forget_notifier(&self, notifier: &str) {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).remove(notifier);
     }
 
     /// A configuration was read at this time and is in force, or was refused.
@@ -300,6 +323,16 @@ impl SelfMetrics {
     pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
         let outcome = failure.map_or("ok", SendFailure::kind);
         self.notifications.with_label_values(&[notifier, outcome]).inc();
+        let mut notifiers = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = notifiers.get_mut(notifier) {
+            health.last = Some(outcome);
+            *(if failure.is_none() { &mut health.told } else { &mut health.failed }) += 1;
+        }
+    }
+
+    /// How each notifier has fared.
+    pub fn notifiers(&self) -> Vec<NotifierHealth> {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// A beat of the dead man's switch ended.

@@ -126,6 +126,7 @@ impl App {
                 config.notifiers.iter().enumerate().any(|(place, notifier)| notifier.names(place).contains(name));
             if !stays {
                 // The engine drops its queue, and it ends when it has told what it was handed.
+                self.metrics.forget_notifier(name.as_str());
                 self.names.remove(&running.handle.id());
             }
             stays

@@ -89,6 +89,16 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: poll.slow_interval: 1month is longer than a day; \"m\" is a minute, \"M\" a month",
         ),
         ("[poll]\ninterval = \"1m\"", "pgvigil.toml: poll.slow_interval: 15s is too short; write at least \"1m\""),
+        ("[server]\nauth = { user = \"ops\" }", "pgvigil.toml: server.auth.password: is missing: user needs one"),
+        (
+            "[server]\nauth = { user = \"ops\", password = \"sesame\" }",
+            "pgvigil.toml: server.auth.password: is shorter than 8 characters; make one with for example \"openssl rand -base64 12\"",
+        ),
+        (
+            "[server.auth]\nmetrics = true",
+            "pgvigil.toml: server.auth.user: is missing: name user and password, or token; without the section everybody may read",
+        ),
+        ("[server.tls]\ncert = \"a\"", "pgvigil.toml: server.tls: key \"key\" is missing"),
         ("[server]\ntoken = 1234567890123456", "pgvigil.toml: server.token: is a number; write it in quotes"),
         (
             "[server]\ntoken = \"hunter2\"",
@@ -719,10 +729,10 @@ fn the_example_shows_the_defaults() {
     assert_eq!(PollConfig { stale_after: None, burst: None, ..example.poll }, default.poll);
     let shown = AgentConfig { listen: None, port: Vec::new(), ..example.agent_check };
     assert_eq!(shown, AgentConfig::default());
-    assert!(example.server.token.is_some());
+    assert!(example.server.token.is_some() && example.server.auth.is_some() && example.server.tls.is_some());
     assert_eq!(
         (
-            ServerConfig { token: None, ..example.server },
+            ServerConfig { token: None, auth: None, tls: None, ..example.server },
             example.statements,
             example.health,
             example.metrics,
@@ -776,7 +786,8 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn the_examples_can_be_used_as_they_are() {
     for text in [EXAMPLE, &complete_example(), include_str!("../../config/minimal.toml")] {
-        let loaded = load_text(text, &[("PGVIGIL_TOKEN", "a-token-of-this-test")]).unwrap();
+        let secrets = ["PGVIGIL_TOKEN", "STATUS_READ_TOKEN", "STATUS_PASSWORD"];
+        let loaded = load_text(text, &secrets.map(|name| (name, "a-secret-of-this-test"))).unwrap();
         let expected = [
             "orders/orders-primary orders.example.internal:5432 pgvigil postgres",
             "orders/orders-replica-1 orders-r1.example.internal:5432 pgvigil postgres",

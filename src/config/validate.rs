@@ -20,6 +20,7 @@ use crate::core::rule::Rule;
 use crate::core::silence::selector::Selector;
 use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
+use crate::http::AuthConfig;
 use crate::notify::NotifierConfig;
 use crate::notify::heartbeat::Heartbeat;
 
@@ -55,6 +56,9 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     let mut finding = |path: &[&str], reason: String| {
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
     };
+    if let Some((key, reason)) = written.server.auth.as_ref().and_then(AuthConfig::fault) {
+        finding(&["server", "auth", key], reason);
+    }
     check_clusters(&written, &mut finding);
     check_logins(&written, &mut finding);
     check_poolers(&written, &mut finding);
