@@ -15,6 +15,7 @@ mod cause;
 mod check;
 mod config;
 mod connect;
+mod dashboards;
 mod demo;
 mod docs;
 mod fuzzed;
