@@ -3,6 +3,12 @@
 //! Every task has a name. One that ends before it was told to stops the daemon with that name: a half-dead monitor is worse
 //! than a restarted one. On shutdown pollers stop and notifiers finish their attempt; when the last of them is gone the
 //! engine has applied their last events and ends too.
+//!
+//! What is watched, and who is told, may change at any time ([`members`]); the configuration is read again when it is told
+//! to, or has changed ([`reload`]).
+
+mod members;
+mod reload;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -18,24 +24,20 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::members::Members;
 use crate::aws::Aws;
-use crate::clock;
-use crate::collect::TargetSpec;
-use crate::collect::tls::Trust;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
-use crate::core::topology::Name;
-use crate::engine::Engine;
-use crate::notify::heartbeat::Heartbeat;
-use crate::notify::{NotifierError, Worker};
+use crate::engine::{Engine, Queues, tick_of};
+use crate::notify::NotifierError;
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store, readings};
-use crate::{collect, http};
+use crate::{clock, http};
 
 /// Time that a stop may take; less than the ten seconds that supervisors give.
 const GRACE: Duration = Duration::from_secs(8);
@@ -43,11 +45,18 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Events on their way to the engine. Full means that pollers wait: back-pressure on them is what we want.
 const EVENT_QUEUE: usize = 1024;
 
-/// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
-const NOTICE_QUEUE: usize = 64;
-
 /// Silences on their way to the engine. Who makes one waits for its turn.
 const SILENCE_QUEUE: usize = 16;
+
+/// Changes of what is watched that wait for the one before.
+const ORDER_QUEUE: usize = 16;
+
+/// What the daemon is to do from now on.
+#[derive(Debug)]
+enum Order {
+    /// This configuration, checked, takes the place of the one in force.
+    Configuration(Box<Config>),
+}
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +93,18 @@ fn way_out(error: &io::Error) -> &'static str {
 pub struct App {
     address: SocketAddr,
     tasks: JoinSet<()>,
+    /// Of all tasks but those that were told to end.
     names: HashMap<Id, String>,
     cancel: CancellationToken,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    metrics: Arc<SelfMetrics>,
     polling: PollThread,
     readings: Option<ReadingsThread>,
+    members: Members,
+    orders: mpsc::Receiver<Order>,
+    ordering: mpsc::Sender<Order>,
+    /// `None`: the daemon stops, and the engine waits for the last who could send an event.
+    events: Option<mpsc::Sender<Event>>,
 }
 
 /// The thread that keeps what rules judge, minute by minute. Dropping it waits until the last minute is written.
@@ -137,12 +153,16 @@ impl PollThread {
     }
 }
 
-/// Runs the daemon until SIGTERM or SIGINT. A second signal ends the process at once.
-pub async fn run(config: Config) -> Result<(), RunError> {
+/// Runs the daemon until SIGTERM or SIGINT. A second signal ends the process at once. On SIGHUP, and when its files change,
+/// the configuration is read from `source` again.
+pub async fn run(config: Config, source: Source, files: Vec<PathBuf>) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     raise_open_files();
-    let app = App::start(config).await?;
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+    let mut app = App::start(config).await?;
+    let reload = reload::run(source, files, hangup, app.ordering.clone(), Arc::clone(&app.metrics), app.cancel.clone());
+    app.spawn("reload".to_owned(), reload);
     let (stop, told_to_stop) = oneshot::channel();
     let stopped = app.run_until(async {
         // An error would mean that nobody is left to say it, which is the same.
@@ -185,23 +205,22 @@ impl App {
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let aws = Aws::new(config.aws.clone());
-        let workers = config
-            .notifiers
-            .iter()
-            .enumerate()
-            .map(|(place, notifier)| notifier.clone().workers(place, &aws))
-            .collect::<Result<Vec<_>, _>>()?;
-        let workers: Vec<Worker> = workers.into_iter().flatten().collect();
-        let notifier_names: Vec<&str> = workers.iter().map(|worker| worker.name().as_str()).collect();
-        let metrics = Arc::new(SelfMetrics::new(&notifier_names).with_aws(aws.metrics()));
+        let metrics = Arc::new(SelfMetrics::new(&[]).with_aws(aws.metrics()));
+        metrics.configured(Ok(clock::wall()));
+        let (ordering, orders) = mpsc::channel(ORDER_QUEUE);
         let mut app = Self {
             address,
             tasks: JoinSet::new(),
             names: HashMap::new(),
             cancel: CancellationToken::new(),
             snapshots,
+            metrics: Arc::clone(&metrics),
             polling: PollThread::start().map_err(RunError::Thread)?,
             readings: None,
+            members: Members::default(),
+            orders,
+            ordering,
+            events: Some(events),
         };
         // Beside a store that another daemon has, that one keeps readings as well.
         if let Some(path) = config.store.as_deref().filter(|_| has_file) {
@@ -209,31 +228,16 @@ impl App {
             app.readings = Some(thread.map_err(RunError::Thread)?);
         }
 
-        let mut notifiers = HashMap::new();
-        for worker in workers {
-            let name = worker.name().clone();
-            let (queue, notices) = mpsc::channel(NOTICE_QUEUE);
-            notifiers.insert(name.clone(), queue);
-            app.spawn(format!("notify {name}"), worker.run(notices, events.clone(), app.cancel.clone()));
-        }
-
-        if let Some(heartbeat) = &config.heartbeat {
-            let heart = Heartbeat::new(heartbeat, config.heartbeat_limits()).map_err(RunError::Heartbeat)?;
-            let queue = |name: Name| notifiers.get(&name).map(|queue| (name.clone(), queue.clone()));
-            let heart = heart.telling(config.heartbeat_hearers().into_iter().filter_map(queue).collect());
-            app.spawn(
-                "heartbeat".to_owned(),
-                heart.run(app.snapshots.clone(), Arc::clone(&metrics), app.cancel.clone()),
-            );
-        }
-
+        let queues = Queues::default();
+        app.members = Members::new(queues.clone(), aws.clone());
+        app.start_notifiers(&config)?;
         let engine = Engine {
             fleet,
             events: received,
-            notifiers,
+            notifiers: queues,
             snapshots: snapshot_sender,
             metrics: Arc::clone(&metrics),
-            tick: config.poll.interval.min(Duration::from_secs(1)),
+            tick: tick_of(config.poll.interval),
             cancel: app.cancel.clone(),
             store,
             boot: clock::boot(),
@@ -242,7 +246,7 @@ impl App {
             unanswered: VecDeque::new(),
         };
         app.spawn_polling("engine".to_owned(), engine.run());
-        app.spawn_pollers(&config, &events);
+        app.start_pollers(&config);
 
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         let places = http::places(open_files, n_targets);
@@ -257,12 +261,7 @@ impl App {
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
-        if open_files < n_targets as u64 + 64 {
-            warn!(
-                open_files,
-                n_targets, "so few files may be open that not all targets can be reached; raise the limit"
-            );
-        }
+        app.members.keep(config);
         info!(%address, "listening on http://{address}");
         app.spawn("http".to_owned(), async move {
             if let Err(error) = http::serve(listener, state, places, cancel).await {
@@ -288,12 +287,29 @@ impl App {
     /// Runs until `shutdown` is ready, then stops within the grace time. An error names the task that ended early.
     pub async fn run_until(mut self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
         tell_supervisor(&[NotifyState::Ready]);
-        let failed = tokio::select! {
-            () = shutdown => None,
-            Some(ended) = self.tasks.join_next_with_id() => Some(self.explain(ended)),
+        let mut shutdown = std::pin::pin!(shutdown);
+        let failed = loop {
+            tokio::select! {
+                () = &mut shutdown => break None,
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    if let Some(error) = self.explain(ended) {
+                        break Some(error);
+                    }
+                }
+                Some(order) = self.orders.recv() => {
+                    let done = tokio::select! {
+                        () = &mut shutdown => break None,
+                        done = self.follow(order) => done,
+                    };
+                    if let Err(error) = done {
+                        break Some(error);
+                    }
+                }
+            }
         };
         tell_supervisor(&[NotifyState::Stopping]);
         self.cancel.cancel();
+        self.events = None;
         let drained = tokio::time::timeout(GRACE, async {
             while let Some(ended) = self.tasks.join_next_with_id().await {
                 let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
@@ -309,46 +325,29 @@ impl App {
         failed.map_or(Ok(()), Err)
     }
 
-    fn explain(&mut self, ended: Result<(Id, ()), JoinError>) -> RunError {
+    /// Why a task ended that was not told to.
+    fn explain(&mut self, ended: Result<(Id, ()), JoinError>) -> Option<RunError> {
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
-        let name = self.names.remove(&id).unwrap_or_else(|| "unnamed".to_owned());
-        match ended {
-            Err(error) if error.is_panic() => RunError::TaskPanicked(name),
-            _ => RunError::TaskEnded(name),
+        let name = self.names.remove(&id);
+        match (name, ended) {
+            (None, Err(error)) if error.is_panic() => Some(RunError::TaskPanicked("unnamed".to_owned())),
+            (None, _) => None,
+            (Some(name), Err(error)) if error.is_panic() => Some(RunError::TaskPanicked(name)),
+            (Some(name), _) => Some(RunError::TaskEnded(name)),
         }
     }
 
-    fn spawn(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.tasks.spawn(task).id();
-        self.names.insert(id, name);
+    fn spawn(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let handle = self.tasks.spawn(task);
+        self.names.insert(handle.id(), name);
+        handle
     }
 
     /// On the thread that polls.
-    fn spawn_polling(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) {
-        let id = self.tasks.spawn_on(task, &self.polling.runtime).id();
-        self.names.insert(id, name);
-    }
-
-    fn spawn_pollers(&mut self, config: &Config, events: &mpsc::Sender<Event>) {
-        let trust = Arc::new(Trust::default());
-        for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
-            let (id, conninfo) = (pooler.id.clone(), Arc::clone(&pooler.conninfo));
-            let task = collect::pooler(place, id, conninfo, &config.poll, &trust);
-            self.spawn_polling(format!("pooler {}", task.id()), task.run(events.clone(), self.cancel.clone()));
-        }
-        for (place, cluster) in config.clusters.iter().enumerate() {
-            let targets = cluster
-                .targets
-                .iter()
-                .map(|target| TargetSpec { name: target.id.target.clone(), conninfo: Arc::clone(&target.conninfo) })
-                .collect();
-            let statements = config.statements;
-            let (beat, targets) = collect::cluster(place, &cluster.name, targets, &config.poll, statements, &trust);
-            self.spawn_polling(format!("beat {}", cluster.name), beat.run(self.cancel.clone()));
-            for target in targets {
-                self.spawn_polling(format!("poll {}", target.id()), target.run(events.clone(), self.cancel.clone()));
-            }
-        }
+    fn spawn_polling(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let handle = self.tasks.spawn_on(task, &self.polling.runtime);
+        self.names.insert(handle.id(), name);
+        handle
     }
 }
 

@@ -5,18 +5,18 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::clock;
 use crate::core::alert::AlertId;
 use crate::core::fleet::{Event, Fleet, News};
-use crate::core::ledger::{Delivery, Notice, SendFailure};
+use crate::core::ledger::{Delivery, Notice, Recipient, SendFailure};
 use crate::core::saved::SavedAlert;
 use crate::core::silence::{Change, Changed, Refusal};
 use crate::core::snapshot::Snapshot;
@@ -40,11 +40,35 @@ pub type SilenceAnswer = Result<Changed, Refusal>;
 /// A silence to be made or ended, and who waits for the answer.
 pub type Silencing = (Change, oneshot::Sender<SilenceAnswer>);
 
+/// Where notices for each notifier go. Notifiers come and go: whoever starts one adds its queue before the fleet hears of
+/// it, and the engine drops the queues of those that are told nothing any more.
+#[derive(Clone, Debug, Default)]
+pub struct Queues(Arc<Mutex<HashMap<Name, mpsc::Sender<Notice>>>>);
+
+impl Queues {
+    pub fn add(&self, name: Name, queue: mpsc::Sender<Notice>) {
+        self.lock().insert(name, queue);
+    }
+
+    pub fn get(&self, name: &Name) -> Option<mpsc::Sender<Notice>> {
+        self.lock().get(name).cloned()
+    }
+
+    fn retain(&self, recipients: &[Recipient]) {
+        self.lock().retain(|name, _| recipients.iter().any(|recipient| recipient.name == *name));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Name, mpsc::Sender<Notice>>> {
+        // Nothing that could panic is done while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What the engine talks to.
 pub struct Engine {
     pub fleet: Fleet,
     pub events: mpsc::Receiver<Event>,
-    pub notifiers: HashMap<Name, mpsc::Sender<Notice>>,
+    pub notifiers: Queues,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     pub metrics: Arc<SelfMetrics>,
     /// How often what depends on time alone is brought up to date.
@@ -66,8 +90,7 @@ pub struct Engine {
 impl Engine {
     /// Runs until all who could send an event are gone and their last events are applied, then publishes once more.
     pub async fn run(mut self) {
-        let mut tick = tokio::time::interval(self.tick);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = ticks(self.tick);
         let mut batch = Vec::with_capacity(BATCH);
         let mut published_at = Instant::now();
         // One timer, set once a publication: not anew for each event.
@@ -98,7 +121,11 @@ impl Engine {
                         break;
                     }
                     for event in batch.drain(..) {
+                        let tick_before = self.tick;
                         self.apply(event, false);
+                        if self.tick != tick_before {
+                            tick = ticks(self.tick);
+                        }
                     }
                 }
             }
@@ -121,7 +148,11 @@ impl Engine {
     fn apply(&mut self, event: Event, keeps_lags: bool) {
         self.count(&event);
         // Polls alone change nothing that is kept.
-        let is_kept = matches!(event, Event::Tick | Event::Delivered(_));
+        let is_kept = matches!(event, Event::Tick | Event::Delivered(_) | Event::Members(_));
+        if let Event::Members(spec) = &event {
+            self.notifiers.retain(&spec.recipients);
+            self.tick = tick_of(spec.poll_interval);
+        }
         let (now, wall) = (clock::now(), clock::wall());
         let notices = self.fleet.apply(event, now, wall);
         let keeps_lags = (is_kept && self.log_news()) || keeps_lags;
@@ -249,9 +280,20 @@ impl Engine {
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }
-            Event::Measured(_) | Event::Tick => {}
+            Event::Measured(_) | Event::Tick | Event::Members(_) => {}
         }
     }
+}
+
+/// How often what depends on time alone is brought up to date, where servers are asked this often.
+pub fn tick_of(poll_interval: Duration) -> Duration {
+    poll_interval.min(Duration::from_secs(1))
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// The next notices that may leave; never, where nothing is kept.

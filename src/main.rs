@@ -15,7 +15,7 @@ use tracing_subscriber::filter::ParseError;
 use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand};
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
-use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides};
+use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
 use pgvigil::core::topology::Name;
 use pgvigil::http::ServerConfig;
 use pgvigil::silence::{Daemon, Wish};
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> ExitCode {
-    let loaded = match load(file, environment, overrides) {
+    let loaded = match load(file, environment, overrides.clone()) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
@@ -71,7 +71,8 @@ fn run(file: Option<&Path>, environment: &Environment, overrides: Overrides) -> 
         source = loaded.sources.join(", "),
         "starting"
     );
-    match wait_for(app::run(loaded.config)) {
+    let source = Source { file: file.map(Path::to_path_buf), environment: environment.clone(), overrides };
+    match wait_for(app::run(loaded.config, source, loaded.files)) {
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(failure)) => {
             error!(error = chain(&failure), "stopped");

@@ -5,7 +5,7 @@
 //! would miss that failure.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -89,6 +89,18 @@ const HEARTBEATS: Family = Family {
     labels: &["outcome"],
     help: "Beats of the dead man's switch, by outcome: ok, failed (not heard, tried again), or withheld for want of progress. Stands still without [heartbeat].",
 };
+const RELOAD_SUCCESSFUL: Family = Family {
+    name: "pgvigil_config_last_reload_successful",
+    kind: "gauge",
+    labels: &[],
+    help: "1 when the configuration was last read without a fault, at the start or since; 0: it was refused, and the one before is in force.",
+};
+const RELOADED_AT: Family = Family {
+    name: "pgvigil_config_last_reload_success_timestamp_seconds",
+    kind: "gauge",
+    labels: &[],
+    help: "When the configuration in force was read, in seconds since 1970.",
+};
 const AWS_REQUESTS: Family = Family {
     name: "pgvigil_aws_requests_total",
     kind: "counter",
@@ -120,7 +132,7 @@ pub const PROCESS: [(&str, &str, &str, &str); 7] = [
 ];
 
 /// The families of the daemon's own doings, for the table of metrics. Those of [`PROCESS`] come beside them.
-pub const FAMILIES: [Family; 10] = [
+pub const FAMILIES: [Family; 12] = [
     POLLS,
     POLL_DURATION,
     SURVEYS,
@@ -128,6 +140,8 @@ pub const FAMILIES: [Family; 10] = [
     NOTIFICATIONS,
     HEARTBEATS,
     STORE_WRITES,
+    RELOAD_SUCCESSFUL,
+    RELOADED_AT,
     AWS_REQUESTS,
     AWS_CIRCUIT_OPEN,
     BUILD_INFO,
@@ -164,6 +178,8 @@ pub struct SelfMetrics {
     notifications: IntCounterVec,
     heartbeats: IntCounterVec,
     store_writes: IntCounterVec,
+    reload_successful: Gauge,
+    reloaded_at: Gauge,
     is_store_failing: AtomicBool,
 }
 
@@ -179,6 +195,8 @@ impl SelfMetrics {
             notifications: counters(NOTIFICATIONS),
             heartbeats: counters(HEARTBEATS),
             store_writes: counters(STORE_WRITES),
+            reload_successful: gauge(RELOAD_SUCCESSFUL),
+            reloaded_at: gauge(RELOADED_AT),
             is_store_failing: AtomicBool::new(false),
         };
         for outcome in POLL_OUTCOMES {
@@ -192,13 +210,26 @@ impl SelfMetrics {
         for outcome in STORE_OUTCOMES {
             metrics.store_writes.with_label_values(&[outcome]);
         }
-        for notifier in notifiers {
-            for outcome in DELIVERY_OUTCOMES {
-                metrics.notifications.with_label_values(&[notifier, outcome]);
-            }
-        }
+        metrics.expect_notifiers(notifiers);
         metrics.register();
         metrics
+    }
+
+    /// These may be told something from now on.
+    pub fn expect_notifiers(&self, notifiers: &[&str]) {
+        for notifier in notifiers {
+            for outcome in DELIVERY_OUTCOMES {
+                self.notifications.with_label_values(&[notifier, outcome]);
+            }
+        }
+    }
+
+    /// A configuration was read at this time and is in force, or was refused.
+    pub fn configured(&self, outcome: Result<SystemTime, ()>) {
+        self.reload_successful.set(f64::from(u8::from(outcome.is_ok())));
+        if let Ok(at) = outcome {
+            self.reloaded_at.set(at.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+        }
     }
 
     fn register(&self) {
@@ -207,7 +238,7 @@ impl SelfMetrics {
         )
         .expect(VALID);
         build_info.set(1.0);
-        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(self.polls.clone()),
             Box::new(self.poll_duration.clone()),
             Box::new(self.surveys.clone()),
@@ -215,6 +246,8 @@ impl SelfMetrics {
             Box::new(self.notifications.clone()),
             Box::new(self.heartbeats.clone()),
             Box::new(self.store_writes.clone()),
+            Box::new(self.reload_successful.clone()),
+            Box::new(self.reloaded_at.clone()),
             Box::new(build_info),
             Box::new(ProcessCollector::for_self()),
         ];
@@ -333,6 +366,10 @@ const VALID: &str = "names, labels and buckets are constants, valid and differen
 
 fn counters(family: Family) -> IntCounterVec {
     IntCounterVec::new(Opts::new(family.name, family.help), family.labels).expect(VALID)
+}
+
+fn gauge(family: Family) -> Gauge {
+    Gauge::new(family.name, family.help).expect(VALID)
 }
 
 fn histogram(family: Family) -> Histogram {

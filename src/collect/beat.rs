@@ -6,9 +6,11 @@
 //!
 //! The beat never waits for a server longer than that, and never asks one that is still busy with an earlier question:
 //! a slow, hung or dead server costs itself alone, and what was missed is not made up for.
+//!
+//! Targets come and go while it beats: each takes a [`Seat`] and gives it up again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -32,6 +34,13 @@ pub struct BeatTask {
     calls: watch::Sender<Call>,
 }
 
+/// Where a target takes its seat at a cluster's beat.
+#[derive(Debug)]
+pub struct Beat {
+    board: Arc<Board>,
+    calls: watch::Receiver<Call>,
+}
+
 /// A call to the targets of a cluster. `beat` 0 is before the first.
 #[derive(Clone, Copy, Debug, Default)]
 struct Call {
@@ -41,11 +50,19 @@ struct Call {
 }
 
 /// Where the targets of a cluster note how far they are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Board {
-    seats: Box<[Mark]>,
+    /// Held for a moment only: by the beat, and by targets that come or go.
+    seats: Mutex<Vec<Arc<Mark>>>,
     /// Some target has answered.
     answered: Notify,
+}
+
+impl Board {
+    fn seats(&self) -> MutexGuard<'_, Vec<Arc<Mark>>> {
+        // Nothing that could panic is done while it is held.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -72,23 +89,32 @@ impl Mark {
 #[derive(Debug)]
 pub(crate) struct Seat {
     board: Arc<Board>,
-    index: usize,
+    mark: Arc<Mark>,
     calls: watch::Receiver<Call>,
     beat: u64,
 }
 
-/// The beat of a cluster of `n_targets`, and their seats in order. `index` is the cluster's place among all clusters:
-/// their beats are spread over the interval by it.
-pub(crate) fn new(index: usize, n_targets: usize, interval: Duration) -> (BeatTask, Vec<Seat>) {
-    let board = Arc::new(Board {
-        seats: std::iter::repeat_with(Mark::default).take(n_targets).collect(),
-        answered: Notify::new(),
-    });
-    let (calls, receiver) = watch::channel(Call::default());
-    let seats = (0..n_targets)
-        .map(|index| Seat { board: Arc::clone(&board), index, calls: receiver.clone(), beat: 0 })
-        .collect();
-    (BeatTask { interval, offset: interval.mul_f64(spread(index)), board, calls }, seats)
+/// The beat of a cluster, which counts on from `last`. `index` is the cluster's place among all clusters: their beats are
+/// spread over the interval by it.
+pub(crate) fn new(index: usize, interval: Duration, last: u64) -> (BeatTask, Beat) {
+    let board = Arc::new(Board::default());
+    let (sender, calls) = watch::channel(Call { beat: last, everyone: false });
+    let task = BeatTask { interval, offset: interval.mul_f64(spread(index)), board: Arc::clone(&board), calls: sender };
+    (task, Beat { board, calls })
+}
+
+impl Beat {
+    /// A seat for one more target. Once the cluster beats, its first turn is at once.
+    pub(crate) fn seat(&self) -> Seat {
+        let mark = Arc::new(Mark::default());
+        self.board.seats().push(Arc::clone(&mark));
+        Seat { board: Arc::clone(&self.board), mark, calls: self.calls.clone(), beat: 0 }
+    }
+
+    /// The number of the last beat.
+    pub fn last(&self) -> u64 {
+        self.calls.borrow().beat
+    }
 }
 
 /// A place in `0.0..1.0` for the `index`-th of any number of things, as far from those before it as can be: multiples of
@@ -107,12 +133,13 @@ impl BeatTask {
         let start = Instant::now() + self.offset;
         let mut ticks = interval_at(start, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut beat = 0;
+        let mut beat = self.calls.borrow().beat;
+        let first = beat + 1;
         loop {
             ticks.tick().await;
             beat += 1;
             self.beat(beat).await;
-            if beat == 1 && self.interval > SECOND_BEAT {
+            if beat == first && self.interval > SECOND_BEAT {
                 sleep_until(start + SECOND_BEAT).await;
                 beat += 1;
                 self.beat(beat).await;
@@ -121,12 +148,8 @@ impl BeatTask {
     }
 
     async fn beat(&self, beat: u64) {
-        let awaited: Vec<&Mark> = self
-            .board
-            .seats
-            .iter()
-            .filter(|mark| mark.role() == Some(Role::Primary) && !mark.busy.load(Ordering::Acquire))
-            .collect();
+        let is_awaited = |mark: &&Arc<Mark>| mark.role() == Some(Role::Primary) && !mark.busy.load(Ordering::Acquire);
+        let awaited: Vec<Arc<Mark>> = self.board.seats().iter().filter(is_awaited).cloned().collect();
         if !awaited.is_empty() {
             self.calls.send_replace(Call { beat, everyone: false });
             let all_answered = async {
@@ -142,19 +165,15 @@ impl BeatTask {
 }
 
 impl Seat {
-    fn mark(&self) -> &Mark {
-        &self.board.seats[self.index]
-    }
-
     /// Waits for this target's turn and takes it: the beat. `None` when there will be no more.
     pub(crate) async fn turn(&mut self) -> Option<u64> {
         loop {
             self.calls.changed().await.ok()?;
             let call = *self.calls.borrow_and_update();
-            let is_meant = call.everyone || self.mark().role() != Some(Role::Replica);
+            let is_meant = call.everyone || self.mark.role() != Some(Role::Replica);
             if is_meant && call.beat > self.beat {
                 self.beat = call.beat;
-                self.mark().busy.store(true, Ordering::Release);
+                self.mark.busy.store(true, Ordering::Release);
                 return Some(call.beat);
             }
         }
@@ -164,18 +183,27 @@ impl Seat {
     /// wait any longer.
     pub(crate) fn answered(&self, role: Option<Role>) {
         match role {
-            Some(Role::Primary) => self.mark().role.store(1, Ordering::Relaxed),
-            Some(Role::Replica) => self.mark().role.store(2, Ordering::Relaxed),
+            Some(Role::Primary) => self.mark.role.store(1, Ordering::Relaxed),
+            Some(Role::Replica) => self.mark.role.store(2, Ordering::Relaxed),
             None => {}
         }
-        self.mark().done.store(self.beat, Ordering::Release);
+        self.mark.done.store(self.beat, Ordering::Release);
         self.board.answered.notify_one();
     }
 
     /// The end of the turn. Calls that came meanwhile are missed.
     pub(crate) fn ready(&mut self) {
-        self.mark().busy.store(false, Ordering::Release);
+        self.mark.busy.store(false, Ordering::Release);
         self.calls.mark_unchanged();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.board.seats().retain(|mark| !Arc::ptr_eq(mark, &self.mark));
+        // Nobody waits for one that has left.
+        self.mark.done.store(u64::MAX, Ordering::Release);
+        self.board.answered.notify_one();
     }
 }
 
@@ -190,7 +218,8 @@ mod tests {
     /// Runs a cluster for `beats` seconds. Each target has a role and takes a while to answer. What was asked: the time
     /// in milliseconds since the start, the beat, and the target.
     async fn asked(targets: &[(Role, u64)], seconds: u64) -> Vec<(u128, u64, usize)> {
-        let (task, seats) = new(0, targets.len(), Duration::from_secs(1));
+        let (task, beat) = new(0, Duration::from_secs(1), 0);
+        let seats: Vec<Seat> = targets.iter().map(|_| beat.seat()).collect();
         let start = Instant::now();
         let log = Mutex::new(Vec::new());
         let answering = seats.into_iter().zip(targets).enumerate().map(|(index, (mut seat, (role, ms)))| {
@@ -277,20 +306,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beats_missed_in_a_stall_are_skipped() {
-        let (task, mut seats) = new(0, 1, Duration::from_secs(1));
+        let (task, beat) = new(0, Duration::from_secs(1), 0);
+        let mut seat = beat.seat();
         let cancel = CancellationToken::new();
         let start = Instant::now();
         let asking = async {
             let mut beats = Vec::new();
             for _ in 0..3 {
-                seats[0].turn().await.unwrap();
+                seat.turn().await.unwrap();
                 beats.push(start.elapsed().as_millis());
                 if beats.len() == 1 {
                     // The whole daemon stands still.
                     tokio::time::advance(Duration::from_millis(5300)).await;
                 }
-                seats[0].answered(None);
-                seats[0].ready();
+                seat.answered(None);
+                seat.ready();
             }
             cancel.cancel();
             beats
@@ -302,22 +332,51 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_interval_starts_with_two_beats_a_second_apart() {
-        let (task, mut seats) = new(0, 1, Duration::from_secs(30));
+        let (task, beat) = new(0, Duration::from_secs(30), 0);
+        let mut seat = beat.seat();
         let cancel = CancellationToken::new();
         let start = Instant::now();
         let asking = async {
             let mut beats = Vec::new();
             for _ in 0..4 {
-                seats[0].turn().await.unwrap();
+                seat.turn().await.unwrap();
                 beats.push(start.elapsed().as_secs());
-                seats[0].answered(None);
-                seats[0].ready();
+                seat.answered(None);
+                seat.ready();
             }
             cancel.cancel();
             beats
         };
         let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
         assert_eq!(beats, [0, 1, 30, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_target_that_comes_is_asked_at_once_and_one_that_goes_holds_up_nobody() {
+        let (task, beat) = new(0, Duration::from_secs(1), 7);
+        let cancel = CancellationToken::new();
+        let start = Instant::now();
+        let (mut primary, mut replica) = (beat.seat(), beat.seat());
+        let story = async {
+            assert_eq!((primary.turn().await, replica.turn().await), (Some(8), Some(8)));
+            primary.answered(Some(Role::Primary));
+            primary.ready();
+            replica.answered(Some(Role::Replica));
+            replica.ready();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let mut late = beat.seat();
+            assert_eq!((late.turn().await, start.elapsed().as_millis()), (Some(8), 400));
+            late.answered(Some(Role::Replica));
+            late.ready();
+            // The primary is asked at 1 s and leaves with the question: the others need not wait for it.
+            assert_eq!(primary.turn().await, Some(9));
+            drop(primary);
+            assert_eq!((late.turn().await, replica.turn().await), (Some(9), Some(9)));
+            assert_eq!(start.elapsed().as_millis(), 1000);
+            assert_eq!(beat.last(), 9);
+            cancel.cancel();
+        };
+        tokio::join!(task.run(cancel.clone()), story);
     }
 
     #[test]

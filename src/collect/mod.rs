@@ -16,7 +16,7 @@ use crate::core::statements::StatementTracker;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
 
-use self::beat::BeatTask;
+use self::beat::{Beat, BeatTask};
 use self::conninfo::Conninfo;
 use self::dialog::Dialog;
 use self::pooler::{Console, PoolerTask};
@@ -162,26 +162,44 @@ pub fn cluster(
     statements: StatementsConfig,
     trust: &Arc<Trust>,
 ) -> (BeatTask, Vec<Box<TargetTask>>) {
-    let (beat, seats) = beat::new(index, targets.len(), poll.interval);
-    let tasks = seats.into_iter().zip(targets).enumerate().map(|(place, (seat, spec))| {
+    let (task, beat) = beat(index, poll, 0);
+    let tasks = targets.into_iter().enumerate().map(|(place, spec)| {
         let id = TargetId { cluster: name.clone(), target: spec.name };
-        Box::new(TargetTask {
-            dialog: Dialog::new(id.clone(), spec.conninfo, Arc::clone(trust), poll.timeout),
-            id,
-            seat,
-            statements,
-            idle_limit: poll.idle_limit,
-            tracker: StatementTracker::default(),
-            texts_at: None,
-            n_surveys: 0,
-            slow_interval: poll.slow_interval,
-            slow_offset: target::slow_offset(index, place, poll.slow_interval),
-            failures: Failures::default(),
-            role: None,
-            survey_at: None,
-        })
+        target((index, place), id, spec.conninfo, &beat, poll, statements, trust)
     });
-    (beat, tasks.collect())
+    (task, tasks.collect())
+}
+
+/// The beat of a cluster: its task, and where targets take part in it. It counts on from `last`.
+pub fn beat(index: usize, poll: &PollConfig, last: u64) -> (BeatTask, Beat) {
+    beat::new(index, poll.interval, last)
+}
+
+/// The task that watches one target, at its cluster's beat. `place` is that of its cluster among all, and its own there.
+pub fn target(
+    place: (usize, usize),
+    id: TargetId,
+    conninfo: Arc<Conninfo>,
+    beat: &Beat,
+    poll: &PollConfig,
+    statements: StatementsConfig,
+    trust: &Arc<Trust>,
+) -> Box<TargetTask> {
+    Box::new(TargetTask {
+        dialog: Dialog::new(id.clone(), conninfo, Arc::clone(trust), poll.timeout),
+        id,
+        seat: beat.seat(),
+        statements,
+        idle_limit: poll.idle_limit,
+        tracker: StatementTracker::default(),
+        texts_at: None,
+        n_surveys: 0,
+        slow_interval: poll.slow_interval,
+        slow_offset: target::slow_offset(place.0, place.1, poll.slow_interval),
+        failures: Failures::default(),
+        role: None,
+        survey_at: None,
+    })
 }
 
 /// The task that watches one connection pooler by its admin console. `index` is its place among all.

@@ -14,6 +14,8 @@ pub(super) struct Expansion {
     pub(super) path: KeyPath,
     pub(super) written: String,
     pub(super) value: String,
+    /// Where it was read.
+    pub(super) file: Option<PathBuf>,
 }
 
 /// Replaces `${VAR}` and `file:PATH` in every string, and says what was replaced. `$${` stands for `${`.
@@ -26,14 +28,14 @@ pub(super) fn expand(root: &mut Dict, layers: &[Layer], environment: &Environmen
         if matches!(layer.kind, Kind::Foreign(_)) || !(text.contains("${") || text.starts_with("file:")) {
             continue;
         }
-        let value = resolve(&text, &directory(layer), environment).map_err(|reason| {
+        let (value, file) = resolve(&text, &directory(layer), environment).map_err(|reason| {
             let key = if layer.source_is_the_key() { String::new() } else { key_of(root, &path) };
             Problem::new(layer.source_of(&path).unwrap_or_default(), key, reason)
         })?;
         if let Some(place) = find_mut(root, &path) {
             *place = Value::from(value.clone());
         }
-        expansions.push(Expansion { path, written: text, value });
+        expansions.push(Expansion { path, written: text, value, file });
     }
     Ok(expansions)
 }
@@ -56,12 +58,15 @@ fn directory(layer: &Layer) -> PathBuf {
     }
 }
 
-fn resolve(written: &str, directory: &Path, environment: &Environment) -> Result<String, String> {
+/// The value, and the file that has it.
+fn resolve(written: &str, directory: &Path, environment: &Environment) -> Result<(String, Option<PathBuf>), String> {
     let text = substitute(written, environment)?;
-    let Some(path) = written.starts_with("file:").then(|| text.trim_start_matches("file:")) else { return Ok(text) };
+    let Some(path) = written.starts_with("file:").then(|| text.trim_start_matches("file:")) else {
+        return Ok((text, None));
+    };
     let path = directory.join(path);
     let content = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok(content.trim_end_matches(['\r', '\n']).to_owned())
+    Ok((content.trim_end_matches(['\r', '\n']).to_owned(), Some(path)))
 }
 
 fn substitute(written: &str, environment: &Environment) -> Result<String, String> {

@@ -216,6 +216,23 @@ pub struct Loaded {
     pub sources: Vec<String>,
     /// Variables with connection strings that were left aside because a file says what to watch.
     pub ignored: Vec<String>,
+    /// The files that were read: the configuration, and what `file:PATH` names.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where a configuration is read from, again and again.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    pub file: Option<PathBuf>,
+    pub environment: Environment,
+    pub overrides: Overrides,
+}
+
+impl Source {
+    /// Reads, merges and checks all layers.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        load(&Inputs { file: self.file.as_deref(), environment: &self.environment, overrides: &self.overrides })
+    }
 }
 
 impl Loaded {
@@ -290,7 +307,9 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
         ConfigError::Invalid(findings.into_iter().map(|finding| located.locate(finding)).collect())
     })?;
     let sources = layers.iter().flat_map(Layer::sources).collect();
-    Ok(Loaded { config, sources, ignored })
+    let referenced = expansions.into_iter().filter_map(|expansion| expansion.file);
+    let files = inputs.file.map(Path::to_path_buf).into_iter().chain(referenced).collect();
+    Ok(Loaded { config, sources, ignored, files })
 }
 
 /// What rules there are, and what is needed to try them.

@@ -5,6 +5,7 @@
 
 pub mod isolation;
 mod keep;
+mod members;
 mod mutes;
 mod standing;
 

@@ -5,6 +5,7 @@
 //! not change, so that the cost of one poll does not grow with the number of targets.
 
 mod diagnosis;
+mod members;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -59,6 +60,8 @@ pub enum Event {
     Delivered(Delivery),
     /// Time has passed: what depends on it alone is brought up to date.
     Tick,
+    /// From now on this is watched, judged and told. What stays keeps its state; the alerts of what leaves end.
+    Members(Box<FleetSpec>),
 }
 
 /// What is new in who is who.
@@ -199,6 +202,10 @@ impl Fleet {
                     }
                 }
                 self.due(now, wall)
+            }
+            Event::Members(spec) => {
+                self.set_members(*spec, now);
+                Vec::new()
             }
         }
     }

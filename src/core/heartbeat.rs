@@ -63,7 +63,7 @@ pub fn progress(snapshot: &Snapshot, started_at: MonoTime, now: MonoTime, limits
     let targets = || snapshot.clusters.iter().flat_map(|cluster| &cluster.targets);
     let stuck = targets().filter_map(|target| {
         let limit = if target.failing.is_some() { limits.failure } else { limits.answer };
-        let age = age(last_end(target));
+        let age = age(last_end(target).max(target.since));
         (age > limit).then_some((age, target))
     });
     if let Some((age, target)) = stuck.max_by_key(|(age, _)| *age) {

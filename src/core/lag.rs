@@ -110,6 +110,12 @@ impl LagTracker {
         }
     }
 
+    /// How often servers are asked from now on.
+    pub fn set_poll_interval(&mut self, poll_interval: Duration) {
+        self.poll_interval = poll_interval.as_secs_f64();
+        self.history.set_resolution(poll_interval);
+    }
+
     /// Takes the end of a poll, answered or failed, of any server of the cluster.
     pub fn observe(&mut self, observation: &Observation) {
         let name = &observation.target.target;

@@ -390,9 +390,23 @@ struct Waiting {
 impl Ledger {
     pub fn new(recipients: Vec<Recipient>, config: AlertingConfig) -> Self {
         let desks = recipients.iter().map(|_| Desk::default()).collect();
-        let pace =
-            |recipient: &Recipient| if recipient.is_standing { AlertingConfig::IMMEDIATE } else { config.clone() };
-        Self { paces: recipients.iter().map(pace).collect(), recipients, config, accounts: BTreeMap::new(), desks }
+        let paces = paces(&recipients, &config);
+        Self { paces, recipients, config, accounts: BTreeMap::new(), desks }
+    }
+
+    /// Who is told from now on, and how. One that stays keeps what it was told; one that is new has heard nothing.
+    pub fn set_recipients(&mut self, recipients: Vec<Recipient>, config: AlertingConfig, now: MonoTime) {
+        let place_of = |name: &Name| self.recipients.iter().position(|recipient| recipient.name == *name);
+        let places: Vec<Option<usize>> = recipients.iter().map(|recipient| place_of(&recipient.name)).collect();
+        for account in self.accounts.values_mut() {
+            let line =
+                |place: &Option<usize>| place.map_or_else(|| Line::new(None, now), |at| account.lines[at].clone());
+            account.lines = places.iter().map(line).collect();
+        }
+        let mut desk = |place: &Option<usize>| place.map(|at| std::mem::take(&mut self.desks[at])).unwrap_or_default();
+        self.desks = places.iter().map(&mut desk).collect();
+        self.paces = paces(&recipients, &config);
+        (self.recipients, self.config) = (recipients, config);
     }
 
     /// The alert fires, or is resolved, from now on. Or it fires on, with another severity.
@@ -640,6 +654,11 @@ impl Ledger {
                     .any(|(line, pace)| line.is_open() || account.news(line, pace, now).is_some())
         });
     }
+}
+
+fn paces(recipients: &[Recipient], config: &AlertingConfig) -> Vec<AlertingConfig> {
+    let pace = |recipient: &Recipient| if recipient.is_standing { AlertingConfig::IMMEDIATE } else { config.clone() };
+    recipients.iter().map(pace).collect()
 }
 
 impl Account {

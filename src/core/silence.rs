@@ -214,6 +214,11 @@ impl Silences {
         Self { silences: Vec::new(), next_id: 1, windows: Arc::from(windows) }
     }
 
+    /// These windows take the place of those there were. Silences made at run time stay.
+    pub fn set_windows(&mut self, windows: Vec<Window>) {
+        self.windows = Arc::from(windows);
+    }
+
     /// In the order in which they were made; those that have ended as well.
     pub fn all(&self) -> &[Silence] {
         &self.silences

@@ -152,6 +152,8 @@ pub struct TargetView {
     pub dropped: Dropped,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
+    /// Since when it is watched. `None`: since the start.
+    pub since: Option<MonoTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -234,6 +236,7 @@ impl TargetView {
             cloudwatch: Arc::default(),
             dropped: Dropped::default(),
             stale_after,
+            since: None,
         }
     }
 

@@ -62,6 +62,11 @@ impl WalClock {
         Self { marks: Vec::new(), resolution: poll_interval.as_secs_f64(), added: 0 }
     }
 
+    /// How often the primary is asked from now on. What is known already stays as fine as it is.
+    pub fn set_resolution(&mut self, poll_interval: Duration) {
+        self.resolution = poll_interval.as_secs_f64();
+    }
+
     pub fn is_empty(&self) -> bool {
         self.marks.is_empty()
     }

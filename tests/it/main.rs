@@ -32,6 +32,7 @@ mod postgres_exporter;
 mod prometheus;
 mod promises;
 mod readme;
+mod reload;
 mod restart;
 mod rig;
 mod rules;

@@ -56,6 +56,11 @@ impl Upstreams {
         }
     }
 
+    /// Forgets clusters that are watched no more.
+    pub(super) fn retain(&mut self, is_watched: impl Fn(&Name) -> bool) {
+        self.0.retain(|cluster, _| is_watched(cluster));
+    }
+
     /// Whether `target` gets its WAL from `upstream`, directly or through others.
     fn is_below(&self, cluster: &Name, target: &Name, upstream: &Name) -> bool {
         let Some(of_cluster) = self.0.get(cluster) else { return false };

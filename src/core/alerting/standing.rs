@@ -28,6 +28,15 @@ pub(super) struct Standing {
     next_at: Option<MonoTime>,
 }
 
+impl Standing {
+    pub(super) fn set_notifiers(&mut self, notifiers: Vec<Name>) {
+        if self.notifiers != notifiers {
+            // Who is new hears at once of what stands.
+            (self.notifiers, self.next_at) = (notifiers, None);
+        }
+    }
+}
+
 impl Alerting {
     /// These of the notifiers hear of a firing alert again and again.
     #[must_use]

@@ -45,29 +45,33 @@ struct Story {
     sees_senders: bool,
 }
 
+fn spec(targets: &[&str]) -> FleetSpec {
+    let cluster = ClusterSpec {
+        name: Name::new("orders"),
+        targets: targets.iter().map(|name| Name::new(name)).collect(),
+        poolers: vec![Name::new("pgb")],
+        redis: vec![Name::new("sessions")],
+    };
+    FleetSpec {
+        clusters: vec![cluster],
+        poll_interval: Duration::from_secs(1),
+        stale_after: Duration::from_secs(5),
+        survey_stale_after: Duration::from_secs(45),
+        pooler_stale_after: Duration::from_secs(15),
+        rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
+        maintenance: Vec::new(),
+        recipients: vec![Recipient::new("sns"), Recipient::new("log")],
+        alerting: AlertingConfig::IMMEDIATE,
+    }
+}
+
 impl Story {
     fn new() -> Self {
         Self::of(&["db-1", "db-2"])
     }
 
     fn of(targets: &[&str]) -> Self {
-        let cluster = ClusterSpec {
-            name: Name::new("orders"),
-            targets: targets.iter().map(|name| Name::new(name)).collect(),
-            poolers: vec![Name::new("pgb")],
-            redis: vec![Name::new("sessions")],
-        };
-        let fleet = Fleet::new(FleetSpec {
-            clusters: vec![cluster],
-            poll_interval: Duration::from_secs(1),
-            stale_after: Duration::from_secs(5),
-            survey_stale_after: Duration::from_secs(45),
-            pooler_stale_after: Duration::from_secs(15),
-            rules: Rule::parse_all(&preset(), &SIGNALS).expect("the preset is valid"),
-            maintenance: Vec::new(),
-            recipients: vec![Recipient::new("sns"), Recipient::new("log")],
-            alerting: AlertingConfig::IMMEDIATE,
-        });
+        let fleet = Fleet::new(spec(targets));
         Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new(), sees_senders: false }
     }
 
@@ -131,6 +135,12 @@ impl Story {
             self.poll("db-2", second);
             self.apply(Event::Tick);
         }
+    }
+
+    /// From now on this is watched.
+    fn watch(&mut self, spec: FleetSpec) {
+        self.apply(Event::Members(Box::new(spec)));
+        self.apply(Event::Tick);
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -701,4 +711,144 @@ fn a_promotion_and_its_grace_outlive_a_restart_of_the_daemon() {
     again.run(40, switched);
     let lagging = again.told.iter().filter(|told| told.contains("Lag")).count();
     assert_eq!(lagging, 0, "{:?}", again.told);
+}
+
+#[test]
+fn what_leaves_is_gone_what_stays_keeps_its_state_and_what_comes_is_unknown() {
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    story.run(30, |second| [primary(written(second)), refused()]);
+    assert_eq!(story.told, ["sns: firing TargetDown db-2", "log: firing TargetDown db-2"]);
+    story.told.clear();
+
+    let before = story.target("db-1");
+    story.watch(spec(&["db-3", "db-1"]));
+    assert_eq!(story.told, ["sns: resolved TargetDown db-2", "log: resolved TargetDown db-2"]);
+    let snapshot = story.snapshot();
+    let cluster = snapshot.cluster("orders").expect("is watched");
+    assert!(cluster.target("db-2").is_none());
+    let gone = cluster.alerts.iter().find(|alert| alert.id.rule.as_str() == "TargetDown").and_then(|alert| alert.gone);
+    assert_eq!(gone, Some(crate::core::alert::Gone::Unwatched));
+    let after = story.target("db-1");
+    assert_eq!(after.answer.map(|answer| answer.answered_at), before.answer.map(|answer| answer.answered_at));
+    let came = story.target("db-3");
+    assert_eq!((came.tried(), came.since, came.lag), (false, Some(at(story.second)), None));
+
+    // The history of the primary's WAL is there, so the newcomer's lag is known with its first answer.
+    story.second += 1.0;
+    story.poll("db-3", streaming(written(story.second - 20.0)));
+    let lag = story.target("db-3").lag.and_then(|lag| lag.value).expect("is known");
+    assert!((18.0..=21.0).contains(&lag), "{lag}");
+    // What comes back is a newcomer as well.
+    story.watch(spec(&["db-1", "db-2"]));
+    assert!(!story.target("db-2").tried());
+}
+
+#[test]
+fn a_cluster_that_leaves_takes_its_alerts_along_and_an_answer_that_comes_late_is_nobodys() {
+    let mut story = Story::new();
+    story.run(30, |second| [primary(written(second)), refused()]);
+    story.told.clear();
+    let billing = ClusterSpec {
+        name: Name::new("billing"),
+        targets: vec![Name::new("db-1")],
+        poolers: Vec::new(),
+        redis: Vec::new(),
+    };
+    let others = FleetSpec { clusters: vec![billing], ..spec(&[]) };
+    story.watch(others.clone());
+    assert_eq!(story.told, ["sns: resolved TargetDown db-2", "log: resolved TargetDown db-2"]);
+    story.poll("db-1", primary(written(0.0)));
+    let snapshot = story.snapshot();
+    assert_eq!(snapshot.clusters.len(), 1);
+    assert!(snapshot.cluster("billing").and_then(|cluster| cluster.target("db-1")).is_some_and(|it| !it.tried()));
+    // Nothing at all may be watched, for a while.
+    story.watch(FleetSpec { clusters: Vec::new(), ..others });
+    assert_eq!(story.snapshot().clusters.len(), 0);
+}
+
+#[test]
+fn other_rules_end_the_alerts_of_those_that_are_no_more_and_leave_the_others_alone() {
+    let rules = |pairs: &[(&str, &str)]| {
+        let configs: Vec<crate::core::rule::RuleConfig> = pairs
+            .iter()
+            .map(|(name, when)| crate::core::rule::RuleConfig {
+                name: (*name).to_owned(),
+                when: Some((*when).to_owned()),
+                ..Default::default()
+            })
+            .collect();
+        Rule::parse_all(&configs, &SIGNALS).expect("good rules")
+    };
+    let with = |pairs: &[(&str, &str)]| FleetSpec { rules: rules(pairs), ..spec(&["db-1", "db-2"]) };
+    let mut story = Story::new();
+    story.watch(with(&[("Down", "target_up == 0"), ("Behind", "replay_lag_bytes > 1MB")]));
+    story.run(3, |second| [primary(written(second)), streaming(0x0200_0000)]);
+    assert_eq!(story.told, ["sns: firing Behind db-2", "log: firing Behind db-2"]);
+    story.told.clear();
+    // Another threshold, and still beyond it.
+    story.watch(with(&[("Behind", "replay_lag_bytes > 2MB"), ("Up", "target_up == 1")]));
+    let up = ["sns: firing Up db-1", "sns: firing Up db-2", "log: firing Up db-1", "log: firing Up db-2"];
+    assert_eq!(story.told, up);
+    story.told.clear();
+    // Not beyond this one.
+    story.watch(with(&[("Behind", "replay_lag_bytes > 1GB"), ("Up", "target_up == 1")]));
+    assert_eq!(story.told, ["sns: resolved Behind db-2", "log: resolved Behind db-2"]);
+    story.told.clear();
+    // The same name, and about something else.
+    story.watch(with(&[("Up", "observation_age_seconds > 1h")]));
+    let mut told = std::mem::take(&mut story.told);
+    told.sort();
+    let ended = ["log: resolved Up db-1", "log: resolved Up db-2", "sns: resolved Up db-1", "sns: resolved Up db-2"];
+    assert_eq!(told, ended);
+}
+
+#[test]
+fn a_new_notifier_hears_what_fires_and_the_others_not_again() {
+    let mut story = Story::new();
+    story.run(30, |second| [primary(written(second)), refused()]);
+    story.told.clear();
+    let recipients = vec![Recipient::new("pager"), Recipient::new("log")];
+    story.watch(FleetSpec { recipients, ..spec(&["db-1", "db-2"]) });
+    assert_eq!(story.told, ["pager: firing TargetDown db-2"]);
+    story.told.clear();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    assert_eq!(story.told, ["pager: resolved TargetDown db-2", "log: resolved TargetDown db-2"]);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 200, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever comes and goes, each target keeps what is its own for as long as it stays.
+    #[test]
+    fn nobody_is_taken_for_another(
+        steps in proptest::collection::vec(proptest::sample::subsequence(vec!["db-1", "db-2", "db-3", "db-4"], 0..=4), 1..8),
+        turn in 0..4_usize,
+    ) {
+        let mut story = Story::of(&["db-1", "db-2"]);
+        let mut answered: std::collections::BTreeMap<&str, MonoTime> = std::collections::BTreeMap::new();
+        for (step, mut targets) in steps.into_iter().enumerate() {
+            let turn = (turn + step) % targets.len().max(1);
+            targets.rotate_left(turn);
+            story.second += 1.0;
+            story.watch(spec(&targets));
+            answered.retain(|name, _| targets.contains(name));
+            let snapshot = story.snapshot();
+            let view = snapshot.cluster("orders").expect("is watched");
+            let names: Vec<&str> = view.targets.iter().map(|target| target.id.target.as_str()).collect();
+            proptest::prop_assert_eq!(&names, &targets);
+            for target in &view.targets {
+                let name = target.id.target.as_str();
+                let known = target.answer.as_ref().map(|answer| answer.answered_at);
+                proptest::prop_assert_eq!(known, answered.get(name).copied(), "{}", name);
+            }
+            for name in targets {
+                let lsn = written(story.second);
+                story.poll(name, if name == "db-1" { primary(lsn) } else { streaming(lsn) });
+                story.survey(name, SurveyFacts::clone(&survey().facts));
+                answered.insert(name, at(story.second - 0.001));
+            }
+            story.apply(Event::Tick);
+        }
+    }
 }
