@@ -316,6 +316,7 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
     let changed = [
         ("server", before.server != after.server),
         ("health", before.health != after.health),
+        ("metrics", before.metrics != after.metrics),
         ("store.path", before.store != after.store),
         ("aws", before.aws != after.aws),
     ];
@@ -323,5 +324,5 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
         warn!(key, "{key} has changed, which takes a restart: until then it stays as it was");
     }
     (after.server, after.health, after.store) = (before.server.clone(), before.health, before.store.clone());
-    after.aws = before.aws.clone();
+    (after.metrics, after.aws) = (before.metrics, before.aws.clone());
 }
