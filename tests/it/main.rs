@@ -18,6 +18,7 @@ mod connect;
 mod dashboards;
 mod demo;
 mod docs;
+mod faults;
 mod fuzzed;
 mod heartbeat;
 mod hostile;
