@@ -372,6 +372,7 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
     let changed = [
         ("server", before.server != after.server),
         ("health", before.health != after.health),
+        ("metrics", before.metrics != after.metrics),
         ("store.path", before.store != after.store),
         ("aws", before.aws != after.aws),
         ("agent_check", before.agent_check != after.agent_check),
@@ -380,6 +381,6 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
         warn!(key, "{key} has changed, which takes a restart: until then it stays as it was");
     }
     (after.server, after.health, after.store) = (before.server.clone(), before.health, before.store.clone());
-    after.aws = before.aws.clone();
+    (after.metrics, after.aws) = (before.metrics, before.aws.clone());
     after.agent_check = before.agent_check.clone();
 }

@@ -18,6 +18,7 @@ mod cloudwatch;
 mod config;
 mod connect;
 mod credentials;
+mod dashboards;
 mod demo;
 mod docs;
 mod drain;

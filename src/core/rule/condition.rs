@@ -96,6 +96,17 @@ impl Condition {
 }
 
 impl Op {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gt => ">",
+            Self::Ge => ">=",
+            Self::Lt => "<",
+            Self::Le => "<=",
+            Self::Eq => "==",
+            Self::Ne => "!=",
+        }
+    }
+
     fn at_start_of(text: &str) -> Option<(Self, &'static str)> {
         [(Self::Ge, ">="), (Self::Le, "<="), (Self::Eq, "=="), (Self::Ne, "!="), (Self::Gt, ">"), (Self::Lt, "<")]
             .into_iter()
