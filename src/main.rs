@@ -13,7 +13,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use cli::{
-    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PlanArgs, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
+    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PlanArgs, PollArgs, Request, RulesCommand,
+    SilenceArgs, SilenceCommand,
 };
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{App, Order, RunError};
-use crate::aws::{Aws, Secrets};
 use crate::aws::cloudwatch::{self, Instance};
 use crate::aws::publish::Publisher;
+use crate::aws::{Aws, Secrets};
 use crate::clock;
 use crate::collect::beat::Beat;
 use crate::collect::conninfo::Conninfo;

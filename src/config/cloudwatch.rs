@@ -6,7 +6,7 @@ use super::error::did_you_mean;
 use super::{Written, WrittenCluster, WrittenTarget};
 use crate::aws::Place;
 use crate::aws::cloudwatch::{Group, Instance, Lone, MetricConfig, Wanted};
-use crate::collect::conninfo::Endpoint;
+use crate::collect::conninfo::{Conninfo, Endpoint};
 use crate::core::cloudwatch::{DATABASE, Metric, family, instance_of_endpoint};
 use crate::core::publish::Published;
 use crate::core::rule::{OneOrMany, RuleConfig};
@@ -88,7 +88,7 @@ fn instances(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Ve
 }
 
 fn instance(id: TargetId, target: &WrittenTarget, has_region: bool) -> Result<Option<Instance>, String> {
-    let host = match target.dsn.hosts() {
+    let host = match target.dsn.as_ref().map_or(&[][..], Conninfo::hosts) {
         [host] => match &host.endpoint {
             Endpoint::Tcp { name, .. } => Some(name.as_str()),
             Endpoint::Unix(_) => None,

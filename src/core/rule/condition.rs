@@ -113,17 +113,6 @@ impl Op {
             .find(|(_, op)| text.starts_with(op))
     }
 
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Gt => ">",
-            Self::Ge => ">=",
-            Self::Lt => "<",
-            Self::Le => "<=",
-            Self::Eq => "==",
-            Self::Ne => "!=",
-        }
-    }
-
     /// Whether large values hold (`>`), small ones do (`<`), or neither.
     pub(super) const fn direction(self) -> Option<Direction> {
         match self {
