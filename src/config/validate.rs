@@ -11,9 +11,12 @@ use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::aws::Aws;
 use crate::collect::PollConfig;
+use crate::core::alert::DAEMON;
+use crate::core::alerting::isolation;
 use crate::core::glob::Glob;
 use crate::core::heartbeat::Limits;
 use crate::core::rule::Rule;
+use crate::core::silence::selector::Selector;
 use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
@@ -52,12 +55,14 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
     };
     check_clusters(&written, &mut finding);
+    check_logins(&written, &mut finding);
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
-    check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
+    check_notifiers(&written, &judged, &awaiting, &mut finding);
     check_heartbeat(&written, &mut finding);
+    check_agent(&written, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
     }
@@ -74,7 +79,11 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         targets: cluster
             .target
             .into_iter()
-            .map(|target| Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(target.dsn) })
+            // Those that cannot be used were found above.
+            .filter_map(|target| {
+                let conninfo = target.conninfo(&written.aws).ok()?;
+                Some(Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(conninfo) })
+            })
             .collect(),
     };
     Ok(Config {
@@ -82,6 +91,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         poll: written.poll,
         statements: written.statements,
         health: written.health,
+        agent_check: written.agent_check,
         metrics: written.metrics,
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
@@ -93,6 +103,32 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         aws: written.aws,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
+}
+
+fn check_agent(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    let agent = &written.agent_check;
+    if agent.leave_at.is_zero() {
+        finding(&["agent_check", "leave_at"], "every replica would leave; write for example \"10s\"".to_owned());
+    }
+    if agent.return_at > agent.leave_at {
+        let (leave_at, return_at) = (told(agent.leave_at), told(agent.return_at));
+        finding(
+            &["agent_check", "return_at"],
+            format!("{return_at} is more than leave_at ({leave_at}): a replica would return only to leave"),
+        );
+    }
+    let targets = written.cluster.iter().flat_map(|cluster| {
+        cluster.target.iter().map(|target| format!("{}/{}", cluster.name, target.name)).collect::<Vec<_>>()
+    });
+    let targets: Vec<String> = targets.collect();
+    let known: Vec<&str> = targets.iter().map(String::as_str).collect();
+    for (position, port) in agent.port.iter().enumerate() {
+        if !known.contains(&port.target.as_str()) {
+            let hint = did_you_mean(&port.target, &known);
+            let reason = format!("there is no target {:?}{hint}; it is written \"cluster/target\"", port.target);
+            finding(&["agent_check", "port", &position.to_string(), "target"], reason);
+        }
+    }
 }
 
 /// The rules alone.
@@ -119,6 +155,18 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
         }
         let list = ["cluster", &position, "target"];
         names("target", &list, cluster.target.iter().map(|target| target.name.as_str()), finding);
+    }
+}
+
+fn check_logins(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    for (place, cluster) in written.cluster.iter().enumerate() {
+        for (position, target) in cluster.target.iter().enumerate() {
+            if let Err(fault) = target.conninfo(&written.aws) {
+                let (place, position) = (place.to_string(), position.to_string());
+                let path = ["cluster", &place, "target", &position, fault.key];
+                finding(if fault.key.is_empty() { &path[..4] } else { &path }, fault.reason);
+            }
+        }
     }
 }
 
@@ -172,8 +220,13 @@ fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
         ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
         ("slow_interval", Some(poll.slow_interval), poll.interval),
         ("stale_after", poll.stale_after, poll.interval),
+        ("burst", poll.burst, SHORTEST_INTERVAL),
         ("pooler_interval", Some(poll.pooler_interval), SHORTEST_INTERVAL),
     ];
+    if let Some(burst) = poll.burst.filter(|burst| *burst > poll.interval) {
+        let (burst, interval) = (told(burst), told(poll.interval));
+        finding(&["poll", "burst"], format!("{burst} is longer than poll.interval ({interval}); leave it out"));
+    }
     for (key, duration, shortest) in given.into_iter().filter_map(|(key, given, least)| Some((key, given?, least))) {
         if duration < shortest {
             finding(&["poll", key], format!("{} is too short; write at least \"{}\"", told(duration), told(shortest)));
@@ -215,12 +268,7 @@ fn check_heartbeat(written: &Written, finding: &mut impl FnMut(&[&str], String))
 /// The windows of maintenance, as far as they can be used.
 fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&str], String)) -> Vec<Window> {
     names("window", &["maintenance"], written.maintenance.iter().map(|window| window.name.as_str()), finding);
-    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
-    let targets: Vec<&str> = targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect();
-    // A rule that is written but wrong is an error of its own.
-    let rules: Vec<&str> =
-        rules.iter().map(|rule| rule.name.as_str()).chain(written.rule.iter().map(|rule| rule.name.as_str())).collect();
+    let known = Known::of(written, rules);
     let mut windows = Vec::new();
     for (position, config) in written.maintenance.iter().enumerate() {
         let position = position.to_string();
@@ -233,19 +281,43 @@ fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&st
                 continue;
             }
         };
-        let selector = &window.selector;
-        for (key, wanted, known) in [
-            ("cluster", &selector.cluster, &clusters),
-            ("target", &selector.target, &targets),
-            ("rule", &selector.rule, &rules),
-        ] {
-            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
-                finding(&["maintenance", &position, key], no_such(key, glob, known));
-            }
-        }
+        known.check(&window.selector, &["maintenance", &position], finding);
         windows.push(window);
     }
     windows
+}
+
+/// Names that a selector may mean.
+struct Known<'a> {
+    clusters: Vec<&'a str>,
+    targets: Vec<&'a str>,
+    rules: Vec<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn of(written: &'a Written, rules: &'a [Rule]) -> Self {
+        let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
+        // A rule that is written but wrong is an error of its own.
+        let rules = rules.iter().map(|rule| rule.name.as_str());
+        Self {
+            clusters: written.cluster.iter().map(|cluster| cluster.name.as_str()).collect(),
+            targets: targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect(),
+            rules: rules.chain(written.rule.iter().map(|rule| rule.name.as_str())).collect(),
+        }
+    }
+
+    /// What a selector says that matches nothing there is, is a mistake.
+    fn check(&self, selector: &Selector, place: &[&str], finding: &mut impl FnMut(&[&str], String)) {
+        for (key, wanted, known) in [
+            ("cluster", &selector.cluster, &self.clusters),
+            ("target", &selector.target, &self.targets),
+            ("rule", &selector.rule, &self.rules),
+        ] {
+            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
+                finding(&[place, &[key]].concat(), no_such(key, glob, known));
+            }
+        }
+    }
 }
 
 /// That a pattern matches nothing there is.
@@ -257,12 +329,23 @@ fn no_such(what: &str, glob: &Glob, known: &[&str]) -> String {
     }
 }
 
-fn check_notifiers(notifiers: &[NotifierConfig], aws: &Aws, finding: &mut impl FnMut(&[&str], String)) {
+fn check_notifiers(written: &Written, rules: &[Rule], awaiting: &[Name], finding: &mut impl FnMut(&[&str], String)) {
+    let (notifiers, aws) = (&written.notify, Aws::new(written.aws.clone()));
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
+    let mut known = Known::of(written, rules);
+    // What the daemon says of itself.
+    known.clusters.push(DAEMON);
+    known.rules.push(isolation::RULE);
+    known.rules.extend(awaiting.iter().map(Name::as_str));
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().workers(position, aws) {
-            finding(&["notify", &position.to_string()], error.fault);
+        let place = position.to_string();
+        match notifier.route() {
+            Ok(route) => known.check(&route, &["notify", &place], finding),
+            Err(fault) => finding(&["notify", &place, fault.key], fault.reason),
+        }
+        if let Err(error) = notifier.clone().workers(position, &aws) {
+            finding(&["notify", &place], error.fault);
         }
     }
 }

@@ -80,6 +80,11 @@ impl Aws {
 
     /// Subscribes a new queue to a topic. What is published from now on can be read.
     pub(crate) async fn subscribe(&self, topic_arn: &str, queue: &str) -> Subscriber {
+        self.subscribe_where(topic_arn, queue, "").await
+    }
+
+    /// The same to what a filter policy lets through. An empty one lets all.
+    pub(crate) async fn subscribe_where(&self, topic_arn: &str, queue: &str, policy: &str) -> Subscriber {
         let mut asked = vec![("Action", "CreateQueue"), ("QueueName", queue)];
         if is_fifo(queue) {
             asked.extend([("Attribute.1.Name", "FifoQueue"), ("Attribute.1.Value", "true")]);
@@ -87,7 +92,11 @@ impl Aws {
         let queue_url = element(&self.call("sqs", &asked).await.body, "QueueUrl");
         let asked = [("Action", "GetQueueAttributes"), ("QueueUrl", &queue_url), ("AttributeName.1", "QueueArn")];
         let queue_arn = element(&self.call("sqs", &asked).await.body, "Value");
-        let asked = [("Action", "Subscribe"), ("TopicArn", topic_arn), ("Protocol", "sqs"), ("Endpoint", &queue_arn)];
+        let mut asked =
+            vec![("Action", "Subscribe"), ("TopicArn", topic_arn), ("Protocol", "sqs"), ("Endpoint", &queue_arn)];
+        if !policy.is_empty() {
+            asked.extend([("Attributes.entry.1.key", "FilterPolicy"), ("Attributes.entry.1.value", policy)]);
+        }
         self.call("sns", &asked).await;
         Subscriber { queue_url }
     }
@@ -129,6 +138,23 @@ impl Aws {
             message: envelope["Message"].as_str().unwrap_or_default().to_owned(),
             attributes,
         })
+    }
+
+    /// An action of Secrets Manager, with its parameters.
+    pub(crate) async fn secrets(&self, action: &str, parameters: Value) -> Value {
+        let target = format!("secretsmanager.{action}");
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", target.as_str()),
+            (
+                "authorization",
+                "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0",
+            ),
+        ];
+        let url = format!("{}/", self.url);
+        let answer = http::request("POST", &url, &headers, Some(&parameters.to_string())).await.unwrap();
+        assert_eq!(answer.status, 200, "{action} {parameters}: {}", answer.body);
+        answer.json()
     }
 
     /// One action of the query protocol. The emulator checks no signature, but reads the service out of it.
