@@ -15,7 +15,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::members::Members;
+use crate::agent_check::{self, Agent};
 use crate::aws::Aws;
 use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
@@ -45,7 +46,7 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Events on their way to the engine. Full means that pollers wait: back-pressure on them is what we want.
 const EVENT_QUEUE: usize = 1024;
 
-/// Silences on their way to the engine. Who makes one waits for its turn.
+/// Silences on their way to the engine, and drains. Who makes one waits for its turn.
 const SILENCE_QUEUE: usize = 16;
 
 /// Changes of what is watched that wait for the one before.
@@ -63,6 +64,8 @@ enum Order {
 pub enum RunError {
     #[error("cannot listen on {address}: {source}{}", way_out(source))]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("agent_check: cannot listen on {address}: {source}")]
+    Agent { address: SocketAddr, source: io::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -198,11 +201,18 @@ impl App {
         let address =
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
+        let mut agent_listeners = Vec::new();
+        for (address, target) in config.agent_check.addresses() {
+            let listener = TcpListener::bind(address).await.map_err(|source| RunError::Agent { address, source })?;
+            agent_listeners.push((listener, target));
+        }
+
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
+        let (draining, draining_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let aws = Aws::new(config.aws.clone());
         let metrics = Arc::new(SelfMetrics::new(&[]).with_aws(aws.metrics()));
@@ -244,6 +254,7 @@ impl App {
             kept: None,
             silencing: silencing_received,
             unwritten: Unwritten::default(),
+            draining: draining_received,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.start_pollers(&config);
@@ -258,11 +269,19 @@ impl App {
             health: config.health,
             exposition: config.metrics,
             silencing,
+            draining,
             token: config.server.token.clone(),
             waiters: Arc::new(http::waiters(places)),
+            waiting: Arc::clone(&app.members.waiting),
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
+        let agent = Arc::new(Agent {
+            snapshots: app.snapshots.clone(),
+            health: config.health,
+            thresholds: config.agent_check.thresholds(),
+            gates: Mutex::default(),
+        });
         app.members.keep(config);
         info!(%address, "listening on http://{address}");
         app.spawn("http".to_owned(), async move {
@@ -270,6 +289,10 @@ impl App {
                 error!(%error, "cannot serve HTTP");
             }
         });
+        for (listener, target) in agent_listeners {
+            let name = target.as_ref().map_or_else(|| "agent check".to_owned(), |name| format!("agent check {name}"));
+            app.spawn(name, agent_check::serve(listener, target, Arc::clone(&agent), app.cancel.clone()));
+        }
         if let Some(limit) = sd_notify::watchdog_enabled() {
             app.spawn("watchdog".to_owned(), pet_watchdog(limit, app.snapshots.clone(), app.cancel.clone()));
         }
