@@ -17,6 +17,7 @@ mod clients;
 mod cloudwatch;
 mod config;
 mod connect;
+mod credentials;
 mod demo;
 mod docs;
 mod drain;
