@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::aws::SECRETS_REFRESH;
 use crate::aws::cloudwatch::{Instance, Wanted};
 use crate::config::Config;
 use crate::core::cloudwatch::REDIS;
@@ -98,8 +99,8 @@ struct Item {
 pub fn run(config: &Config, prices: &Prices) -> String {
     let items = items(config, prices);
     if items.is_empty() {
-        return "This configuration asks nothing of AWS that is billed by use: neither [cloudwatch] enabled nor \
-                [cloudwatch.publish] is there.\n"
+        return "This configuration asks nothing of AWS that is billed by use: CloudWatch is neither read nor told, and no \
+                secret is read.\n"
             .to_owned();
     }
     let mut table = Table::new(&["API", "WHAT", "A MONTH", "USD"], &["A MONTH", "USD"]);
@@ -146,6 +147,21 @@ fn items(config: &Config, prices: &Prices) -> Vec<Item> {
             what: format!("metrics in the namespace {}", publish.namespace),
             count: n_metrics as f64,
             price: prices.own_metrics(n_metrics as f64),
+        });
+    }
+    let secrets = config.secrets();
+    if !secrets.is_empty() {
+        let every = SECRETS_REFRESH;
+        let count = (secrets.len() as f64 * MONTH / every.as_secs_f64()).round();
+        items.push(Item {
+            api: "secretsmanager:GetSecretValue",
+            what: format!(
+                "{}, every {}, and after a refusal",
+                counted(secrets.len(), "secret"),
+                humantime::format_duration(every)
+            ),
+            count,
+            price: count / 10_000.0 * prices.secretsmanager.calls_per_10000,
         });
     }
     items
@@ -235,6 +251,18 @@ mod tests {
             told("[cloudwatch.publish]\nmetrics = [\"replay_lag_seconds\", \"primaries\", \"Heartbeat\"]"),
             ["cloudwatch:PutMetricData requests, one every 1m 43830 0.44", " metrics in the namespace pgvigil 4 1.20",]
         );
+    }
+
+    #[test]
+    fn a_secret_is_read_once_an_hour_whoever_uses_it() {
+        let target = |name: &str| {
+            format!("{{ name = \"{name}\", dsn = \"postgresql://{name}.example/app\", secret = \"orders/db\" }},")
+        };
+        let text = format!("[[cluster]]\nname = \"billing\"\ntarget = [{}{}]\n", target("c"), target("d"));
+        let items = items(&config(&text), &Prices::built_in().unwrap());
+        assert_eq!(items.len(), 1);
+        assert_eq!((items[0].api, items[0].count), ("secretsmanager:GetSecretValue", 731.0));
+        assert!(items[0].what.starts_with("1 secret, every 1h"), "{}", items[0].what);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use serde::de::{Deserializer, Error};
 use tokio::sync::OnceCell;
 
 pub use self::fault::{Fault, Kind};
-pub use self::secrets::{SecretRef, Secrets, Version};
+pub use self::secrets::{REFRESH as SECRETS_REFRESH, SecretRef, Secrets, Version};
 pub use self::token::{Token, region_of};
 use self::watch::Watch;
 use crate::core::circuit::{Circuit, State};

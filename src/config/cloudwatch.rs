@@ -88,8 +88,8 @@ fn instances(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Ve
 }
 
 fn instance(id: TargetId, target: &WrittenTarget, has_region: bool) -> Result<Option<Instance>, String> {
-    let host = match target.dsn.as_ref().map_or(&[][..], Conninfo::hosts) {
-        [host] => match &host.endpoint {
+    let host = match target.dsn.as_ref().map(Conninfo::hosts) {
+        Some([host]) => match &host.endpoint {
             Endpoint::Tcp { name, .. } => Some(name.as_str()),
             Endpoint::Unix(_) => None,
         },
@@ -98,7 +98,7 @@ fn instance(id: TargetId, target: &WrittenTarget, has_region: bool) -> Result<Op
     let derived = host.and_then(instance_of_endpoint);
     let own = target.cloudwatch.clone().unwrap_or_default();
     let instance = own.instance.or_else(|| derived.map(|(instance, _)| instance.to_owned()));
-    let region = own.region.or_else(|| derived.map(|(_, region)| region.to_owned()));
+    let region = own.region.or_else(|| derived.map(|(_, region)| region.to_owned())).or_else(|| target.region.clone());
     match (instance, region) {
         (Some(instance), region) if region.is_some() || has_region => {
             Ok(Some(Instance { id, instance, place: Place { region, role_arn: own.role_arn } }))
