@@ -17,6 +17,7 @@ Examples:
                                           watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
   pgvigil check --config pgvigil.toml     what each server is, what is wrong or risky, what fixes it
+  pgvigil notify test                     see whether alerts would arrive
   pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
                                           tell nobody of its alerts meanwhile
   pgvigil poll                            one look at all lags, for a shell or a script
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     Poll(PollArgs),
     /// Have a running daemon tell nobody of some alerts for a while
     Silence(Box<SilenceArgs>),
+    /// Try the ways alerts take
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Have a running daemon keep reads from a target for a while, wherever it is asked where to read
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(Box<DrainArgs>),
@@ -271,6 +275,16 @@ impl SilenceAddArgs {
             "author": author, "reason": self.reason,
         }))
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NotifyCommand {
+    /// Send a message that is marked as a test through each notifier. Exit status: 0 all took it, 1 otherwise
+    Test {
+        /// Through these alone
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,13 +13,15 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use cli::{
-    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
+    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PollArgs, Request, RulesCommand, SilenceArgs,
+    SilenceCommand,
 };
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
 use pgvigil::core::topology::Name;
 use pgvigil::http::ServerConfig;
+use pgvigil::notify::trial;
 use pgvigil::silence::{Daemon, Wish};
 
 /// A bad option or configuration: `EX_USAGE` of sysexits.h.
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
     };
     // What other commands have to say is on standard output. What a server tells its sessions names no server here, and
     // what matters of it we say ourselves.
-    let default_level = if matches!(request.command, Command::Run(_)) { "info,tokio_postgres=warn" } else { "error" };
+    let logs = matches!(request.command, Command::Run(_) | Command::Notify(_));
+    let default_level = if logs { "info,tokio_postgres=warn" } else { "error" };
     if let Err(error) = start_log(request.log_format, default_level, &environment) {
         return complain(
             &format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
         Command::Silence(args) => silence(file, &environment, &args),
+        Command::Notify(NotifyCommand::Test { names }) => notify_test(file, &environment, &names),
         Command::Drain(args) => drain(file, &environment, &args),
         Command::Rules(RulesCommand::Test { files }) => {
             let outcome = pgvigil::rules::test::run(&files);
@@ -177,6 +181,23 @@ fn ask(daemon: &Daemon, wish: &Wish, as_json: bool) -> ExitCode {
             print(told.text.as_bytes(), told.failures.is_empty())
         }
         Err(reason) => complain(&reason, 1),
+    }
+}
+
+fn notify_test(file: Option<&Path>, environment: &Environment, names: &[String]) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let notifiers = match trial::chosen(loaded.config.notifiers, names) {
+        Ok(notifiers) => notifiers,
+        Err(error) => return complain(&error.to_string(), BAD_USAGE),
+    };
+    let aws = pgvigil::aws::Aws::new(loaded.config.aws);
+    match wait_for(trial::run(notifiers, &aws, pgvigil::clock::wall())) {
+        Some(Ok(trial)) => print(trial.table().as_bytes(), trial.is_well()),
+        Some(Err(error)) => complain(&error.to_string(), BAD_USAGE),
+        None => ExitCode::FAILURE,
     }
 }
 

@@ -208,6 +208,19 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\", \"alertmanager\", \"webhook\"; did you mean \"sns\"?",
         ),
         (
+            "[[notify]]\ntype = \"log\"\ncluster = \"ordres\"",
+            "pgvigil.toml: notify[0]: cluster: there is no cluster \"ordres\"; did you mean \"orders\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"log\"\nname = \"pager\"\nrule = [\"MonitorIsolated\", \"ReplicaLaging\"]",
+            "pgvigil.toml: notify \"pager\": rule: there is no rule \"ReplicaLaging\"; did you mean \"ReplicaLagging\"?",
+        ),
+        ("[[notify]]\ntype = \"log\"\nrule = \"Redis*\"", "pgvigil.toml: notify[0]: rule: no rule matches \"Redis*\""),
+        (
+            "[[notify]]\ntype = \"log\"\nseverity = \"page\"",
+            "pgvigil.toml: notify[0]: severity: \"page\" is not one of \"info\", \"warning\", \"critical\"",
+        ),
+        (
             "[[notify]]\ntype = \"alertmanager\"\nurl = \"http://a:9093\"",
             "pgvigil.toml: notify[0]: unknown key \"url\"; did you mean \"urls\"?",
         ),

@@ -11,9 +11,12 @@ use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::aws::Aws;
 use crate::collect::PollConfig;
+use crate::core::alert::DAEMON;
+use crate::core::alerting::isolation;
 use crate::core::glob::Glob;
 use crate::core::heartbeat::Limits;
 use crate::core::rule::Rule;
+use crate::core::silence::selector::Selector;
 use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
 use crate::notify::NotifierConfig;
@@ -57,7 +60,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
-    check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
+    check_notifiers(&written, &judged, &awaiting, &mut finding);
     check_heartbeat(&written, &mut finding);
     check_agent(&written, &mut finding);
     if !findings.is_empty() {
@@ -265,12 +268,7 @@ fn check_heartbeat(written: &Written, finding: &mut impl FnMut(&[&str], String))
 /// The windows of maintenance, as far as they can be used.
 fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&str], String)) -> Vec<Window> {
     names("window", &["maintenance"], written.maintenance.iter().map(|window| window.name.as_str()), finding);
-    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
-    let targets: Vec<&str> = targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect();
-    // A rule that is written but wrong is an error of its own.
-    let rules: Vec<&str> =
-        rules.iter().map(|rule| rule.name.as_str()).chain(written.rule.iter().map(|rule| rule.name.as_str())).collect();
+    let known = Known::of(written, rules);
     let mut windows = Vec::new();
     for (position, config) in written.maintenance.iter().enumerate() {
         let position = position.to_string();
@@ -283,19 +281,43 @@ fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&st
                 continue;
             }
         };
-        let selector = &window.selector;
-        for (key, wanted, known) in [
-            ("cluster", &selector.cluster, &clusters),
-            ("target", &selector.target, &targets),
-            ("rule", &selector.rule, &rules),
-        ] {
-            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
-                finding(&["maintenance", &position, key], no_such(key, glob, known));
-            }
-        }
+        known.check(&window.selector, &["maintenance", &position], finding);
         windows.push(window);
     }
     windows
+}
+
+/// Names that a selector may mean.
+struct Known<'a> {
+    clusters: Vec<&'a str>,
+    targets: Vec<&'a str>,
+    rules: Vec<&'a str>,
+}
+
+impl<'a> Known<'a> {
+    fn of(written: &'a Written, rules: &'a [Rule]) -> Self {
+        let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
+        // A rule that is written but wrong is an error of its own.
+        let rules = rules.iter().map(|rule| rule.name.as_str());
+        Self {
+            clusters: written.cluster.iter().map(|cluster| cluster.name.as_str()).collect(),
+            targets: targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect(),
+            rules: rules.chain(written.rule.iter().map(|rule| rule.name.as_str())).collect(),
+        }
+    }
+
+    /// What a selector says that matches nothing there is, is a mistake.
+    fn check(&self, selector: &Selector, place: &[&str], finding: &mut impl FnMut(&[&str], String)) {
+        for (key, wanted, known) in [
+            ("cluster", &selector.cluster, &self.clusters),
+            ("target", &selector.target, &self.targets),
+            ("rule", &selector.rule, &self.rules),
+        ] {
+            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
+                finding(&[place, &[key]].concat(), no_such(key, glob, known));
+            }
+        }
+    }
 }
 
 /// That a pattern matches nothing there is.
@@ -307,12 +329,23 @@ fn no_such(what: &str, glob: &Glob, known: &[&str]) -> String {
     }
 }
 
-fn check_notifiers(notifiers: &[NotifierConfig], aws: &Aws, finding: &mut impl FnMut(&[&str], String)) {
+fn check_notifiers(written: &Written, rules: &[Rule], awaiting: &[Name], finding: &mut impl FnMut(&[&str], String)) {
+    let (notifiers, aws) = (&written.notify, Aws::new(written.aws.clone()));
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
+    let mut known = Known::of(written, rules);
+    // What the daemon says of itself.
+    known.clusters.push(DAEMON);
+    known.rules.push(isolation::RULE);
+    known.rules.extend(awaiting.iter().map(Name::as_str));
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().workers(position, aws) {
-            finding(&["notify", &position.to_string()], error.fault);
+        let place = position.to_string();
+        match notifier.route() {
+            Ok(route) => known.check(&route, &["notify", &place], finding),
+            Err(fault) => finding(&["notify", &place, fault.key], fault.reason),
+        }
+        if let Err(error) = notifier.clone().workers(position, &aws) {
+            finding(&["notify", &place], error.fault);
         }
     }
 }

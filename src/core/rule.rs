@@ -22,7 +22,7 @@ use super::snapshot::{ClusterView, TargetView};
 use super::topology::Name;
 
 pub(crate) use self::condition::in_unit_of;
-pub use self::condition::{Condition, Op};
+pub use self::condition::{Condition, Op, compared_with};
 pub use self::config::{OneOrMany, RuleConfig, WhenUnknown};
 pub use self::fault::{RuleError, RuleFault, TemplateFault};
 pub use self::preset::{Checked, Composed, Preset, check, compose, preset};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::core::alert::{AlertView, Phase, Severity};
+use crate::core::explain;
 use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
@@ -129,17 +130,18 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
     for alert in cluster.alerts.iter().filter(|alert| alert.phase == Phase::Firing) {
         match alert.severity {
             Severity::Info => {}
-            Severity::Warning => verdict.add(Overall::Degraded, fires(alert)),
-            Severity::Critical => verdict.add(Overall::Critical, fires(alert)),
+            Severity::Warning => verdict.add(Overall::Degraded, fires(alert, cluster, now)),
+            Severity::Critical => verdict.add(Overall::Critical, fires(alert, cluster, now)),
         }
     }
     verdict
 }
 
 /// That nobody is told of it changes nothing about it: it is said beside.
-fn fires(alert: &AlertView) -> String {
+fn fires(alert: &AlertView, cluster: &ClusterView, now: MonoTime) -> String {
     let muted = alert.muted.iter().map(|mute| format!(", {mute}"));
-    std::iter::once(format!("{} fires", alert.id)).chain(muted).collect()
+    let says = format!("{} fires: {}", alert.id.rule, explain::state_of(alert, cluster, now));
+    std::iter::once(says).chain(muted).collect()
 }
 
 fn judge_primary(cluster: &ClusterView, now: MonoTime, verdict: &mut Verdict) {

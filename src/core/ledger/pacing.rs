@@ -163,7 +163,12 @@ fn is_due(members: &Members<'_>, purpose: Purpose, config: &AlertingConfig, now:
         match purpose {
             // The waits are behind it.
             Purpose::Repeat => true,
-            Purpose::Flapping | Purpose::Calm | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } => waited,
+            Purpose::Flapping
+            | Purpose::Calm
+            | Purpose::Held
+            | Purpose::Standing
+            | Purpose::Heartbeat { .. }
+            | Purpose::Test => waited,
             Purpose::Alerts => {
                 let is_severer = account.alert.phase == Phase::Firing && Some(account.alert.severity) > told_severity;
                 let is_urgent = told_severity.is_none() || is_severer || is_over;
