@@ -727,7 +727,7 @@ mod tests {
     #[test]
     fn dashboards_and_alerts_use_only_series_that_exist() {
         let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
-        known.extend([ALERT, SILENCES, MAINTENANCE].map(str::to_owned));
+        known.extend([ALERT, MUTED, SILENCES, MAINTENANCE].map(str::to_owned));
         for family in FAMILIES {
             known.insert(family.name.to_owned());
             if family.kind == "histogram" {

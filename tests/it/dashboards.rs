@@ -191,7 +191,7 @@ fn queries(name: &str, dashboard: &Value) -> Vec<(String, String)> {
         }
     }
     for (place, expr) in &mut found {
-        for (variable, value) in [("$cluster", ".*"), ("$target", ".*"), ("$__rate_interval", "1m")] {
+        for (variable, value) in [("$cluster", ".*"), ("$target", ".*"), ("$__rate_interval", "5m")] {
             *expr = expr.replace(variable, value);
         }
         assert!(!expr.contains('$'), "{place}: {expr}");
