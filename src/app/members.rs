@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{App, Order, RunError};
-use crate::aws::Aws;
+use crate::aws::{Aws, Secrets};
 use crate::clock;
 use crate::collect::beat::Beat;
 use crate::collect::conninfo::Conninfo;
@@ -43,7 +43,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Members {
     /// The configuration in force.
     config: Option<Config>,
-    /// Certificates that were read, for all connections.
+    /// Certificates and secrets that were read, for all connections.
     trust: Arc<Trust>,
     queues: Queues,
     /// `None` before the start.
@@ -74,7 +74,11 @@ struct Running {
 
 impl Members {
     pub(super) fn new(queues: Queues, aws: Aws) -> Self {
-        Self { queues, aws: Some(aws), ..Self::default() }
+        Self { queues, trust: Arc::new(Trust::new(aws.clone())), aws: Some(aws), ..Self::default() }
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        self.trust.secrets()
     }
 
     /// This configuration is in force.
@@ -245,6 +249,7 @@ impl App {
         let Some(events) = self.events.clone() else { return 0 };
         let is_paced = self.members.is_paced_by(&config.poll, config.statements);
         let trust = Arc::clone(&self.members.trust);
+        trust.secrets().want(&config.secrets());
         let mut n_started = 0;
         for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
             if self.members.poolers.contains_key(&pooler.id) {
