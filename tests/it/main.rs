@@ -43,6 +43,7 @@ mod readme;
 mod reload;
 mod restart;
 mod rig;
+mod route;
 mod rules;
 mod scenarios;
 mod series;
