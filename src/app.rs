@@ -15,7 +15,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::members::Members;
+use crate::agent_check::{self, Agent};
 use crate::aws::Aws;
 use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
@@ -48,7 +49,7 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Events on their way to the engine. Full means that pollers wait: back-pressure on them is what we want.
 const EVENT_QUEUE: usize = 1024;
 
-/// Silences on their way to the engine. Who makes one waits for its turn.
+/// Silences on their way to the engine, and drains. Who makes one waits for its turn.
 const SILENCE_QUEUE: usize = 16;
 
 /// Changes of what is watched that wait for the one before.
@@ -68,6 +69,8 @@ pub enum RunError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot listen: {0}")]
     Tls(#[from] TlsProblem),
+    #[error("agent_check: cannot listen on {address}: {source}")]
+    Agent { address: SocketAddr, source: io::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -204,11 +207,18 @@ impl App {
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
         let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
+        let mut agent_listeners = Vec::new();
+        for (address, target) in config.agent_check.addresses() {
+            let listener = TcpListener::bind(address).await.map_err(|source| RunError::Agent { address, source })?;
+            agent_listeners.push((listener, target));
+        }
+
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
+        let (draining, draining_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let aws = Aws::new(config.aws.clone());
         let metrics = Arc::new(SelfMetrics::new(&[]).with_aws(aws.metrics()));
@@ -250,8 +260,11 @@ impl App {
             kept: None,
             silencing: silencing_received,
             unwritten: Unwritten::default(),
+            draining: draining_received,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
+        let secrets = app.members.secrets().clone();
+        app.spawn("secrets".to_owned(), secrets.keep(app.cancel.clone()));
         app.start_pollers(&config);
 
         let history = History::default();
@@ -264,14 +277,22 @@ impl App {
             health: config.health,
             exposition: config.metrics,
             silencing,
+            draining,
             token: config.server.token.clone(),
             auth: config.server.auth.clone(),
             history,
             live: Live::new(app.cancel.clone()),
             waiters: Arc::new(http::waiters(places)),
+            waiting: Arc::clone(&app.members.waiting),
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
+        let agent = Arc::new(Agent {
+            snapshots: app.snapshots.clone(),
+            health: config.health,
+            thresholds: config.agent_check.thresholds(),
+            gates: Mutex::default(),
+        });
         app.members.keep(config);
         let scheme = if tls.is_some() { "https" } else { "http" };
         info!(%address, "listening on {scheme}://{address}");
@@ -283,6 +304,10 @@ impl App {
                 error!(%error, "cannot serve HTTP");
             }
         });
+        for (listener, target) in agent_listeners {
+            let name = target.as_ref().map_or_else(|| "agent check".to_owned(), |name| format!("agent check {name}"));
+            app.spawn(name, agent_check::serve(listener, target, Arc::clone(&agent), app.cancel.clone()));
+        }
         if let Some(limit) = sd_notify::watchdog_enabled() {
             app.spawn("watchdog".to_owned(), pet_watchdog(limit, app.snapshots.clone(), app.cancel.clone()));
         }

@@ -14,8 +14,9 @@ use std::time::SystemTime;
 use futures_util::StreamExt;
 use serde::Serialize;
 
+use crate::aws::Aws;
 use crate::clock;
-use crate::collect::tls::Trust;
+use crate::collect::tls::{Roots, Trust};
 use crate::collect::{Probe, probe, probe_pooler};
 use crate::config::Config;
 use crate::core::observation::{PollFailure, Positions, StandbyState, StatementsAccess};
@@ -31,7 +32,7 @@ const AT_ONCE: usize = 64;
 
 /// Connects to every target and asks it everything once.
 pub async fn run(config: &Config) -> Report {
-    let trust = Arc::new(Trust::default());
+    let trust = Arc::new(Trust::new(Aws::new(config.aws.clone())));
     let mut clusters = Vec::with_capacity(config.clusters.len());
     let probes = config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| {
         let (id, conninfo) = (target.id.clone(), Arc::clone(&target.conninfo));
@@ -50,7 +51,8 @@ pub async fn run(config: &Config) -> Report {
             let Some(outcome) = outcomes.next().await else { break };
             let dbname = target.conninfo.dbname().to_owned();
             let is_local = target.conninfo.is_local();
-            targets.push(Examined { target: target.id.target.clone(), dbname, is_local, outcome });
+            let trusts_copy = target.conninfo.tls().roots == Roots::Rds;
+            targets.push(Examined { target: target.id.target.clone(), dbname, is_local, trusts_copy, outcome });
         }
         let mut poolers = Vec::with_capacity(cluster.poolers.len());
         for pooler in &cluster.poolers {
@@ -78,6 +80,8 @@ pub struct Examined {
     pub dbname: String,
     /// The way to it does not leave this machine.
     pub is_local: bool,
+    /// Its certificate is verified against the built-in copy of the authorities of RDS.
+    pub trusts_copy: bool,
     pub outcome: Result<Probe, PollFailure>,
 }
 

@@ -12,7 +12,9 @@ use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand};
+use cli::{
+    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
+};
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
         Command::Silence(args) => silence(file, &environment, &args),
+        Command::Drain(args) => drain(file, &environment, &args),
         Command::Rules(RulesCommand::Test { files }) => {
             let outcome = pgvigil::rules::test::run(&files);
             print(outcome.text.as_bytes(), outcome.ok)
@@ -140,7 +143,8 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
 }
 
 fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> ExitCode {
-    let daemon = match daemon(file, environment, args) {
+    let reads = matches!(args.command, SilenceCommand::List { .. });
+    let daemon = match daemon(file, environment, &args.daemon, reads) {
         Ok(daemon) => daemon,
         Err(reason) => return complain(&reason, BAD_USAGE),
     };
@@ -152,7 +156,19 @@ fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -
         SilenceCommand::List { all } => Wish::List { all: *all },
         SilenceCommand::Expire { ids } => Wish::Expire(ids.clone()),
     };
-    match daemon.ask(&wish, args.json) {
+    ask(&daemon, &wish, args.daemon.json)
+}
+
+fn drain(file: Option<&Path>, environment: &Environment, args: &DrainArgs) -> ExitCode {
+    let wish = args.wish(environment).and_then(|wish| Ok((wish, daemon(file, environment, &args.daemon, args.list)?)));
+    match wish {
+        Ok((wish, daemon)) => ask(&daemon, &wish, args.daemon.json),
+        Err(reason) => complain(&reason, BAD_USAGE),
+    }
+}
+
+fn ask(daemon: &Daemon, wish: &Wish, as_json: bool) -> ExitCode {
+    match daemon.ask(wish, as_json) {
         Ok(told) => {
             for reason in told.warnings.iter().chain(&told.failures) {
                 // As for complaints, the exit status tells in any case.
@@ -179,8 +195,8 @@ fn replay(file: Option<&Path>, environment: &Environment, since: Duration, store
     }
 }
 
-/// The daemon that is meant. The configuration is read only for what is not said otherwise.
-fn daemon(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> Result<Daemon, String> {
+/// The daemon that is meant. The configuration is read only for what is not said otherwise; who only reads needs no token.
+fn daemon(file: Option<&Path>, environment: &Environment, args: &DaemonArgs, reads: bool) -> Result<Daemon, String> {
     let mut token = match &args.token_file {
         Some(path) => {
             let text = std::fs::read_to_string(path);
@@ -189,7 +205,6 @@ fn daemon(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) ->
         }
         None => environment.get("PGVIGIL_TOKEN").filter(|token| !token.is_empty()).cloned(),
     };
-    let reads = matches!(args.command, SilenceCommand::List { .. });
     let mut url = args.url.clone();
     if url.is_none() || (token.is_none() && !reads) {
         let overrides = Overrides::default();
@@ -253,10 +268,17 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
     Ok(loaded)
 }
 
+/// Asked for all that they do, these write out what is signed and sent: secrets, credentials, tokens.
+const TALKATIVE: [&str; 7] =
+    ["aws_config", "aws_runtime", "aws_sigv4", "aws_smithy_http_client", "aws_smithy_runtime", "hyper", "hyper_util"];
+
 /// Starts the log on standard error. What to log is `RUST_LOG`'s word, or else `default_level`.
 fn start_log(format: LogFormat, default_level: &str, environment: &Environment) -> Result<(), ParseError> {
     let wanted = environment.get("RUST_LOG").filter(|wanted| !wanted.is_empty()).map_or(default_level, String::as_str);
-    let filter = EnvFilter::builder().parse(wanted)?;
+    let mut filter = EnvFilter::builder().parse(wanted)?;
+    for library in TALKATIVE {
+        filter = filter.add_directive(format!("{library}=warn").parse()?);
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(has_colour(&std::io::stderr(), environment)).init(),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{App, Order, RunError};
-use crate::aws::Aws;
+use crate::aws::{Aws, Secrets};
 use crate::clock;
 use crate::collect::beat::Beat;
 use crate::collect::conninfo::Conninfo;
@@ -30,6 +30,7 @@ use crate::core::topology::{Name, TargetId};
 use crate::engine::Queues;
 use crate::notify::heartbeat::Heartbeat;
 use crate::notify::{NotifierConfig, NotifierError, Worker};
+use crate::waiting::Waiting;
 
 /// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
 const NOTICE_QUEUE: usize = 64;
@@ -42,11 +43,13 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Members {
     /// The configuration in force.
     config: Option<Config>,
-    /// Certificates that were read, for all connections.
+    /// Certificates and secrets that were read, for all connections.
     trust: Arc<Trust>,
     queues: Queues,
     /// `None` before the start.
     aws: Option<Aws>,
+    /// Who waits for a sample of which cluster.
+    pub(super) waiting: Arc<Waiting>,
     beats: BTreeMap<Name, (Running, Beat)>,
     targets: BTreeMap<TargetId, Polling>,
     poolers: BTreeMap<TargetId, Polling>,
@@ -71,7 +74,11 @@ struct Running {
 
 impl Members {
     pub(super) fn new(queues: Queues, aws: Aws) -> Self {
-        Self { queues, aws: Some(aws), ..Self::default() }
+        Self { queues, trust: Arc::new(Trust::new(aws.clone())), aws: Some(aws), ..Self::default() }
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        self.trust.secrets()
     }
 
     /// This configuration is in force.
@@ -243,6 +250,7 @@ impl App {
         let Some(events) = self.events.clone() else { return 0 };
         let is_paced = self.members.is_paced_by(&config.poll, config.statements);
         let trust = Arc::clone(&self.members.trust);
+        trust.secrets().want(&config.secrets());
         let mut n_started = 0;
         for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
             if self.members.poolers.contains_key(&pooler.id) {
@@ -295,7 +303,8 @@ impl App {
         if is_paced && before.is_some() {
             return;
         }
-        let (task, beat) = collect::beat(place, poll, before.map_or(0, |(_, beat)| beat.last()));
+        let bell = self.members.waiting.bell(cluster);
+        let (task, beat) = collect::beat(place, poll, before.map_or(0, |(_, beat)| beat.last()), bell);
         let cancel = self.cancel.child_token();
         let handle = self.spawn_polling(format!("beat {cluster}"), task.run(cancel.clone()));
         let before = self.members.beats.insert(cluster.clone(), (Running { cancel, handle }, beat));
@@ -319,10 +328,12 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
         ("health", before.health != after.health),
         ("store.path", before.store != after.store),
         ("aws", before.aws != after.aws),
+        ("agent_check", before.agent_check != after.agent_check),
     ];
     for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         warn!(key, "{key} has changed, which takes a restart: until then it stays as it was");
     }
     (after.server, after.health, after.store) = (before.server.clone(), before.health, before.store.clone());
     after.aws = before.aws.clone();
+    after.agent_check = before.agent_check.clone();
 }

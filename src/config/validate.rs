@@ -56,12 +56,14 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         finding(&["server", "auth", key], reason);
     }
     check_clusters(&written, &mut finding);
+    check_logins(&written, &mut finding);
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
     check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
     check_heartbeat(&written, &mut finding);
+    check_agent(&written, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
     }
@@ -78,7 +80,11 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         targets: cluster
             .target
             .into_iter()
-            .map(|target| Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(target.dsn) })
+            // Those that cannot be used were found above.
+            .filter_map(|target| {
+                let conninfo = target.conninfo(&written.aws).ok()?;
+                Some(Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(conninfo) })
+            })
             .collect(),
     };
     Ok(Config {
@@ -86,6 +92,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         poll: written.poll,
         statements: written.statements,
         health: written.health,
+        agent_check: written.agent_check,
         metrics: written.metrics,
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
@@ -97,6 +104,32 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         aws: written.aws,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
+}
+
+fn check_agent(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    let agent = &written.agent_check;
+    if agent.leave_at.is_zero() {
+        finding(&["agent_check", "leave_at"], "every replica would leave; write for example \"10s\"".to_owned());
+    }
+    if agent.return_at > agent.leave_at {
+        let (leave_at, return_at) = (told(agent.leave_at), told(agent.return_at));
+        finding(
+            &["agent_check", "return_at"],
+            format!("{return_at} is more than leave_at ({leave_at}): a replica would return only to leave"),
+        );
+    }
+    let targets = written.cluster.iter().flat_map(|cluster| {
+        cluster.target.iter().map(|target| format!("{}/{}", cluster.name, target.name)).collect::<Vec<_>>()
+    });
+    let targets: Vec<String> = targets.collect();
+    let known: Vec<&str> = targets.iter().map(String::as_str).collect();
+    for (position, port) in agent.port.iter().enumerate() {
+        if !known.contains(&port.target.as_str()) {
+            let hint = did_you_mean(&port.target, &known);
+            let reason = format!("there is no target {:?}{hint}; it is written \"cluster/target\"", port.target);
+            finding(&["agent_check", "port", &position.to_string(), "target"], reason);
+        }
+    }
 }
 
 /// The rules alone.
@@ -123,6 +156,18 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
         }
         let list = ["cluster", &position, "target"];
         names("target", &list, cluster.target.iter().map(|target| target.name.as_str()), finding);
+    }
+}
+
+fn check_logins(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    for (place, cluster) in written.cluster.iter().enumerate() {
+        for (position, target) in cluster.target.iter().enumerate() {
+            if let Err(fault) = target.conninfo(&written.aws) {
+                let (place, position) = (place.to_string(), position.to_string());
+                let path = ["cluster", &place, "target", &position, fault.key];
+                finding(if fault.key.is_empty() { &path[..4] } else { &path }, fault.reason);
+            }
+        }
     }
 }
 
@@ -176,8 +221,13 @@ fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
         ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
         ("slow_interval", Some(poll.slow_interval), poll.interval),
         ("stale_after", poll.stale_after, poll.interval),
+        ("burst", poll.burst, SHORTEST_INTERVAL),
         ("pooler_interval", Some(poll.pooler_interval), SHORTEST_INTERVAL),
     ];
+    if let Some(burst) = poll.burst.filter(|burst| *burst > poll.interval) {
+        let (burst, interval) = (told(burst), told(poll.interval));
+        finding(&["poll", "burst"], format!("{burst} is longer than poll.interval ({interval}); leave it out"));
+    }
     for (key, duration, shortest) in given.into_iter().filter_map(|(key, given, least)| Some((key, given?, least))) {
         if duration < shortest {
             finding(&["poll", key], format!("{} is too short; write at least \"{}\"", told(duration), told(shortest)));

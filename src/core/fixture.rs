@@ -372,6 +372,7 @@ pub(crate) fn snapshot(clusters: Vec<ClusterView>) -> Snapshot {
         index: Arc::new(index),
         alerts: Arc::default(),
         silences: Arc::default(),
+        drains: Arc::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::alert::AlertView;
 use super::cause::{ApplyDelay, Diagnosis};
 use super::cloudwatch::{Readings, RedisGroup};
+use super::drain::{Drain, Drains};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
@@ -39,6 +40,7 @@ pub struct Snapshot {
     /// About the daemon itself, in no cluster.
     pub alerts: Arc<[AlertView]>,
     pub silences: Arc<Silences>,
+    pub drains: Arc<Drains>,
 }
 
 impl Snapshot {
@@ -150,6 +152,8 @@ pub struct TargetView {
     pub cloudwatch: Arc<Readings>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
+    /// Somebody keeps reads from it, unless that is over.
+    pub drain: Option<Arc<Drain>>,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
     /// Since when it is watched. `None`: since the start.
@@ -235,6 +239,7 @@ impl TargetView {
             connections_exhausted_in: None,
             cloudwatch: Arc::default(),
             dropped: Dropped::default(),
+            drain: None,
             stale_after,
             since: None,
         }
@@ -248,6 +253,12 @@ impl TargetView {
     /// The first name of the server that it leads to: its own, unless another target leads there too.
     pub fn server(&self) -> &Name {
         self.links.same_as.as_ref().unwrap_or(&self.id.target)
+    }
+
+    /// Who keeps reads from it, why, and for how much longer. `None`: nobody does.
+    pub fn drained(&self, now: MonoTime) -> Option<String> {
+        let drain = self.drain.as_ref()?;
+        Some(drain.sentence(drain.left(now)?))
     }
 
     /// The last poll succeeded.
