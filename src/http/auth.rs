@@ -32,7 +32,7 @@ pub struct AuthConfig {
     pub token: Option<Token>,
     /// `/metrics`, `/probe` and `/api/v1/sd` ask as well.
     pub metrics: bool,
-    /// `/healthz`, `/livez` and `/readyz` ask as well.
+    /// `/healthz`, `/livez`, `/readyz` and `/patroni` ask as well.
     pub health: bool,
 }
 
@@ -144,7 +144,7 @@ fn reader_of(path: &str) -> Reader {
         "metrics" | "probe" => Reader::Scraper,
         // Where Prometheus finds what to scrape.
         "api" if path == "/api/v1/sd" => Reader::Scraper,
-        "healthz" | "livez" | "readyz" => Reader::Probe,
+        "healthz" | "livez" | "readyz" | "patroni" => Reader::Probe,
         _ => Reader::Person,
     }
 }
@@ -286,6 +286,7 @@ mod tests {
                 ("/healthz/orders", health),
                 ("/healthz/orders/primary", health),
                 ("/livez", health),
+                ("/patroni/orders/primary/primary", health),
                 ("/readyz", health),
                 ("/metricsx", true),
             ] {
