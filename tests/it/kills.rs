@@ -27,6 +27,9 @@ const SLOWEST: Duration = Duration::from_millis(1600);
 /// An answer that left so shortly before a kill may not have been kept, on a slow machine.
 const UNTIL_KEPT: Duration = Duration::from_secs(3);
 
+/// Longer than the daemon waits after the few attempts that fail while nobody can be told.
+const UNTIL_TRIED_AGAIN: Duration = Duration::from_secs(12);
+
 /// Few: what a slow machine does not answer in time is an incident of its own.
 const N_TARGETS: usize = 6;
 
@@ -160,7 +163,7 @@ async fn every_transition_is_told_however_often_the_daemon_is_killed() {
         if mood == Mood::Down {
             sns.set(Mood::Up);
             // It began and ended while nobody could be told. Who may have heard that it began hears that it ended.
-            tokio::time::sleep(UNTIL_KEPT).await;
+            tokio::time::sleep(UNTIL_TRIED_AGAIN).await;
             if states().is_empty() {
                 n_unheard += 1;
             } else {
