@@ -357,6 +357,7 @@ pub(crate) fn snapshot(clusters: Vec<ClusterView>) -> Snapshot {
         clusters: clusters.into_iter().map(Arc::new).collect(),
         index: Arc::new(index),
         alerts: Arc::default(),
+        discoveries: Arc::default(),
         silences: Arc::default(),
     }
 }

@@ -5,6 +5,7 @@ pub mod alerting;
 pub mod cause;
 pub mod checkup;
 pub mod datapoints;
+pub mod discovery;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
 use super::cause::{ApplyDelay, Diagnosis};
+use super::discovery::{DiscoveryView, InstanceFacts, InstanceView};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
@@ -37,6 +38,8 @@ pub struct Snapshot {
     pub index: Arc<HashMap<Name, usize>>,
     /// About the daemon itself, in no cluster.
     pub alerts: Arc<[AlertView]>,
+    /// How it stands with those who find clusters.
+    pub discoveries: Arc<[DiscoveryView]>,
     pub silences: Arc<Silences>,
 }
 
@@ -143,6 +146,8 @@ pub struct TargetView {
     pub connections_exhausted_in: Option<f64>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
+    /// What AWS says of it. `None` for one that was not found there.
+    pub instance: Option<InstanceView>,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
     /// Since when it is watched. `None`: since the start.
@@ -227,6 +232,7 @@ impl TargetView {
             slots: None,
             connections_exhausted_in: None,
             dropped: Dropped::default(),
+            instance: None,
             stale_after,
             since: None,
         }
@@ -261,6 +267,12 @@ impl TargetView {
     pub fn fresh_survey(&self, now: MonoTime) -> Option<&SurveyFacts> {
         let survey = self.survey.as_ref()?;
         (now.duration_since(survey.answered_at) <= survey.stale_after).then_some(&*survey.facts)
+    }
+
+    /// What AWS said of it, if that is young enough to be told as true at `now`.
+    pub fn fresh_instance(&self, now: MonoTime) -> Option<&InstanceFacts> {
+        let instance = self.instance.as_ref()?;
+        (now.duration_since(instance.at) <= instance.stale_after).then_some(&*instance.facts)
     }
 
     /// The delay that it was told to replay with, by the last survey. `None` when there is none, or it is not known.

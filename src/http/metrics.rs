@@ -35,6 +35,13 @@ const SILENCES_HELP: &str = "Silences by state: active, or ended and still liste
 const MAINTENANCE: &str = "pgvigil_maintenance_open";
 const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
 
+const DISCOVERY_UP: &str = "pgvigil_discovery_up";
+const DISCOVERY_UP_HELP: &str = "1 when AWS last said in full what there is; 0: it did not, or nothing matched, and what was known is watched on.";
+const DISCOVERY_AGE: &str = "pgvigil_discovery_age_seconds";
+const DISCOVERY_AGE_HELP: &str = "How long ago AWS last said in full what there is.";
+const DISCOVERY_TARGETS: &str = "pgvigil_discovery_targets";
+const DISCOVERY_TARGETS_HELP: &str = "Servers that were found and are watched.";
+
 /// The whole page.
 #[cfg(test)]
 pub(crate) fn render(snapshot: Snapshot, now: MonoTime, metrics: SelfMetrics) -> String {
@@ -104,6 +111,7 @@ impl Iterator for Page {
         if !self.fill(&mut out) {
             render_alerts(&mut out, &self.snapshot, &self.prefixes);
             render_silences(&mut out, &self.snapshot, self.now);
+            render_discoveries(&mut out, &self.snapshot, self.now);
             self.metrics.render(&mut out);
             self.has_ended = true;
         }
@@ -126,6 +134,28 @@ fn render_silences(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
         let is_open = u8::from(window.open_at(wall).is_some());
         // A name that was checked: nothing in it needs to be escaped.
         out.push_str(&format!("{MAINTENANCE}{{window=\"{}\"}} {is_open}\n", window.name));
+    }
+}
+
+fn render_discoveries(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
+    type Read = fn(&DiscoveryView, MonoTime) -> Option<f64>;
+    let families: [(&str, &str, Read); 3] = [
+        (DISCOVERY_UP, DISCOVERY_UP_HELP, |view, _| {
+            view.tried_at.map(|_| if view.failing.is_none() { 1.0 } else { 0.0 })
+        }),
+        (DISCOVERY_AGE, DISCOVERY_AGE_HELP, |view, now| view.succeeded_at.map(|at| now.duration_since(at).as_secs_f64())),
+        (DISCOVERY_TARGETS, DISCOVERY_TARGETS_HELP, |view, _| view.tried_at.map(|_| view.n_targets as f64)),
+    ];
+    for (name, help, read) in families {
+        let known: Vec<(&Name, f64)> =
+            snapshot.discoveries.iter().filter_map(|view| Some((&view.name, read(view, now)?))).collect();
+        if !known.is_empty() {
+            write_header(out, &[name], help, "gauge");
+        }
+        for (discovery, value) in known {
+            // A name that was checked: nothing in it needs to be escaped.
+            out.push_str(&format!("{name}{{discovery=\"{discovery}\"}} {value}\n"));
+        }
     }
 }
 
@@ -596,7 +626,7 @@ mod tests {
     #[test]
     fn dashboards_and_alerts_use_only_series_that_exist() {
         let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
-        known.extend([ALERT, SILENCES, MAINTENANCE].map(str::to_owned));
+        known.extend([ALERT, SILENCES, MAINTENANCE, DISCOVERY_UP, DISCOVERY_AGE, DISCOVERY_TARGETS].map(str::to_owned));
         for family in FAMILIES {
             known.insert(family.name.to_owned());
             if family.kind == "histogram" {

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Cluster, ClusterSpec, Fleet, FleetSpec, index_of};
+use super::{Cluster, ClusterSpec, DiscoverySpec, Fleet, FleetSpec, index_of};
+use crate::core::discovery::{Discovered, DiscoveryView, InstanceView};
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::{Name, TargetId};
@@ -23,6 +24,10 @@ impl Fleet {
         };
         self.clusters = spec.clusters.iter().map(cluster).collect();
         self.index = Arc::new(index_of(self.clusters.iter().map(|cluster| &cluster.view.name)));
+        self.discoveries = {
+            let before = |spec: &DiscoverySpec| self.discoveries.iter().find(|it| it.name == spec.name && it.looks_for == spec.looks_for);
+            spec.discoveries.iter().map(|spec| before(spec).cloned().unwrap_or_else(|| DiscoveryView::new(spec))).collect()
+        };
         self.rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
         self.survey_stale_after = spec.survey_stale_after;
         let index = &self.index;
@@ -30,6 +35,21 @@ impl Fleet {
         self.alerting.silences_mut().set_windows(spec.maintenance);
         self.alerting.set_rules(spec.rules, spec.poll_interval, now);
         self.alerting.set_recipients(spec.recipients, spec.alerting, now);
+    }
+
+    /// Takes in what AWS said, or why it said nothing. Who is watched is another matter.
+    pub(super) fn discovered(&mut self, discovered: Discovered) {
+        let Some(view) = Arc::make_mut(&mut self.discoveries).iter_mut().find(|view| view.name == discovered.name) else {
+            return;
+        };
+        view.take(&discovered);
+        let (at, stale_after) = (discovered.at, view.stale_after);
+        for (id, facts) in discovered.facts {
+            let Some(cluster) = self.cluster_mut(&id) else { continue };
+            if let Some(&position) = cluster.view.index.get(&id.target) {
+                cluster.target_mut(position).instance = Some(InstanceView { at, stale_after, facts: Arc::new(facts) });
+            }
+        }
     }
 }
 
@@ -76,12 +96,10 @@ impl Cluster {
         let view: &mut ClusterView = Arc::make_mut(&mut self.view);
         let place_of = |name: &Name| view.poolers.iter().position(|pooler| pooler.id.target == *name);
         let places: Vec<Option<usize>> = spec.poolers.iter().map(place_of).collect();
+        let id = |name: &Name| TargetId { cluster: spec.name.clone(), target: name.clone() };
         let pooler = |(name, place): (&Name, &Option<usize>)| match place {
             Some(at) => Arc::clone(&view.poolers[*at]),
-            None => {
-                let id = TargetId { cluster: spec.name.clone(), target: name.clone() };
-                Arc::new(PoolerView::new(id, fleet.pooler_stale_after))
-            }
+            None => Arc::new(PoolerView::new(id(name), fleet.pooler_stale_after)),
         };
         view.poolers = spec.poolers.iter().zip(&places).map(pooler).collect();
         self.poolers = moved(std::mem::take(&mut self.poolers), &places);
