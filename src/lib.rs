@@ -14,6 +14,7 @@
 //! | [`store`] | what outlives a restart: written behind the engine, and before a notice leaves |
 //! | [`notify`] | out: one worker per notifier makes one attempt at a time and reports back |
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
+//! | [`discovery`] | what AWS has becomes clusters of the configuration |
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
@@ -45,6 +46,7 @@ pub mod collect;
 pub mod config;
 pub mod core;
 pub mod demo;
+pub mod discovery;
 pub mod engine;
 pub mod http;
 pub mod notify;

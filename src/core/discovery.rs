@@ -327,7 +327,43 @@ pub struct InstanceView {
     pub at: MonoTime,
     /// Older than this it is unknown.
     pub stale_after: Duration,
+    /// Of its server certificate, in seconds from `at`.
+    pub certificate_expires_in: Option<f64>,
     pub facts: Arc<InstanceFacts>,
+}
+
+/// An address of RDS that leads to a server which may be another one each time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Proxy,
+    Writer,
+    Reader,
+    Custom,
+}
+
+impl Endpoint {
+    /// By its name. `None`: it leads to one instance, or is not of RDS.
+    pub fn of(host: &str) -> Option<Self> {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let own = host.strip_suffix(".rds.amazonaws.com").or_else(|| host.strip_suffix(".rds.amazonaws.com.cn"))?;
+        // orders.cluster-ro-abc123.us-east-1
+        own.split('.').skip(1).find_map(|label| match label {
+            _ if label.starts_with("proxy-") => Some(Self::Proxy),
+            _ if label.starts_with("cluster-ro-") => Some(Self::Reader),
+            _ if label.starts_with("cluster-custom-") => Some(Self::Custom),
+            _ if label.starts_with("cluster-") => Some(Self::Writer),
+            _ => None,
+        })
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Proxy => "an RDS Proxy",
+            Self::Writer => "the writer endpoint of a DB cluster",
+            Self::Reader => "the reader endpoint of a DB cluster",
+            Self::Custom => "a custom endpoint of a DB cluster",
+        }
+    }
 }
 
 #[cfg(test)]
@@ -441,6 +477,22 @@ mod tests {
             assert_eq!(found(&account, &choice).0, Vec::<String>::new(), "{choice}");
             let reason = choice.matches_nothing(&account, &regions);
             assert!(reason.starts_with("nothing in us-east-1 matches") && reason.contains(hint), "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_leads_to_one_of_several_is_told_by_its_name() {
+        for (host, expect) in [
+            ("orders.abc123.us-east-1.rds.amazonaws.com", None),
+            ("cluster-1.abc123.us-east-1.rds.amazonaws.com", None),
+            ("orders.cluster-abc123.us-east-1.rds.amazonaws.com", Some(Endpoint::Writer)),
+            ("Orders.Cluster-RO-abc123.us-east-1.rds.amazonaws.com.", Some(Endpoint::Reader)),
+            ("x.cluster-custom-abc123.cn-north-1.rds.amazonaws.com.cn", Some(Endpoint::Custom)),
+            ("p.proxy-abc123.us-east-1.rds.amazonaws.com", Some(Endpoint::Proxy)),
+            ("ro.endpoint.proxy-abc123.us-east-1.rds.amazonaws.com", Some(Endpoint::Proxy)),
+            ("orders.cluster-abc123.example.internal", None),
+        ] {
+            assert_eq!(Endpoint::of(host), expect, "{host}");
         }
     }
 

@@ -215,7 +215,7 @@ impl Fleet {
                 Vec::new()
             }
             Event::Discovered(discovered) => {
-                self.discovered(*discovered);
+                self.discovered(*discovered, wall);
                 Vec::new()
             }
         }

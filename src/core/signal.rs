@@ -13,6 +13,7 @@ mod cause;
 mod cluster;
 mod lag;
 mod pooler;
+mod rds;
 mod receiver;
 mod row;
 mod senders;
@@ -52,6 +53,7 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         topology::ROWS,
         subscriptions::ROWS,
         aurora::ROWS,
+        rds::ROWS,
         statements::ROWS,
         pooler::ROWS,
     ]

@@ -8,10 +8,11 @@ use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use crate::core::alert::{AlertView, Phase};
+use crate::core::discovery::DiscoveryView;
 use crate::core::signal::{Read, SIGNALS, Signal, Value};
 use crate::core::snapshot::{ClusterView, Snapshot};
 use crate::core::time::MonoTime;
-use crate::core::topology::TargetId;
+use crate::core::topology::{Name, TargetId};
 use crate::self_metrics::{FAMILIES, PROCESS, SelfMetrics};
 
 /// The format that every scraper reads.
@@ -414,6 +415,9 @@ pub fn metrics_table() -> String {
     row(MUTED, "gauge", "`cluster`, `reason`", "count", MUTED_HELP, "None is muted.", "rules");
     row(SILENCES, "gauge", "`state`", "count", SILENCES_HELP, "Never.", "");
     row(MAINTENANCE, "gauge", "`window`", "0 or 1", MAINTENANCE_HELP, "Not configured.", "");
+    row(DISCOVERY_UP, "gauge", "`discovery`", "0 or 1", DISCOVERY_UP_HELP, "Before AWS was asked, or not configured.", "DescribeDBInstances");
+    row(DISCOVERY_AGE, "gauge", "`discovery`", "seconds", DISCOVERY_AGE_HELP, "It never did since the start.", "pgvigil");
+    row(DISCOVERY_TARGETS, "gauge", "`discovery`", "count", DISCOVERY_TARGETS_HELP, "As for `pgvigil_discovery_up`.", "pgvigil");
     for family in FAMILIES {
         let unit = if family.name.ends_with("_seconds") { "seconds" } else { "count" };
         row(family.name, family.kind, &quoted(family.labels.iter()), unit, family.help, "Never.", "");

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::{Cluster, ClusterSpec, DiscoverySpec, Fleet, FleetSpec, index_of};
 use crate::core::discovery::{Discovered, DiscoveryView, InstanceView};
@@ -38,16 +39,18 @@ impl Fleet {
     }
 
     /// Takes in what AWS said, or why it said nothing. Who is watched is another matter.
-    pub(super) fn discovered(&mut self, discovered: Discovered) {
+    pub(super) fn discovered(&mut self, discovered: Discovered, wall: SystemTime) {
         let Some(view) = Arc::make_mut(&mut self.discoveries).iter_mut().find(|view| view.name == discovered.name) else {
             return;
         };
         view.take(&discovered);
         let (at, stale_after) = (discovered.at, view.stale_after);
+        let unix = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         for (id, facts) in discovered.facts {
+            let certificate_expires_in = facts.certificate_valid_till.map(|till| till as f64 - unix);
             let Some(cluster) = self.cluster_mut(&id) else { continue };
             if let Some(&position) = cluster.view.index.get(&id.target) {
-                cluster.target_mut(position).instance = Some(InstanceView { at, stale_after, facts: Arc::new(facts) });
+                cluster.target_mut(position).instance = Some(InstanceView { at, stale_after, certificate_expires_in, facts: Arc::new(facts) });
             }
         }
     }
