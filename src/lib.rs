@@ -15,6 +15,7 @@
 //! | [`notify`] | out: one worker per notifier makes one attempt at a time and reports back |
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
 //! | [`discovery`] | what AWS has becomes clusters of the configuration |
+//! | [`aws`] | the one way to AWS: clients, credentials, errors |
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
@@ -40,6 +41,7 @@
 //! each notifier was told, and the difference is due. A notifier's worker makes one attempt and reports back as an event.
 
 pub mod app;
+pub mod aws;
 pub mod check;
 pub mod clock;
 pub mod collect;

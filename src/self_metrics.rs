@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::core::ledger::SendFailure;
 use crate::core::observation::PollFailure;
@@ -101,6 +101,18 @@ const RELOADED_AT: Family = Family {
     labels: &[],
     help: "When the configuration in force was read, in seconds since 1970.",
 };
+const AWS_REQUESTS: Family = Family {
+    name: "pgvigil_aws_requests_total",
+    kind: "counter",
+    labels: &["api", "outcome"],
+    help: "Requests to AWS, retries included, by API (as policies write it: rds:DescribeDBInstances) and outcome: ok, throttled, denied, credentials, not_found, unreachable, refused or failed. Absent as long as nothing is asked.",
+};
+const AWS_CIRCUIT_OPEN: Family = Family {
+    name: "pgvigil_aws_circuit_open",
+    kind: "gauge",
+    labels: &["service", "region", "account"],
+    help: "1 while a service of AWS is asked less often, since it fails; /api/v1/aws says why. The account is that of the role that is assumed, if one is.",
+};
 const BUILD_INFO: Family = Family {
     name: "pgvigil_build_info",
     kind: "gauge",
@@ -120,7 +132,7 @@ pub const PROCESS: [(&str, &str, &str, &str); 7] = [
 ];
 
 /// The families of the daemon's own doings, for the table of metrics. Those of [`PROCESS`] come beside them.
-pub const FAMILIES: [Family; 10] = [
+pub const FAMILIES: [Family; 12] = [
     POLLS,
     POLL_DURATION,
     SURVEYS,
@@ -130,6 +142,8 @@ pub const FAMILIES: [Family; 10] = [
     STORE_WRITES,
     RELOAD_SUCCESSFUL,
     RELOADED_AT,
+    AWS_REQUESTS,
+    AWS_CIRCUIT_OPEN,
     BUILD_INFO,
 ];
 
@@ -242,6 +256,17 @@ impl SelfMetrics {
         }
     }
 
+    /// Shows what AWS was asked as well.
+    #[must_use]
+    pub fn with_aws(self, aws: &AwsMetrics) -> Self {
+        let collectors: [Box<dyn prometheus::core::Collector>; 2] =
+            [Box::new(aws.requests.clone()), Box::new(aws.circuits.clone())];
+        for collector in collectors {
+            self.registry.register(collector).expect(VALID);
+        }
+        self
+    }
+
     /// A poll of positions ended; `failure` is why it gave none.
     pub fn polled(&self, failure: Option<&PollFailure>, took: Duration) {
         count(&self.polls, failure);
@@ -299,6 +324,38 @@ impl SelfMetrics {
             out.truncate(before);
             tracing::warn!(%error, "cannot render the daemon's own metrics");
         }
+    }
+}
+
+/// What AWS was asked. Copies share their counts.
+#[derive(Clone, Debug)]
+pub struct AwsMetrics {
+    requests: IntCounterVec,
+    circuits: IntGaugeVec,
+}
+
+impl Default for AwsMetrics {
+    fn default() -> Self {
+        let circuits = Opts::new(AWS_CIRCUIT_OPEN.name, AWS_CIRCUIT_OPEN.help);
+        let circuits = IntGaugeVec::new(circuits, AWS_CIRCUIT_OPEN.labels).expect(VALID);
+        Self { requests: counters(AWS_REQUESTS), circuits }
+    }
+}
+
+impl AwsMetrics {
+    /// A request ended.
+    pub fn asked(&self, api: &str, outcome: &str) {
+        self.requests.with_label_values(&[api, outcome]).inc();
+    }
+
+    /// A service is left alone, or is not.
+    pub fn circuit(&self, service: &str, region: &str, account: &str, is_open: bool) {
+        self.circuits.with_label_values(&[service, region, account]).set(i64::from(is_open));
+    }
+
+    /// How many requests ended so.
+    pub fn requests(&self, api: &str, outcome: &str) -> u64 {
+        self.requests.with_label_values(&[api, outcome]).get()
     }
 }
 
@@ -383,7 +440,10 @@ mod tests {
 
     #[test]
     fn the_table_names_the_families_that_are_rendered() {
-        let text = rendered(&SelfMetrics::new(&["pager"]));
+        let aws = AwsMetrics::default();
+        aws.asked("sns:Publish", "ok");
+        aws.circuit("sns", "eu-west-1", "", false);
+        let text = rendered(&SelfMetrics::new(&["pager"]).with_aws(&aws));
         let mut found: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE pgvigil_")).collect();
         found.sort_unstable();
         let mut listed: Vec<String> =

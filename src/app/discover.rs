@@ -49,6 +49,12 @@ impl Finders {
         Self { kept: file.as_deref().map(Kept::read).unwrap_or_default(), file, finders: Vec::new() }
     }
 
+    /// All that is to be watched at the start: what is listed, and what was found before.
+    pub(super) fn with_found(&mut self, listed: &Config) -> Config {
+        self.set(&listed.discover);
+        self.clusters(listed).0
+    }
+
     /// These are at work from now on. Answers with those that are no more.
     fn set(&mut self, configs: &[discovery::Config]) -> Vec<Running> {
         let mut before = std::mem::take(&mut self.finders);
@@ -96,7 +102,7 @@ impl Finders {
 
 impl App {
     /// All that is to be watched when this configuration is in force: what it lists, and what is known to be in AWS.
-    pub(super) fn with_found(&mut self, listed: &Config) -> Config {
+    pub(super) fn with_known(&mut self, listed: &Config) -> Config {
         for task in self.members.finders.set(&listed.discover) {
             self.names.remove(&task.handle.id());
             task.cancel.cancel();

@@ -21,6 +21,7 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use crate::aws;
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::discovery;
@@ -59,6 +60,7 @@ pub struct Config {
     pub alerting: AlertingConfig,
     /// Windows of maintenance.
     pub maintenance: Vec<Window>,
+    pub aws: aws::Config,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -158,6 +160,7 @@ struct Written {
     preset: OneOrMany,
     rule: Vec<RuleConfig>,
     alerting: AlertingConfig,
+    aws: aws::Config,
     maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }

@@ -57,7 +57,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[metrics]\npostgres_exporter_names = true",
-            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, preset, rule, alerting, maintenance, notify",
+            "pgvigil.toml: unknown key \"metrics\"; known keys here are server, poll, statements, health, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -667,7 +667,7 @@ fn the_example_shows_every_key() {
     let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
     let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
-    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting"] {
+    for section in ["server", "poll", "statements", "health", "heartbeat", "alerting", "aws"] {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));

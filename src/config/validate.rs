@@ -9,6 +9,7 @@ use super::error::did_you_mean;
 use super::layers::KeyPath;
 use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
+use crate::aws::Aws;
 use crate::collect::PollConfig;
 use crate::core::glob::Glob;
 use crate::core::heartbeat::Limits;
@@ -55,7 +56,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
-    check_notifiers(&written.notify, &mut finding);
+    check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
     check_heartbeat(&written, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
@@ -89,6 +90,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         awaiting_rules: awaiting,
         alerting: written.alerting,
         maintenance,
+        aws: written.aws,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
 }
@@ -107,6 +109,9 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
         finding(&["cluster"], "nothing to watch; add a [[cluster]] with a [[cluster.target]], or a [[discover]]".to_owned());
     }
     for (position, discover) in written.discover.iter().enumerate() {
+        if written.discover[..position].contains(discover) {
+            finding(&["discover", &position.to_string()], "says the same as another [[discover]]".to_owned());
+        }
         if let Err((key, reason)) = discover.check() {
             let position = position.to_string();
             let path: Vec<&str> = ["discover", &position, key].into_iter().filter(|step| !step.is_empty()).collect();
@@ -264,11 +269,11 @@ fn no_such(what: &str, glob: &Glob, known: &[&str]) -> String {
     }
 }
 
-fn check_notifiers(notifiers: &[NotifierConfig], finding: &mut impl FnMut(&[&str], String)) {
+fn check_notifiers(notifiers: &[NotifierConfig], aws: &Aws, finding: &mut impl FnMut(&[&str], String)) {
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().workers(position) {
+        if let Err(error) = notifier.clone().workers(position, aws) {
             finding(&["notify", &position.to_string()], error.fault);
         }
     }

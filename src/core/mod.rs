@@ -4,6 +4,7 @@ pub mod alert;
 pub mod alerting;
 pub mod cause;
 pub mod checkup;
+pub mod circuit;
 pub mod datapoints;
 pub mod discovery;
 pub mod explain;

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
+use crate::core::discovery::InstanceFacts;
 use crate::core::lag::LagEstimate;
 use crate::core::mute::Mute;
 use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
@@ -89,6 +90,9 @@ struct Target<'a> {
     other_causes: Vec<Found<'a>>,
     /// The same in one sentence.
     diagnosis: Option<String>,
+    /// What AWS says of it. Left out where it was not discovered there, or was not said of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rds: Option<&'a InstanceFacts>,
     #[serde(flatten)]
     details: Option<Details<'a>>,
 }
@@ -646,6 +650,7 @@ impl<'a> Target<'a> {
             cause: causes.next(),
             other_causes: causes.collect(),
             diagnosis: diagnosis.and_then(|_| view.diagnosis_sentence()),
+            rds: view.fresh_instance(now),
             details,
         }
     }

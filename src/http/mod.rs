@@ -6,6 +6,7 @@
 //! once. Clients are held to limits: see [`serve`].
 
 mod api;
+mod aws;
 pub mod health;
 mod index;
 pub mod limits;
@@ -34,6 +35,7 @@ pub use self::serve::{places, serve};
 use self::limits::{Limits, decode};
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
+use crate::aws::Aws;
 use crate::clock;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
@@ -73,10 +75,11 @@ pub struct AppState {
     pub health: HealthConfig,
     pub silencing: Silencing,
     pub token: Option<Token>,
+    pub aws: Aws,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 12] = [
+pub const PATHS: [(&str, &str); 13] = [
     ("/metrics", "everything known, for Prometheus"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
@@ -88,6 +91,7 @@ pub const PATHS: [(&str, &str); 12] = [
     ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
     ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
     ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
+    ("/api/v1/aws", "services of AWS that are asked, and why one does not answer"),
     ("/", "this page"),
 ];
 
@@ -117,6 +121,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
         .route("/api/v1/silences", page(silences::list).post(silences::change))
         .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
+        .route("/api/v1/aws", page(aws::services))
         .route("/", page(|ask| Reply::html(index::render(&ask.snapshot, ask.now))))
         .fallback(no_such_path)
         .with_state(Arc::new(state))

@@ -20,7 +20,14 @@ fn state_of(snapshot: Snapshot) -> AppState {
     let (_, snapshots) = watch::channel(Arc::new(snapshot));
     let (silencing, _) = tokio::sync::mpsc::channel(1);
     let metrics = Arc::new(SelfMetrics::new(&["log"]));
-    AppState { snapshots, metrics, health: HealthConfig::default(), silencing, token: None }
+    AppState {
+        snapshots,
+        metrics,
+        health: HealthConfig::default(),
+        silencing,
+        token: None,
+        aws: Aws::new(crate::aws::Config::default()),
+    }
 }
 
 fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::Aws;
 use crate::core::fleet::Event;
 use crate::core::ledger::pacing::{AlertingConfig, GroupBy};
 use crate::core::ledger::{Delivery, Group, Notice, Recipient, SendFailure};
@@ -88,11 +89,11 @@ impl NotifierConfig {
     ///
     /// # Errors
     /// When the notifier cannot work as configured.
-    pub fn workers(self, index: usize) -> Result<Vec<Worker>, NotifierError> {
+    pub fn workers(self, index: usize, aws: &Aws) -> Result<Vec<Worker>, NotifierError> {
         let (name, names) = (self.name(index), self.names(index));
         let notifiers = match self {
             Self::Log(_) => Ok(vec![Notifier::Log]),
-            Self::Sns(config) => sns::Sns::new(config).map(|sns| vec![Notifier::Sns(sns)]),
+            Self::Sns(config) => sns::Sns::new(config, aws).map(|sns| vec![Notifier::Sns(sns)]),
             Self::Alertmanager(config) => {
                 config.addresses().map(|addresses| addresses.into_iter().map(Notifier::Alertmanager).collect())
             }
@@ -290,7 +291,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_notice_is_reported_once_and_all_that_was_queued_before_the_end() {
-        let worker = NotifierConfig::default().workers(0).expect("a log").remove(0);
+        let worker =
+            NotifierConfig::default().workers(0, &Aws::new(crate::aws::Config::default())).expect("a log").remove(0);
         let (queue, notices) = mpsc::channel(8);
         let (events, mut reports) = mpsc::channel(8);
         for notice in [firing(), resolved()] {
@@ -307,7 +309,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_ends_when_it_is_told_to() {
-        let worker = NotifierConfig::default().workers(0).expect("a log").remove(0);
+        let worker =
+            NotifierConfig::default().workers(0, &Aws::new(crate::aws::Config::default())).expect("a log").remove(0);
         let (_queue, notices) = mpsc::channel(8);
         let (events, _reports) = mpsc::channel(8);
         let cancel = CancellationToken::new();

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use aws_config::retry::RetryConfig;
-use aws_config::{BehaviorVersion, Region};
 use aws_sdk_sns::Client;
 use aws_sdk_sns::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_sns::operation::publish::PublishError;
@@ -13,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::client::{default_timeout, timeout};
 use super::message::{Format, Message, group_id};
+use crate::aws::{Aws, Place};
 use crate::core::ledger::{Notice, SendFailure};
 
 /// SNS disables an e-mail subscription that is sent more than ten messages a second: a storm of alerts would cut its own channel.
@@ -46,13 +45,14 @@ pub struct Config {
 #[derive(Debug)]
 pub(super) struct Sns {
     config: Config,
-    region: String,
+    place: Place,
+    aws: Aws,
     /// Made at the first notice: looking up the settings reads files and the environment.
     client: OnceCell<Client>,
 }
 
 impl Sns {
-    pub(super) fn new(config: Config) -> Result<Self, String> {
+    pub(super) fn new(config: Config, aws: &Aws) -> Result<Self, String> {
         let arn = &config.topic_arn;
         let parts: Vec<&str> = arn.splitn(6, ':').collect();
         let &["arn", partition, "sns", region, account, topic] = parts.as_slice() else {
@@ -68,8 +68,8 @@ impl Sns {
         {
             return Err("endpoint_url must begin with http:// or https://".to_owned());
         }
-        let region = config.region.clone().unwrap_or_else(|| region.to_owned());
-        Ok(Self { config, region, client: OnceCell::new() })
+        let place = Place::region(config.region.as_deref().unwrap_or(region));
+        Ok(Self { config, place, aws: aws.clone(), client: OnceCell::new() })
     }
 
     #[expect(
@@ -83,12 +83,9 @@ impl Sns {
     /// One attempt, within the time-out.
     pub(super) async fn tell(&self, notice: &Notice) -> Result<(), SendFailure> {
         let limit = self.config.timeout;
-        match tokio::time::timeout(limit, self.publish(notice)).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                Err(SendFailure::Unclear(format!("no answer from SNS within {}", humantime::format_duration(limit))))
-            }
-        }
+        // The client's own limit is the same, and comes first where it knows of the attempt.
+        let outcome = tokio::time::timeout(limit + Duration::from_millis(500), self.publish(notice)).await;
+        outcome.unwrap_or_else(|_| Err(no_answer(limit)))
     }
 
     async fn publish(&self, notice: &Notice) -> Result<(), SendFailure> {
@@ -103,21 +100,12 @@ impl Sns {
         if self.is_fifo() {
             publish = publish.message_group_id(group_id(notice)).message_deduplication_id(&notice.dedup_key);
         }
-        publish.send().await.map(drop).map_err(|error| failure(&error))
+        publish.send().await.map(drop).map_err(|error| failure(&error, self.config.timeout))
     }
 
     async fn client(&self) -> &Client {
         self.client
-            .get_or_init(|| async {
-                // One attempt: when to make the next is the ledger's to say.
-                let mut loader = aws_config::defaults(BehaviorVersion::latest())
-                    .region(Region::new(self.region.clone()))
-                    .retry_config(RetryConfig::disabled());
-                if let Some(url) = &self.config.endpoint_url {
-                    loader = loader.endpoint_url(url);
-                }
-                Client::new(&loader.load().await)
-            })
+            .get_or_init(|| self.aws.sns(&self.place, self.config.endpoint_url.as_deref(), self.config.timeout))
             .await
     }
 }
@@ -127,7 +115,7 @@ fn not_an_arn(text: &str) -> String {
 }
 
 /// What to make of an error, and its reason in a line that holds no secret.
-fn failure(error: &SdkError<PublishError>) -> SendFailure {
+fn failure(error: &SdkError<PublishError>, limit: Duration) -> SendFailure {
     match error {
         SdkError::ConstructionFailure(_) => SendFailure::Permanent(format!("cannot ask SNS: {}", causes(error))),
         SdkError::DispatchFailure(dispatch) => {
@@ -146,7 +134,7 @@ fn failure(error: &SdkError<PublishError>) -> SendFailure {
                 SendFailure::Transient(format!("cannot ask SNS: {reason}"))
             }
         }
-        SdkError::TimeoutError(_) => SendFailure::Unclear("no answer from SNS".to_owned()),
+        SdkError::TimeoutError(_) => no_answer(limit),
         SdkError::ServiceError(refused) => {
             let status = refused.raw().status().as_u16();
             let (code, text) = (error.code().unwrap_or("no code"), error.message().unwrap_or("no reason"));
@@ -157,6 +145,10 @@ fn failure(error: &SdkError<PublishError>) -> SendFailure {
         }
         _ => SendFailure::Unclear(causes(error)),
     }
+}
+
+fn no_answer(limit: Duration) -> SendFailure {
+    SendFailure::Unclear(format!("no answer from SNS within {}", humantime::format_duration(limit)))
 }
 
 fn by_status(status: u16, code: &str, text: &str) -> SendFailure {
@@ -189,7 +181,6 @@ fn line(text: &str) -> String {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use aws_sdk_sns::config::Credentials;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -207,18 +198,12 @@ mod tests {
         }
     }
 
-    /// A topic whose credentials come from nowhere else.
+    fn nowhere() -> Aws {
+        Aws::new(crate::aws::Config::default())
+    }
+
     fn topic(config: Config) -> Sns {
-        let sns = Sns::new(config).expect("a good configuration");
-        let credentials = Credentials::builder().access_key_id("id").secret_access_key("s3cr3t").provider_name("test");
-        let settings = aws_sdk_sns::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(sns.region.clone()))
-            .endpoint_url(sns.config.endpoint_url.clone().expect("a test's endpoint"))
-            .retry_config(RetryConfig::disabled())
-            .credentials_provider(credentials.build())
-            .build();
-        Sns { client: OnceCell::new_with(Some(Client::from_conf(settings))), ..sns }
+        Sns::new(config, &nowhere()).expect("a good configuration")
     }
 
     /// An SNS that gives one answer to everything, and keeps the bodies it was sent. No answer: it closes the connection.
@@ -364,14 +349,14 @@ mod tests {
             "arn:aws:sns:eu-west-1:123456789012:alerts:5be8a5a1",
         ] {
             let config = Config { topic_arn: arn.to_owned(), ..config("", "http://127.0.0.1:1") };
-            assert_eq!(Sns::new(config).map(drop), Err(not_an_arn(arn)));
+            assert_eq!(Sns::new(config, &nowhere()).map(drop), Err(not_an_arn(arn)));
         }
         let region = |region: Option<&str>| {
             let config = Config { region: region.map(str::to_owned), ..config("alerts", "http://127.0.0.1:1") };
-            Sns::new(config).map(|sns| sns.region)
+            Sns::new(config, &nowhere()).map(|sns| sns.place.region)
         };
-        assert_eq!(region(None), Ok("eu-west-1".to_owned()));
-        assert_eq!(region(Some("eu-central-1")), Ok("eu-central-1".to_owned()));
-        assert!(Sns::new(config("alerts", "localhost:4566")).is_err());
+        assert_eq!(region(None), Ok(Some("eu-west-1".to_owned())));
+        assert_eq!(region(Some("eu-central-1")), Ok(Some("eu-central-1".to_owned())));
+        assert!(Sns::new(config("alerts", "localhost:4566"), &nowhere()).is_err());
     }
 }

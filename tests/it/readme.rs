@@ -7,15 +7,15 @@ use pgvigil::core::alert::Severity;
 use pgvigil::core::rule::{Checked, Preset, RuleConfig, check, preset};
 use pgvigil::http::metrics::metrics_table;
 
-fn root(path: &str) -> PathBuf {
+pub(crate) fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
 /// `text` with `content` between the two comments called `name`.
-fn with_section(text: &str, name: &str, content: &str) -> String {
+pub(crate) fn with_section(text: &str, name: &str, content: &str) -> String {
     let (begin, end) = (format!("<!-- {name}: begin -->\n"), format!("<!-- {name}: end -->"));
-    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("README.md has no {begin}"));
-    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("README.md has no {end}"));
+    let (before, rest) = text.split_once(&begin).unwrap_or_else(|| panic!("there is no {begin}"));
+    let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("there is no {end}"));
     format!("{before}{begin}{content}{end}{after}")
 }
 
@@ -66,7 +66,7 @@ fn presets_table() -> String {
     table
 }
 
-fn condition(rule: &RuleConfig) -> String {
+pub(crate) fn condition(rule: &RuleConfig) -> String {
     let mut when = format!("`{}`", rule.when.as_deref().unwrap_or_default());
     if let Some(role) = rule.role {
         when.push_str(&format!(", role `{}`", role.as_str()));
@@ -77,7 +77,7 @@ fn condition(rule: &RuleConfig) -> String {
     when
 }
 
-fn held(rule: &RuleConfig) -> String {
+pub(crate) fn held(rule: &RuleConfig) -> String {
     match (&rule.datapoints, rule.every, rule.hold_for) {
         (Some(datapoints), Some(every), _) => format!("{datapoints} x {}", humantime::format_duration(every)),
         (_, _, None) => "two polls, at once when proven".to_owned(),
@@ -86,7 +86,7 @@ fn held(rule: &RuleConfig) -> String {
     }
 }
 
-fn thresholds(rule: &RuleConfig) -> String {
+pub(crate) fn thresholds(rule: &RuleConfig) -> String {
     let levels = [("info", &rule.info), ("warning", &rule.warning), ("critical", &rule.critical)];
     let levels = levels.iter().filter_map(|(severity, text)| Some(format!("{severity} `{}`", text.as_ref()?)));
     levels.collect::<Vec<_>>().join(", ")
