@@ -258,17 +258,21 @@ impl App {
         app.spawn_polling("engine".to_owned(), engine.run());
         app.start_pollers(&config);
 
+        let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
+        let places = http::places(open_files, n_targets);
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,
             health: config.health,
             silencing,
             token: config.server.token.clone(),
+            waiters: Arc::new(http::waiters(places)),
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
-        let places = http::places(open_files(), config.n_targets() + config.n_poolers());
         app.members.listed = Some(listed);
+        app.members.keep(config);
+        app.start_finders();
         app.members.keep(config);
         app.start_finders();
         info!(%address, "listening on http://{address}");

@@ -22,6 +22,19 @@ impl Lsn {
     pub const fn bytes_ahead_of(self, behind: Self) -> WalBytes {
         WalBytes(self.0.saturating_sub(behind.0))
     }
+
+    /// Where the last record before this position ends. `pg_current_wal_insert_lsn()` steps over the header of a page (24
+    /// bytes, 40 at the start of a segment) as soon as the page before is full, but replay stands before that header until
+    /// there is a record after it. Nothing can end 40 bytes into a page that did not begin on the page before, so that who
+    /// has reached the page's start has it.
+    #[must_use]
+    pub const fn end_of_record(self) -> Self {
+        const PAGE: u64 = 8192;
+        match self.0 % PAGE {
+            header @ (24 | 40) => Self(self.0 - header),
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Display for Lsn {
@@ -69,6 +82,19 @@ mod tests {
         }
         for text in ["", "/", "0/", "/0", "0/123456789", "0/G", "0/+1", " 0/1", "0/1/2"] {
             assert_eq!(text.parse::<Lsn>(), Err(ParseLsnError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_of_a_page_is_no_record() {
+        for (position, end) in [
+            (0x0300_0000, 0x0300_0000),
+            (0x0300_0028, 0x0300_0000),
+            (0x0300_2018, 0x0300_2000),
+            (0x0300_2019, 0x0300_2019),
+            (0x0300_2030, 0x0300_2030),
+        ] {
+            assert_eq!(Lsn::new(position).end_of_record(), Lsn::new(end), "{position:X}");
         }
     }
 

@@ -4,23 +4,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub use crate::core::health::Limits;
 use crate::core::topology::Role;
 
 /// Longer than any lag that reads could be allowed. Catches `1M`, which is a month and not a minute.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
-
-/// What reads must be able to rely on. `None` means that nothing is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Limits {
-    /// `max_lag`, in seconds.
-    pub max_lag_seconds: Option<f64>,
-    /// `max_lag_bytes`.
-    pub max_lag_bytes: Option<u64>,
-    /// `role`; `None` when any will do, which is the default.
-    pub role: Option<Role>,
-    /// `max_age`: how old the sample may be. Can only be stricter than `poll.stale_after`.
-    pub max_age: Option<Duration>,
-}
 
 /// A parameter that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +52,7 @@ impl Limits {
 }
 
 /// `5s`, `1m 30s`, `500ms`; a plain number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let help = || format!("\"{}\" is not a duration; write for example 5s or 500ms", text.escape_default());
     let seconds = if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -132,7 +120,7 @@ pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
 }
 
 /// As [`decode`]; in a query `+` stands for a space.
-fn decode_value(text: &str) -> Option<Cow<'_, str>> {
+pub(super) fn decode_value(text: &str) -> Option<Cow<'_, str>> {
     if text.contains('+') {
         return decode(&text.replace('+', " ")).map(|decoded| Cow::Owned(decoded.into_owned()));
     }

@@ -7,12 +7,12 @@
 
 mod api;
 mod aws;
-pub mod health;
 mod index;
 pub mod limits;
 pub mod metrics;
 pub mod overall;
 mod reply;
+mod route;
 mod serve;
 pub mod silences;
 mod subscriptions;
@@ -27,16 +27,17 @@ use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-pub use self::health::HealthConfig;
-pub use self::serve::{places, serve};
+pub use self::serve::{places, serve, waiters};
+pub use crate::core::health::HealthConfig;
 
 use self::limits::{Limits, decode};
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
 use crate::aws::Aws;
 use crate::clock;
+use crate::core::health;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
@@ -75,11 +76,13 @@ pub struct AppState {
     pub health: HealthConfig,
     pub silencing: Silencing,
     pub token: Option<Token>,
+    /// As many clients may wait for a server to read from.
+    pub waiters: Arc<Semaphore>,
     pub aws: Aws,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 13] = [
+pub const PATHS: [(&str, &str); 14] = [
     ("/metrics", "everything known, for Prometheus"),
     ("/livez", "200 while the daemon's own loops make progress"),
     ("/readyz", "200 once every target has been tried once"),
@@ -88,6 +91,10 @@ pub const PATHS: [(&str, &str); 13] = [
     ("/healthz/{cluster}/{target}", "may reads be sent there: ?max_lag=5s&max_lag_bytes=16MB&role=replica&max_age=10s"),
     ("/api/v1/clusters", "topology, lags and alerts as JSON"),
     ("/api/v1/clusters/{cluster}", "one cluster in detail"),
+    (
+        "/api/v1/clusters/{cluster}/route",
+        "which server to read from: ?max_lag=1s&lsn=0/16B3748&wait=500ms&fallback=primary",
+    ),
     ("/api/v1/alerts", "alerts that are pending, firing or resolved of late"),
     ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
     ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
@@ -118,6 +125,7 @@ pub fn router(state: AppState) -> Router {
         .route("/healthz/{cluster}/{target}", page(healthz_target))
         .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
         .route("/api/v1/clusters/{cluster}", page(api_cluster))
+        .route("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method))
         .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
         .route("/api/v1/silences", page(silences::list).post(silences::change))
         .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))

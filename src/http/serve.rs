@@ -27,7 +27,7 @@ use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use super::reply::Reply;
-use super::{AppState, answer_at_once, router, wants_text};
+use super::{AppState, answer_at_once, route, router, wants_text};
 
 /// Connections open at once. Beyond them clients wait in the kernel's queue.
 const MAX_CONNECTIONS: u64 = 1024;
@@ -62,6 +62,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub fn places(open_files: u64, n_targets: usize) -> usize {
     let spare = open_files.saturating_sub(OTHER_FILES).saturating_sub(n_targets as u64);
     (spare / 2).clamp(8, MAX_CONNECTIONS) as usize
+}
+
+/// How many of so many clients may wait for a server to read from: the others are for everything else.
+pub fn waiters(places: usize) -> Semaphore {
+    Semaphore::new(places / 2)
 }
 
 /// Answers requests, `places` clients at once, until `cancel`; then lets open connections finish what they are answering.
@@ -175,7 +180,8 @@ impl Pages {
         }
         // Never closed; if it were, pages would be written all the same. Who changes something waits for other things.
         let is_page = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-        let _turn = if is_page { self.turn.acquire().await.ok() } else { None };
+        let takes_turn = is_page && !route::is_asked(request.uri().path());
+        let _turn = if takes_turn { self.turn.acquire().await.ok() } else { None };
         match self.router.clone().oneshot(request.map(Body::new)).await {
             Ok(response) => response,
             Err(never) => match never {},

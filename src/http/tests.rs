@@ -26,6 +26,7 @@ fn state_of(snapshot: Snapshot) -> AppState {
         health: HealthConfig::default(),
         silencing,
         token: None,
+        waiters: Arc::new(waiters(4)),
         aws: Aws::new(crate::aws::Config::default()),
     }
 }
@@ -95,6 +96,12 @@ async fn every_path_answers_each_method_with_the_same_status() {
         ("/api/v1/clusters", 200, 200),
         ("/api/v1/clusters/orders", 200, 200),
         ("/api/v1/clusters/nothing", 404, 404),
+        ("/api/v1/clusters/orders/route", 200, 200),
+        ("/api/v1/clusters/orders/route?max_lag=50ms", 503, 503),
+        ("/api/v1/clusters/orders/route?role=primary", 200, 503),
+        ("/api/v1/clusters/orders/route?lsn=soon", 400, 400),
+        ("/api/v1/clusters/nothing/route", 404, 404),
+        ("/api/v1/clusters/%ff/route", 404, 404),
         ("/api/v1/alerts", 200, 200),
         ("/api/v1/silences", 200, 200),
         ("/api/v1/silences?x=1", 400, 400),
@@ -675,4 +682,110 @@ async fn what_is_wrong_with_a_silence_is_told_by_its_key() {
     let long = format!("{{{base}, \"rule\": \"{}\"}}", "x".repeat(9000));
     assert_eq!(put(&state, "POST", "/api/v1/silences", &format!("Bearer {TOKEN}"), &long).await.status, 400);
     assert_eq!(get_json(&state, "/api/v1/silences").await.1["silences"], serde_json::json!([]));
+}
+
+/// A served state whose snapshots go on: the port, and where they come from.
+async fn serving(snapshot: Snapshot, n_waiters: usize) -> (u16, watch::Sender<Arc<Snapshot>>, AppState) {
+    let (sender, snapshots) = watch::channel(Arc::new(fixture::moved_to(snapshot, clock::now())));
+    let waiters = Arc::new(Semaphore::new(n_waiters));
+    let state = AppState { snapshots, waiters, ..state_of(orders(|_| ())) };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(serve(listener, state.clone(), 1024, CancellationToken::new()));
+    (port, sender, state)
+}
+
+async fn send(port: u16, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    stream
+}
+
+async fn answered(mut stream: TcpStream) -> (u16, Json) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("an answer");
+    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap_or_default()).expect("JSON"))
+}
+
+async fn until_waiting(state: &AppState, free: usize) {
+    let wait = async {
+        while state.waiters.available_permits() != free {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("as many wait");
+}
+
+const FOR_A_WRITE: &str = "/api/v1/clusters/orders/route?lsn=0/3000000&wait=30s";
+
+#[tokio::test]
+async fn who_waits_for_a_server_is_answered_by_the_sample_that_has_one() {
+    let (port, sender, state) = serving(orders(|_| ()), 1).await;
+    let waiting = send(port, FOR_A_WRITE).await;
+    until_waiting(&state, 0).await;
+    // The others are served meanwhile, and one for whom there is no place to wait is answered at once.
+    let (status, crowded) = answered(send(port, FOR_A_WRITE).await).await;
+    assert_eq!((status, &crowded["status"]), (503, &"none".into()));
+    assert!(crowded["reasons"].to_string().contains("too many wait already"), "{crowded}");
+    assert_eq!(answered(send(port, "/healthz/orders/replica-1").await).await.0, 200);
+
+    let replay = |lsn| {
+        let change = move |standby: &mut crate::core::observation::StandbyState| {
+            standby.replay_lsn = Some(crate::core::wal::Lsn::new(lsn));
+        };
+        let snapshot = orders(|targets| fixture::change_standby(&mut targets[2], change));
+        sender.send_replace(Arc::new(fixture::moved_to(snapshot, clock::now())));
+    };
+    replay(0x02FF_FFF0);
+    replay(0x0300_0000);
+    let (status, found) = answered(waiting).await;
+    assert_eq!((status, &found["target"], &found["fallback"]), (200, &"replica-2".into(), &false.into()), "{found}");
+    assert_eq!(found["candidates"][2]["lsn"], "0/3000000");
+    assert_eq!(found["candidates"][1]["reasons"][0], "it has replayed up to 0/2FFFF00, not yet 0/3000000");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_makes_room_for_another() {
+    let (port, _sender, state) = serving(orders(|_| ()), 1).await;
+    let waiting = send(port, FOR_A_WRITE).await;
+    until_waiting(&state, 0).await;
+    drop(waiting);
+    until_waiting(&state, 1).await;
+}
+
+#[tokio::test]
+async fn the_fallback_is_answered_when_the_time_is_over() {
+    let (port, _sender, _) = serving(orders(|_| ()), 1).await;
+    let path = "/api/v1/clusters/orders/route?lsn=0/3000001&wait=1s&fallback=primary";
+    let (status, found) = answered(send(port, path).await).await;
+    assert_eq!((status, &found["target"], &found["fallback"]), (200, &"primary".into(), &true.into()), "{found}");
+    assert!(found["waited_ms"].as_u64().is_some_and(|waited| waited >= 1000), "{found}");
+    assert_eq!(found["timeline"], 3);
+}
+
+#[tokio::test]
+async fn a_route_is_one_line_for_a_script() {
+    let configured = |host: &str| {
+        let host = host.to_owned();
+        state_of(orders(|targets| {
+            for target in targets {
+                fixture::change_identity(target, |identity| {
+                    identity.address.configured = Some((host.clone(), 5432));
+                });
+            }
+        }))
+    };
+    let path = "/api/v1/clusters/orders/route?pick=best";
+    for (state, line) in [
+        (state_of(orders(|_| ())), "replica-1\n"),
+        (configured("db.internal"), "db.internal:5432\n"),
+        (configured("::1"), "[::1]:5432\n"),
+    ] {
+        assert_eq!(ask(&state, "GET", path, "text/plain").await.body, line);
+    }
+    let none = ask(&configured("h"), "GET", "/api/v1/clusters/orders/route?max_lag=0", "text/plain").await;
+    assert_eq!(none.status, 503);
+    assert!(none.body.starts_with("none: replica-1: replay lag is 0.120 s"), "{}", none.body);
 }

@@ -18,12 +18,24 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::limits::Limits;
-use crate::core::cause::Cause;
-use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
-use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
-use crate::core::time::MonoTime;
-use crate::core::topology::Role;
+use super::cause::Cause;
+use super::lag::{Certainty, Evidence, LagEstimate, Method};
+use super::snapshot::{ClusterView, Snapshot, TargetView};
+use super::time::MonoTime;
+use super::topology::Role;
+
+/// What reads must be able to rely on. `None` means that nothing is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// `max_lag`, in seconds.
+    pub max_lag_seconds: Option<f64>,
+    /// `max_lag_bytes`.
+    pub max_lag_bytes: Option<u64>,
+    /// `role`; `None` when any will do, which is the default.
+    pub role: Option<Role>,
+    /// `max_age`: how old the sample may be. Can only be stricter than `poll.stale_after`.
+    pub max_age: Option<Duration>,
+}
 
 /// `[health]`: what `/healthz/{cluster}/{target}` does when in doubt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -126,12 +138,12 @@ pub enum Status {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-pub(super) fn certainty_word<S: Serializer>(certainty: &Certainty, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn certainty_word<S: Serializer>(certainty: &Certainty, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(certainty.as_str())
 }
 
 #[expect(clippy::ref_option, reason = "serde passes fields by reference")]
-pub(super) fn method_words<S: Serializer>(method: &Option<Method>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn method_words<S: Serializer>(method: &Option<Method>, serializer: S) -> Result<S::Ok, S::Error> {
     match method {
         Some(method) => serializer.collect_str(method),
         None => serializer.serialize_none(),
@@ -147,8 +159,18 @@ pub fn fitness(
     limits: &Limits,
     config: HealthConfig,
 ) -> Option<Verdict> {
-    let cluster = &**snapshot.cluster(cluster)?;
-    let target = &**cluster.target(target)?;
+    let cluster = snapshot.cluster(cluster)?;
+    Some(verdict(cluster, cluster.target(target)?, now, limits, config))
+}
+
+/// The same of a target that is at hand.
+pub fn verdict(
+    cluster: &ClusterView,
+    target: &TargetView,
+    now: MonoTime,
+    limits: &Limits,
+    config: HealthConfig,
+) -> Verdict {
     let mut judgement = Judgement::of(cluster, target, now, limits, config);
     let mut fit = judgement.barred.is_none() && judgement.lagging.is_none();
     if judgement.barred.is_none() && judgement.lagging.is_some() && panics(cluster, target, now, limits, config) {
@@ -164,7 +186,7 @@ pub fn fitness(
     }
     let is_primary = judgement.barred.is_none() && target.last_role() == Some(Role::Primary);
     let lag = target.lag.as_ref();
-    Some(Verdict {
+    Verdict {
         status: if fit { Status::Ok } else { Status::Unfit },
         reasons: judgement.barred.into_iter().chain(judgement.lagging).chain(judgement.notes).collect(),
         role: target.last_role(),
@@ -179,7 +201,7 @@ pub fn fitness(
         cause: causes.first().copied(),
         other_causes: causes.into_iter().skip(1).collect(),
         sample_age_ms: target.answer.as_ref().map(|answer| millis(now.duration_since(answer.answered_at))),
-    })
+    }
 }
 
 /// Why it lags, while someone keeps that up to date.
