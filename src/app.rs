@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 
 use self::discover::Finders;
 use self::members::Members;
-use crate::aws::Aws;
+use crate::aws::{Aws, Reported};
 use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
@@ -61,6 +61,8 @@ enum Order {
     Configuration(Box<Config>),
     /// AWS was asked, for this `[[discover]]`.
     Found(Box<(discovery::Config, Look)>),
+    /// RDS reports something of what was found for it, by region.
+    Reported(discovery::Config, Vec<(String, Reported)>),
 }
 
 /// Why the daemon could not start, or had to stop.

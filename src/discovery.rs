@@ -14,10 +14,10 @@ use futures_util::future::join_all;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{Aws, Place};
+use crate::aws::{Aws, Place, Reported};
 use crate::collect::conninfo::Conninfo;
 use crate::config::{self, Cluster, Target};
-use crate::core::discovery::{Choice, Family, InstanceFacts, Listing, Names, find};
+use crate::core::discovery::{Choice, Family, Happening, InstanceFacts, Listing, Names, find};
 use crate::core::rule::OneOrMany;
 use crate::core::topology::{Name, TargetId};
 
@@ -177,6 +177,9 @@ pub struct Discovery {
     config: Config,
     listings: BTreeMap<String, Listing>,
     families: Vec<Family>,
+    /// Until when events of a region were read, in seconds since 1970.
+    events_until: BTreeMap<String, i64>,
+    events_fault: Option<String>,
 }
 
 /// What one look has brought.
@@ -195,7 +198,7 @@ const REGIONS_AWAY: usize = 4;
 impl Discovery {
     /// `families` are those that were found before a restart.
     pub fn new(config: Config, families: Vec<Family>) -> Self {
-        Self { config, listings: BTreeMap::new(), families }
+        Self { config, listings: BTreeMap::new(), families, events_until: BTreeMap::new(), events_fault: None }
     }
 
     /// Asks AWS once.
@@ -246,6 +249,64 @@ impl Discovery {
     }
 }
 
+/// The first question is about this time before the start.
+const EVENTS_BEFORE: i64 = 60 * 60;
+
+/// Events are reported late, so that the next question goes back behind the last.
+const EVENTS_OVERLAP: i64 = 5 * 60;
+
+impl Discovery {
+    /// What RDS reports of what was found, by region. `now` is in seconds since 1970. A region that does not answer is
+    /// asked about the same time again.
+    pub async fn events(&mut self, aws: &Aws, now: i64) -> Vec<(String, Reported)> {
+        let members = self.families.iter().flat_map(|family| &family.members);
+        let regions: BTreeSet<String> = members.map(|member| member.region.clone()).collect();
+        let asked = join_all(regions.iter().map(|region| {
+            let since = self.events_until.get(region).map_or(now - EVENTS_BEFORE, |until| until - EVENTS_OVERLAP);
+            let place = self.config.place(region);
+            async move { (region.clone(), aws.events(&place, since).await) }
+        }));
+        let mut reported = Vec::new();
+        for (region, events) in asked.await {
+            match events {
+                Ok(events) => {
+                    self.events_fault = None;
+                    self.events_until.insert(region.clone(), now);
+                    reported.extend(events.into_iter().map(|event| (region.clone(), event)));
+                }
+                Err(fault) => {
+                    if self.events_fault.as_ref() != Some(&fault.reason) {
+                        tracing::warn!(region, error = fault.reason, "what RDS reports of {region} cannot be read: {}", fault.reason);
+                        self.events_fault = Some(fault.reason);
+                    }
+                }
+            }
+        }
+        reported
+    }
+}
+
+/// What was reported, as of clusters that are watched: those of families that members, or the DB cluster itself, are of.
+pub fn happenings(families: &[Family], found: &Clusters, reported: Vec<(String, Reported)>) -> Vec<(Name, Happening)> {
+    let mut happenings = Vec::new();
+    for (region, reported) in reported {
+        let of_target = found.targets.iter().find(|(_, of_region, id)| *of_region == region && *id == reported.source_id);
+        let of_family = || {
+            let family = families.iter().find(|family| family.region == region && family.id == reported.source_id)?;
+            let member = family.members.first()?;
+            found.targets.iter().find(|(_, of_region, id)| *of_region == member.region && *id == member.instance.id)
+        };
+        let (cluster, source) = match (of_target, of_family()) {
+            (Some((target, ..)), _) => (target.cluster.clone(), target.target.clone()),
+            (None, Some((target, ..))) => (target.cluster.clone(), Name::new(&reported.source_id)),
+            (None, None) => continue,
+        };
+        let Reported { unix_seconds, categories, message, .. } = reported;
+        happenings.push((cluster, Happening { source, unix_seconds, categories, message }));
+    }
+    happenings
+}
+
 /// One that is being changed may have no endpoint for a while, and will have the one it had.
 fn with_endpoints(mut listing: Listing, before: Option<&Listing>) -> Listing {
     for instance in listing.instances.iter_mut().filter(|instance| instance.endpoint.is_none()) {
@@ -283,6 +344,8 @@ pub struct Clusters {
     pub clusters: Vec<Cluster>,
     /// Of each target, the region that says what is so of it.
     pub facts: Vec<(TargetId, String, InstanceFacts)>,
+    /// ... with its identifier there.
+    pub targets: Vec<(TargetId, String, String)>,
 }
 
 /// The clusters of a configuration that families become. `taken` are the names of clusters that there are already, and
@@ -313,6 +376,7 @@ pub fn clusters(
             let target = names.give(&instance.resource_id, &instance.id, &member.region, &of_cluster);
             let id = TargetId::new(&name, &target);
             found.facts.push((id.clone(), member.region.clone(), instance.facts.clone()));
+            found.targets.push((id.clone(), member.region.clone(), instance.id.clone()));
             targets.push(Target { id, conninfo: Arc::new(conninfo) });
             of_cluster.insert(target);
         }

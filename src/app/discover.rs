@@ -5,15 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::members::Running;
 use super::{App, Order, RunError};
-use crate::aws::Aws;
+use crate::aws::{Aws, Reported};
 use crate::clock;
 use crate::config::Config;
 use crate::core::discovery::{Discovered, Family};
@@ -23,6 +24,9 @@ use crate::discovery::{self, Clusters, Discovery, Kept, Look};
 
 /// After a fault AWS is asked again no later than this.
 const SOON: Duration = Duration::from_secs(60);
+
+/// How often RDS is asked what it has to report.
+const EVENTS_EVERY: Duration = Duration::from_secs(60);
 
 /// What was found, and who looks for more.
 #[derive(Debug, Default)]
@@ -161,6 +165,18 @@ impl App {
         }
         Ok(())
     }
+
+    /// Takes in what RDS reports of what is watched.
+    pub(super) async fn reported(&mut self, config: &discovery::Config, reported: Vec<(String, Reported)>) {
+        let finders = &mut self.members.finders;
+        let Some(place) = finders.finders.iter().position(|finder| finder.config == *config) else { return };
+        let Some(listed) = self.members.listed.clone() else { return };
+        let (_, found) = finders.clusters(&listed);
+        let happenings = discovery::happenings(&finders.finders[place].families, &found[place], reported);
+        if let Some(events) = self.events.clone().filter(|_| !happenings.is_empty()) {
+            let _ = events.send(Event::Happened(happenings)).await;
+        }
+    }
 }
 
 /// Logs what is new.
@@ -183,13 +199,21 @@ async fn look(
     cancel: CancellationToken,
 ) {
     let looks = async {
+        let mut look_at = Instant::now();
         loop {
-            let look = Box::pin(discovery.look(&aws)).await;
-            let wait = if look.fault.is_some() { config.interval.min(SOON) } else { config.interval };
-            if orders.send(Order::Found(Box::new((config.clone(), look)))).await.is_err() {
+            if Instant::now() >= look_at {
+                let look = Box::pin(discovery.look(&aws)).await;
+                look_at = Instant::now() + if look.fault.is_some() { config.interval.min(SOON) } else { config.interval };
+                if orders.send(Order::Found(Box::new((config.clone(), look)))).await.is_err() {
+                    return;
+                }
+            }
+            let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+            let reported = Box::pin(discovery.events(&aws, now)).await;
+            if !reported.is_empty() && orders.send(Order::Reported(config.clone(), reported)).await.is_err() {
                 return;
             }
-            tokio::time::sleep(wait).await;
+            sleep_until(look_at.min(Instant::now() + EVENTS_EVERY)).await;
         }
     };
     cancel.run_until_cancelled(looks).await;

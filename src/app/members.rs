@@ -103,6 +103,10 @@ impl App {
         match order {
             Order::Configuration(config) => self.reconfigure(*config).await,
             Order::Found(found) => self.found(&found.0, found.1).await,
+            Order::Reported(config, reported) => {
+                self.reported(&config, reported).await;
+                Ok(())
+            }
         }
     }
 

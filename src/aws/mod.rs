@@ -27,6 +27,7 @@ use serde::de::{Deserializer, Error};
 use tokio::sync::OnceCell;
 
 pub use self::fault::{Fault, Kind};
+pub use self::rds::Reported;
 use self::watch::Watch;
 use crate::core::circuit::{Circuit, State};
 use crate::core::time::MonoTime;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_rds::Client;
+use aws_sdk_rds::primitives::DateTime;
 use aws_sdk_rds::types::DbInstance;
 
 use super::{Aws, Fault, Place};
@@ -43,6 +44,40 @@ impl Aws {
             }
         }
         Ok(listing)
+    }
+}
+
+/// What RDS reports of one instance or DB cluster, by its identifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reported {
+    pub source_id: String,
+    pub unix_seconds: i64,
+    pub categories: Vec<String>,
+    pub message: String,
+}
+
+impl Aws {
+    /// What a place reports since `since`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Some page did not come.
+    pub async fn events(&self, place: &Place, since: i64) -> Result<Vec<Reported>, Fault> {
+        let rds = self.rds(place).await;
+        let question = rds.describe_events().start_time(DateTime::from_secs(since)).max_records(PAGE);
+        let mut pages = question.into_paginator().send();
+        let mut reported = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| Fault::of("rds:DescribeEvents", &error))?;
+            reported.extend(page.events.unwrap_or_default().into_iter().filter_map(|event| {
+                Some(Reported {
+                    source_id: event.source_identifier?,
+                    unix_seconds: event.date?.secs(),
+                    categories: event.event_categories.unwrap_or_default(),
+                    message: event.message.unwrap_or_default(),
+                })
+            }));
+        }
+        Ok(reported)
     }
 }
 

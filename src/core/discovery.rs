@@ -234,6 +234,45 @@ fn family(mut members: Vec<(&str, &Instance)>, listings: &BTreeMap<String, Listi
     }
 }
 
+/// Something that RDS reports: of an instance, or of a DB cluster as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// The target, or what AWS calls the DB cluster.
+    pub source: Name,
+    /// Seconds since 1970, by AWS' clock.
+    pub unix_seconds: i64,
+    /// `failover`, `maintenance`, `low storage`, ...
+    pub categories: Vec<String>,
+    pub message: String,
+}
+
+/// The same with its instant on the monitor's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RdsEvent {
+    pub at: MonoTime,
+    pub happening: Happening,
+}
+
+/// For so long an event is told as a signal, and beside alerts that begin after it.
+pub const RECENT: Duration = Duration::from_secs(15 * 60);
+
+/// As many events of one cluster are kept.
+const MOST_EVENTS: usize = 50;
+
+/// The events of a cluster with more of them, the latest last; each once, however often it is reported.
+pub(super) fn with_events(known: &Arc<[RdsEvent]>, more: Vec<RdsEvent>) -> Arc<[RdsEvent]> {
+    let mut events = known.to_vec();
+    for event in more {
+        if !events.iter().any(|known| known.happening == event.happening) {
+            events.push(event);
+        }
+    }
+    events.sort_by_key(|event| event.happening.unix_seconds);
+    let too_many = events.len().saturating_sub(MOST_EVENTS);
+    events.drain(..too_many);
+    events.into()
+}
+
 /// The names that were given, by what AWS never changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Names(BTreeMap<String, String>);
@@ -478,6 +517,27 @@ mod tests {
             let reason = choice.matches_nothing(&account, &regions);
             assert!(reason.starts_with("nothing in us-east-1 matches") && reason.contains(hint), "{reason}");
         }
+    }
+
+    #[test]
+    fn an_event_is_kept_once_and_the_oldest_go_first() {
+        let event = |second: i64, message: &str| RdsEvent {
+            at: MonoTime::from_nanos(second as u64),
+            happening: Happening {
+                source: Name::new("orders"),
+                unix_seconds: second,
+                categories: vec!["failover".to_owned()],
+                message: message.to_owned(),
+            },
+        };
+        let events = with_events(&Arc::default(), vec![event(2, "completed"), event(1, "started")]);
+        // Reported again: the monitor's reading of the instant may differ a little.
+        let again = RdsEvent { at: MonoTime::from_nanos(9), ..event(2, "completed") };
+        let events = with_events(&events, vec![again, event(2, "other")]);
+        let messages: Vec<&str> = events.iter().map(|event| event.happening.message.as_str()).collect();
+        assert_eq!(messages, ["started", "completed", "other"]);
+        let many = with_events(&events, (3..100).map(|second| event(second, "x")).collect());
+        assert_eq!((many.len(), many[0].happening.unix_seconds), (50, 50));
     }
 
     #[test]

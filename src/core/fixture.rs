@@ -346,6 +346,7 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         poolers: Vec::new(),
         alerts: Arc::from(alerts),
         events: Arc::from([]),
+        rds_events: Arc::default(),
     }
 }
 

@@ -15,7 +15,7 @@ use self::diagnosis::Past;
 use super::alert::{AlertId, Phase};
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
-use super::discovery::{Discovered, DiscoveryView};
+use super::discovery::{Discovered, DiscoveryView, Happening};
 use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::pacing::AlertingConfig;
@@ -62,6 +62,8 @@ pub enum Event {
     Members(Box<FleetSpec>),
     /// AWS was asked what there is.
     Discovered(Box<Discovered>),
+    /// RDS reports something, of these clusters.
+    Happened(Vec<(Name, Happening)>),
 }
 
 /// What is new in who is who.
@@ -218,6 +220,10 @@ impl Fleet {
                 self.discovered(*discovered, wall);
                 Vec::new()
             }
+            Event::Happened(happenings) => {
+                self.happened(happenings, now, wall);
+                Vec::new()
+            }
         }
     }
 
@@ -369,6 +375,7 @@ impl Cluster {
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
                 events: Arc::from([]),
+                rds_events: Arc::default(),
             }),
         }
     }

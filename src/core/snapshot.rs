@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::alert::AlertView;
 use super::cause::{ApplyDelay, Diagnosis};
-use super::discovery::{DiscoveryView, InstanceFacts, InstanceView};
+use super::discovery::{DiscoveryView, InstanceFacts, InstanceView, RdsEvent};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
@@ -72,6 +72,8 @@ pub struct ClusterView {
     pub alerts: Arc<[AlertView]>,
     /// The last changes of who is who, the oldest first.
     pub events: Arc<[TopologyEvent]>,
+    /// What RDS has reported of late, the oldest first.
+    pub rds_events: Arc<[RdsEvent]>,
 }
 
 impl ClusterView {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::AlertView;
-use crate::core::discovery::InstanceFacts;
+use crate::core::discovery::{InstanceFacts, RdsEvent};
 use crate::core::lag::LagEstimate;
 use crate::core::mute::Mute;
 use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
@@ -51,6 +51,18 @@ pub(super) struct Cluster<'a> {
     alerts: Vec<Alert<'a>>,
     /// Promotions and the like, the latest first.
     events: Vec<Event<'a>>,
+    /// What RDS has reported, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rds_events: Vec<Happened<'a>>,
+}
+
+#[derive(Serialize)]
+struct Happened<'a> {
+    at: Option<String>,
+    /// The target, or the DB cluster.
+    source: &'a str,
+    categories: &'a [String],
+    message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -566,6 +578,19 @@ impl<'a> Cluster<'a> {
             poolers: view.poolers.iter().map(|pooler| Pooler::new(snapshot, pooler, now)).collect(),
             alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
             events: view.events.iter().rev().map(|event| Event::new(snapshot, event)).collect(),
+            rds_events: view.rds_events.iter().rev().map(|event| Happened::new(snapshot, event)).collect(),
+        }
+    }
+}
+
+impl<'a> Happened<'a> {
+    fn new(snapshot: &Snapshot, event: &'a RdsEvent) -> Self {
+        let happening = &event.happening;
+        Self {
+            at: time_of_day(snapshot.wall_time(event.at)),
+            source: happening.source.as_str(),
+            categories: &happening.categories,
+            message: &happening.message,
         }
     }
 }

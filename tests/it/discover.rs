@@ -239,3 +239,32 @@ async fn check_tells_what_was_found_and_what_matches_nothing() {
         assert!(flat.contains(expect) || (expect == "primary/r1" && flat.contains("r1")), "{expect}\nin\n{text}");
     }
 }
+
+#[tokio::test]
+async fn what_rds_reports_is_shown_judged_and_told_beside_alerts() {
+    let servers = pg::cluster(1).await;
+    let rds = Rds::start().await;
+    rds.with(|state| {
+        state.instances.insert(REGION.to_owned(), family(&servers));
+        state.events.push(("r1", "failover", "Multi-AZ instance failover started", 90));
+        state.events.push(("stranger", "failure", "not ours", 60));
+        state.events.push(("primary", "backup", "Backing up DB instance", 50 * 60));
+    });
+    let config = discover("all = true")
+        + "[[rule]]\nname = \"FailedOver\"\nwhen = \"rds_event == 1\"\nfor = \"0s\"\n";
+    let daemon = Daemon::start_with(&config, asking(&rds)).await;
+    let labels = [("cluster", "primary"), ("source", "r1"), ("category", "failover")];
+    daemon.until_series("pgvigil_rds_event", &labels, SOON, |event| event == Some(1.0)).await;
+    assert_eq!(daemon.series("pgvigil_rds_event", &[("category", "backup")]).await, None);
+    until("the alert", SOON, || async {
+        let log = daemon.log();
+        let line = log.lines().find(|line| line.contains("FailedOver fires"));
+        if line.is_some_and(|line| line.contains("failover")) { Ok(()) } else { Err(log) }
+    })
+    .await;
+    let cluster = daemon.get("/api/v1/clusters/primary").await.unwrap().json();
+    let messages: Vec<&str> =
+        cluster["rds_events"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap()).collect();
+    assert_eq!(messages, ["Multi-AZ instance failover started", "Backing up DB instance"]);
+    assert_eq!(daemon.stop().await, Some(0));
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Cluster, ClusterSpec, DiscoverySpec, Fleet, FleetSpec, index_of};
-use crate::core::discovery::{Discovered, DiscoveryView, InstanceView};
+use crate::core::discovery::{Discovered, DiscoveryView, Happening, InstanceView, RdsEvent, with_events};
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::{Name, TargetId};
@@ -51,6 +51,18 @@ impl Fleet {
             let Some(cluster) = self.cluster_mut(&id) else { continue };
             if let Some(&position) = cluster.view.index.get(&id.target) {
                 cluster.target_mut(position).instance = Some(InstanceView { at, stale_after, certificate_expires_in, facts: Arc::new(facts) });
+            }
+        }
+    }
+
+    pub(super) fn happened(&mut self, happenings: Vec<(Name, Happening)>, now: MonoTime, wall: SystemTime) {
+        let unix = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        for (name, happening) in happenings {
+            let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) else { continue };
+            let event = RdsEvent { at: now.plus_seconds(happening.unix_seconds as f64 - unix), happening };
+            let events = with_events(&cluster.view.rds_events, vec![event]);
+            if events.len() != cluster.view.rds_events.len() || events.last() != cluster.view.rds_events.last() {
+                Arc::make_mut(&mut cluster.view).rds_events = events;
             }
         }
     }

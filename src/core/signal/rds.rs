@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::row::{bool_value, per_target, state};
+use super::row::{bool_value, per_cluster, per_target, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
-use crate::core::discovery::InstanceFacts;
+use crate::core::discovery::{InstanceFacts, RECENT};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::time::MonoTime;
 
@@ -58,7 +58,26 @@ pub(super) const ROWS: &[Signal] = &[
         .help("1 for each action of maintenance that waits.")
         .absent("None waits, AWS does not say, or as for `pgvigil_rds_status`.")
         .from("DescribePendingMaintenanceActions"),
+    per_cluster("rds_event", Unit::Bool, event)
+        .labels(&["source", "category"])
+        .says("had an event of {source} in RDS: {category}")
+        .help("1 for each category of an event that RDS reported of a target, or of the DB cluster, within the last 15 minutes.")
+        .absent("Nothing was reported, or the cluster was not discovered.")
+        .from("DescribeEvents"),
 ];
+
+fn event(cluster: &ClusterView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    let recent = cluster.rds_events.iter().filter(|event| now.duration_since(event.at) < RECENT);
+    let of_event = |event: &'_ crate::core::discovery::RdsEvent| {
+        let categories = event.happening.categories.iter().map(String::as_str);
+        categories.map(|category| (event.happening.source.to_string(), category.to_owned())).collect::<Vec<_>>()
+    };
+    let subjects: BTreeSet<(String, String)> = recent.flat_map(of_event).collect();
+    for (source, category) in subjects {
+        emit(&[&source, &category], Value::exact(1.0));
+    }
+    Coverage::Complete
+}
 
 /// States a value where AWS has said it, and nothing where there is none to be said.
 fn known(target: &TargetView, now: MonoTime, emit: Emit<'_>, value: impl Fn(&InstanceFacts) -> Option<f64>) -> Coverage {

@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub instances: BTreeMap<String, Vec<Instance>>,
     /// Status and code with which each question is refused.
     pub refuses: Option<(u16, &'static str)>,
+    /// Of every region: source, category, message, and how many seconds ago.
+    pub events: Vec<(&'static str, &'static str, &'static str, i64)>,
     /// Questions that came: action and region.
     pub asked: Vec<(String, String)>,
 }
@@ -205,7 +207,18 @@ fn answer(state: &mut State, head: &str, body: &str) -> (u16, String) {
             format!("<DBClusters>{}</DBClusters>", ids.iter().map(cluster).collect::<String>())
         }
         "DescribePendingMaintenanceActions" => "<PendingMaintenanceActions/>".to_owned(),
-        "DescribeEvents" => "<Events/>".to_owned(),
+        "DescribeEvents" => {
+            let now = pgvigil::clock::wall();
+            let event = |(source, category, message, ago): &(&str, &str, &str, i64)| {
+                let at = humantime::format_rfc3339_seconds(now - std::time::Duration::from_secs(*ago as u64));
+                format!(
+                    "<Event><SourceIdentifier>{source}</SourceIdentifier><SourceType>db-instance</SourceType>\
+                     <Message>{message}</Message><EventCategories><EventCategory>{category}</EventCategory></EventCategories>\
+                     <Date>{at}</Date></Event>"
+                )
+            };
+            format!("<Events>{}</Events>", state.events.iter().map(event).collect::<String>())
+        }
         other => panic!("asked for {other}"),
     };
     let xml = format!(
