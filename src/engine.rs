@@ -280,7 +280,7 @@ impl Engine {
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }
-            Event::Measured(_) | Event::Tick | Event::Members(_) => {}
+            Event::Measured(_) | Event::Tick | Event::Members(_) | Event::Discovered(_) | Event::Happened(_) => {}
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, Id};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::discover::Finders;
 use super::{App, Order, RunError};
 use crate::aws::Aws;
 use crate::clock;
@@ -40,8 +41,11 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// What runs now.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// The configuration in force.
+    /// The configuration in force as it was read.
+    pub(super) listed: Option<Config>,
+    /// The same with what was found in AWS.
     config: Option<Config>,
+    pub(super) finders: Finders,
     /// Certificates that were read, for all connections.
     trust: Arc<Trust>,
     queues: Queues,
@@ -64,14 +68,23 @@ struct Polling {
 
 /// A task that can be told to end.
 #[derive(Debug)]
-struct Running {
-    cancel: CancellationToken,
-    handle: AbortHandle,
+pub(super) struct Running {
+    pub(super) cancel: CancellationToken,
+    pub(super) handle: AbortHandle,
 }
 
 impl Members {
-    pub(super) fn new(queues: Queues, aws: Aws) -> Self {
-        Self { queues, aws: Some(aws), ..Self::default() }
+    pub(super) fn new(queues: Queues, aws: Aws, finders: Finders) -> Self {
+        Self { queues, aws: Some(aws), finders, ..Self::default() }
+    }
+
+    pub(super) fn aws(&self) -> Option<Aws> {
+        self.aws.clone()
+    }
+
+    /// Whether this configuration watches anything else, or anything in another way.
+    pub(super) fn watches_other_than(&self, config: &Config) -> bool {
+        self.config.as_ref().is_none_or(|in_force| in_force.clusters != config.clusters)
     }
 
     /// This configuration is in force.
@@ -89,6 +102,11 @@ impl App {
     pub(super) async fn follow(&mut self, order: Order) -> Result<(), RunError> {
         match order {
             Order::Configuration(config) => self.reconfigure(*config).await,
+            Order::Found(found) => self.found(&found.0, found.1).await,
+            Order::Reported(config, reported) => {
+                self.reported(&config, reported).await;
+                Ok(())
+            }
         }
     }
 
@@ -103,11 +121,6 @@ impl App {
         if let Some(before) = &self.members.config {
             keep_what_takes_a_restart(before, &mut config);
         }
-        let n_gone = self.stop_pollers(&config).await?;
-        if let Some(events) = self.events.clone() {
-            // The engine takes it in its turn; it is gone only when the daemon stops.
-            let _ = events.send(Event::Members(Box::new(config.fleet_spec()))).await;
-        }
         self.members.notifiers.retain(|name, (_, running)| {
             let stays =
                 config.notifiers.iter().enumerate().any(|(place, notifier)| notifier.names(place).contains(name));
@@ -117,8 +130,22 @@ impl App {
             }
             stays
         });
-        let n_come = self.start_pollers(&config);
+        let effective = self.with_known(&config);
+        self.members.listed = Some(config);
+        self.refresh(effective).await?;
+        self.start_finders();
         self.metrics.configured(Ok(clock::wall()));
+        Ok(())
+    }
+
+    /// Watches what this configuration says, of which all else is in force already.
+    pub(super) async fn refresh(&mut self, config: Config) -> Result<(), RunError> {
+        let n_gone = self.stop_pollers(&config).await?;
+        if let Some(events) = self.events.clone() {
+            // The engine takes it in its turn; it is gone only when the daemon stops.
+            let _ = events.send(Event::Members(Box::new(config.fleet_spec()))).await;
+        }
+        let n_come = self.start_pollers(&config);
         let (clusters, targets) = (config.clusters.len(), config.n_targets());
         info!(
             clusters,
@@ -316,6 +343,7 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
     let changed = [
         ("server", before.server != after.server),
         ("health", before.health != after.health),
+        ("metrics", before.metrics != after.metrics),
         ("store.path", before.store != after.store),
         ("aws", before.aws != after.aws),
     ];
@@ -323,5 +351,5 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
         warn!(key, "{key} has changed, which takes a restart: until then it stays as it was");
     }
     (after.server, after.health, after.store) = (before.server.clone(), before.health, before.store.clone());
-    after.aws = before.aws.clone();
+    (after.metrics, after.aws) = (before.metrics, before.aws.clone());
 }

@@ -6,6 +6,7 @@
 //! up neither the start nor a poll.
 
 mod fault;
+mod rds;
 mod watch;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use serde::de::{Deserializer, Error};
 use tokio::sync::OnceCell;
 
 pub use self::fault::{Fault, Kind};
+pub use self::rds::Reported;
 use self::watch::Watch;
 use crate::core::circuit::{Circuit, State};
 use crate::core::time::MonoTime;

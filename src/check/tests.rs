@@ -101,11 +101,17 @@ pub(super) fn answered(name: &str, positions: Positions) -> Examined {
         refused: Vec::new(),
         checkup: Checkup::default(),
     };
-    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, outcome: Ok(probe) }
+    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, endpoint: None, outcome: Ok(probe) }
 }
 
 fn failed(name: &str) -> Examined {
-    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, outcome: Err(PollFailure::Refused) }
+    Examined {
+        target: Name::new(name),
+        dbname: "app".to_owned(),
+        is_local: false,
+        endpoint: None,
+        outcome: Err(PollFailure::Refused),
+    }
 }
 
 fn cluster(targets: Vec<Examined>) -> ExaminedCluster {

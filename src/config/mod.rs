@@ -24,12 +24,13 @@ use serde::de::{Deserializer, Error};
 use crate::aws;
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
-use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::fleet::{ClusterSpec, DiscoverySpec, FleetSpec};
 use crate::core::heartbeat::Limits;
 use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
+use crate::discovery;
 use crate::http::{HealthConfig, MetricsConfig, ServerConfig};
 use crate::notify::{NotifierConfig, heartbeat};
 use crate::store::StoreConfig;
@@ -51,6 +52,8 @@ pub struct Config {
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
     pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
+    /// What to look for in AWS, beside what is listed.
+    pub discover: Vec<discovery::Config>,
     /// Those of the presets and the written ones, or the built-in ones when nothing is written.
     pub rules: Vec<Rule>,
     /// Rules of the presets that cannot be judged yet, since nothing states what they read.
@@ -64,7 +67,7 @@ pub struct Config {
 }
 
 /// Servers that replicate one another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     pub name: Name,
     pub targets: Vec<Target>,
@@ -73,7 +76,7 @@ pub struct Cluster {
 }
 
 /// One server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub id: TargetId,
     pub conninfo: Arc<Conninfo>,
@@ -88,8 +91,14 @@ impl Config {
             poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
             redis: Vec::new(),
         };
+        let discovery = |(place, config): (usize, &discovery::Config)| DiscoverySpec {
+            name: discovery::name(place),
+            looks_for: config.looks_for(),
+            stale_after: config.stale_after(),
+        };
         FleetSpec {
             clusters: self.clusters.iter().map(cluster).collect(),
+            discoveries: self.discover.iter().enumerate().map(discovery).collect(),
             poll_interval: self.poll.interval,
             stale_after: self.poll.stale_after(),
             survey_stale_after: self.poll.survey_stale_after(),
@@ -149,6 +158,7 @@ struct Written {
     heartbeat: Option<heartbeat::Config>,
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,
+    discover: Vec<discovery::Config>,
     pooler: Vec<WrittenPooler>,
     preset: OneOrMany,
     rule: Vec<RuleConfig>,
@@ -245,12 +255,20 @@ impl Loaded {
             0 => String::new(),
             n_poolers => format!("{}, ", counted(n_poolers, "pooler")),
         };
+        let discoveries = match config.discover.len() {
+            0 => String::new(),
+            n_discoveries => format!(
+                "what {} of AWS {}, ",
+                counted(n_discoveries, "discovery").replace("discoverys", "discoveries"),
+                if n_discoveries == 1 { "finds" } else { "find" }
+            ),
+        };
         let awaiting = match config.awaiting_rules.len() {
             0 => String::new(),
             n_awaiting => format!(" ({n_awaiting} more wait for CloudWatch to be read)"),
         };
         format!(
-            "configuration ok ({}): {}, {}, {poolers}{}{awaiting}, notifiers: {}",
+            "configuration ok ({}): {}, {}, {poolers}{discoveries}{}{awaiting}, notifiers: {}",
             self.sources.join(", "),
             counted(config.clusters.len(), "cluster"),
             counted(config.n_targets(), "target"),
@@ -294,7 +312,8 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let references = layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect();
     layers.extend(environment::own(inputs.environment, &references)?);
     layers.extend(layers::overrides(inputs.overrides));
-    if inputs.file.is_none() && !layers.iter().any(|layer| layer.dict.contains_key("cluster")) {
+    let says_what = |layer: &Layer| ["cluster", "discover"].iter().any(|key| layer.dict.contains_key(*key));
+    if inputs.file.is_none() && !layers.iter().any(says_what) {
         return Err(ConfigError::NothingToWatch);
     }
 
@@ -329,7 +348,9 @@ pub fn rules(file: Option<&Path>, environment: &Environment) -> Result<RuleSet, 
         &layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect(),
     )?);
     for layer in &mut layers {
-        layer.dict.retain(|key, _| ["cluster", "pooler", "preset", "rule", "poll", "store"].contains(&key.as_str()));
+        layer.dict.retain(|key, _| {
+            ["cluster", "discover", "pooler", "preset", "rule", "poll", "store"].contains(&key.as_str())
+        });
         for key in ["cluster", "pooler"] {
             without_dsn(layer.dict.get_mut(key));
         }

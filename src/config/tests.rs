@@ -57,7 +57,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[exporters]\npostgres = true",
-            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, metrics, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, maintenance, notify",
+            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, metrics, heartbeat, store, cluster, discover, pooler, preset, rule, alerting, aws, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -673,6 +673,9 @@ fn the_example_shows_every_key() {
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
     let cluster = example["cluster"].as_array().unwrap()[0].as_dict().unwrap();
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
+    let mut shown_of_discover = shown_in_list(&example["discover"]);
+    assert!(EXAMPLE.contains("password = \"${...}\"") && shown_of_discover.insert("password".to_owned()));
+    assert_eq!(shown_of_discover, known(&[known_keys::<discovery::Config>("")]));
     assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
     assert_eq!(shown_in_list(&example["maintenance"]), known(&[known_keys::<WindowConfig>("")]));
@@ -718,6 +721,15 @@ fn the_example_shows_the_defaults() {
     assert_eq!((&rule.cluster, &rule.target, &rule.certainty, &rule.cause), (&cluster, &target, &certainty, &cause));
     // Whatever else is shown has no default, and says so.
     assert_eq!((other.name.as_str(), &other.cluster, other.severity), ("SlotKeepsWal", &cluster, named("").severity));
+
+    let least = discovery::Config {
+        region: OneOrMany(vec!["us-east-1".to_owned()]),
+        instance: Some("tuition-centre-primary".to_owned()),
+        user: Some("pgvigil".to_owned()),
+        sslrootcert: Some("/etc/ssl/rds.pem".to_owned()),
+        ..discovery::Config::default()
+    };
+    assert_eq!(example.discover[0], least);
 
     let heartbeat = heartbeat::Config { url: None, notify: None, ..example.heartbeat.unwrap() };
     assert_eq!(heartbeat, heartbeat::Config::default());
@@ -993,4 +1005,35 @@ fn presets_are_named_and_their_rules_changed() {
 fn a_preset_may_be_named_in_the_environment() {
     let loaded = load_text(FLEET, &[("PGVIGIL_PRESET", "self-managed")]).unwrap();
     assert!(loaded.config.rules.iter().any(|rule| rule.name.as_str() == "SlowStatements"));
+}
+
+#[test]
+fn a_discovery_says_where_and_what_and_never_everything_by_mistake() {
+    let cluster = "[[cluster]]\nname = \"c\"\ntarget = [{ name = \"t\", dsn = \"host=h user=u\" }]\n";
+    for (keys, expect) in [
+        ("instance = \"a\"", "discover[0].region: where? Write for example region = \"us-east-1\""),
+        ("region = []\nall = true", "discover[0].region: where?"),
+        ("region = \"us-east-1\"", "discover[0]: what? Write instance = \"...\""),
+        ("region = \"us-east-1\"\ntags = {}", "discover[0]: what?"),
+        ("region = \"us-east-1\"\nall = false", "discover[0]: what?"),
+        ("region = \"us-east-1\"\ninstance = \"\"", "discover[0].instance: is empty, and matches nothing"),
+        (
+            "region = \"us-east-1\"\ninstance = \"a\"\nall = true",
+            "discover[0].all: instance and all exclude one another",
+        ),
+        ("region = \"us-east-1\"\nall = true\ninterval = \"10ms\"", "is not between 1s and 1d"),
+        ("region = \"us-east-1\"\nall = true\nsslmode = \"verify\"", "discover[0]: sslmode"),
+        ("region = \"us-east-1\"\ninstnace = \"a\"", "unknown key \"instnace\"; did you mean \"instance\"?"),
+    ] {
+        let error = load_text(&format!("{cluster}[[discover]]\n{keys}\n"), &[]).expect_err(keys);
+        assert!(error.contains(expect), "{keys}: {error}");
+    }
+    let twice = "[[discover]]\nregion = \"us-east-1\"\nall = true\n".repeat(2);
+    let error = load_text(&twice, &[]).expect_err("twice");
+    assert!(error.contains("discover[1]: says the same as another [[discover]]"), "{error}");
+    // It is enough by itself, and rules may be about what it will find.
+    let alone = "[[discover]]\nregion = \"us-east-1\"\nall = true\npassword = \"s3cr3t\"\n\
+                 [[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\ncluster = \"orders\"\n";
+    let loaded = load_text(alone, &[]).expect("is enough");
+    assert!(loaded.config.clusters.is_empty() && !format!("{loaded:?}").contains("s3cr3t"), "{loaded:?}");
 }

@@ -86,6 +86,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
+        discover: written.discover,
         rules: judged,
         awaiting_rules: awaiting,
         alerting: written.alerting,
@@ -105,8 +106,21 @@ pub(super) fn checked_rules(written: &Written) -> Result<Vec<Rule>, Vec<Finding>
 }
 
 fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
-    if written.cluster.is_empty() {
-        finding(&["cluster"], "nothing to watch; add a [[cluster]] with a [[cluster.target]]".to_owned());
+    if written.cluster.is_empty() && written.discover.is_empty() {
+        finding(
+            &["cluster"],
+            "nothing to watch; add a [[cluster]] with a [[cluster.target]], or a [[discover]]".to_owned(),
+        );
+    }
+    for (position, discover) in written.discover.iter().enumerate() {
+        if written.discover[..position].contains(discover) {
+            finding(&["discover", &position.to_string()], "says the same as another [[discover]]".to_owned());
+        }
+        if let Err((key, reason)) = discover.check() {
+            let position = position.to_string();
+            let path: Vec<&str> = ["discover", &position, key].into_iter().filter(|step| !step.is_empty()).collect();
+            finding(&path, reason);
+        }
     }
     names("cluster", &["cluster"], written.cluster.iter().map(|cluster| cluster.name.as_str()), finding);
     for (position, cluster) in written.cluster.iter().enumerate() {
@@ -239,7 +253,9 @@ fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&st
             ("target", &selector.target, &targets),
             ("rule", &selector.rule, &rules),
         ] {
-            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
+            // What is found in AWS has names that nobody knows yet.
+            let may_be_found = key != "rule" && !written.discover.is_empty();
+            for glob in wanted.iter().filter(|glob| !may_be_found && !known.iter().any(|name| glob.matches(name))) {
                 finding(&["maintenance", &position, key], no_such(key, glob, known));
             }
         }

@@ -7,6 +7,7 @@ pub mod checkup;
 pub mod circuit;
 pub mod cloudwatch;
 pub mod datapoints;
+pub mod discovery;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -16,6 +16,7 @@ mod check;
 mod config;
 mod connect;
 mod demo;
+mod discover;
 mod docs;
 mod fuzzed;
 mod heartbeat;
