@@ -11,7 +11,7 @@ mod discover;
 mod members;
 mod reload;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::discovery::{self, Kept, Look};
-use crate::engine::{Engine, Queues, tick_of};
+use crate::engine::{Engine, Queues, Unwritten, tick_of};
 use crate::notify::NotifierError;
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store, readings};
@@ -255,7 +255,7 @@ impl App {
             boot: clock::boot(),
             kept: None,
             silencing: silencing_received,
-            unanswered: VecDeque::new(),
+            unwritten: Unwritten::default(),
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.start_pollers(&config);

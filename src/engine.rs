@@ -16,10 +16,12 @@ use tracing::{info, warn};
 use crate::clock;
 use crate::core::alert::AlertId;
 use crate::core::fleet::{Event, Fleet, News};
+use crate::core::lag::SavedLag;
 use crate::core::ledger::{Delivery, Notice, Recipient, SendFailure};
-use crate::core::saved::SavedAlert;
+use crate::core::saved::{Saved, SavedAlert};
 use crate::core::silence::{Change, Changed, Refusal};
 use crate::core::snapshot::Snapshot;
+use crate::core::time::MonoTime;
 use crate::core::topology::Name;
 use crate::core::topology::events::TopologyEvent;
 use crate::self_metrics::SelfMetrics;
@@ -33,6 +35,9 @@ const BATCH: usize = 256;
 
 /// How often the history of each cluster's WAL is kept.
 const KEEP_LAGS_EVERY: Duration = Duration::from_secs(60);
+
+/// What waits for the store goes on without it after this time: a disk that hangs must not swallow an alert.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is answered to whoever makes or ends a silence.
 pub type SilenceAnswer = Result<Changed, Refusal>;
@@ -81,10 +86,33 @@ pub struct Engine {
     pub boot: String,
     /// Silences to be made or ended, each with whoever waits for the answer.
     pub silencing: mpsc::Receiver<Silencing>,
-    /// Answers that wait for the store, in the order in which it was handed the changes.
-    pub unanswered: VecDeque<(oneshot::Sender<SilenceAnswer>, Changed)>,
+    pub unwritten: Unwritten,
     /// What the store was last handed. `None` at first: what was read is written once more, which shows that it can be.
     pub kept: Option<BTreeMap<AlertId, SavedAlert>>,
+}
+
+/// What waits for the store.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// How many mails it was handed.
+    n_mails: u64,
+    /// Since when one of them is not answered.
+    since: Option<MonoTime>,
+    /// Each with the mail that it waits for.
+    notices: VecDeque<(u64, Vec<Notice>)>,
+    answers: VecDeque<(u64, oneshot::Sender<SilenceAnswer>, Changed)>,
+}
+
+impl Unwritten {
+    /// What need not wait any longer, with all mails up to `number` answered.
+    fn up_to(&mut self, number: u64) -> (Vec<Notice>, Vec<(oneshot::Sender<SilenceAnswer>, Changed)>) {
+        let n_notices = self.notices.partition_point(|(of, _)| *of <= number);
+        let n_answers = self.answers.partition_point(|(of, ..)| *of <= number);
+        (
+            self.notices.drain(..n_notices).flat_map(|(_, notices)| notices).collect(),
+            self.answers.drain(..n_answers).map(|(_, answer, changed)| (answer, changed)).collect(),
+        )
+    }
 }
 
 impl Engine {
@@ -114,6 +142,7 @@ impl Engine {
                         lags_kept_at = now;
                     }
                     self.apply(Event::Tick, keeps_lags);
+                    self.go_on_without_store(now);
                 }
                 Some((change, answer)) = self.silencing.recv() => self.silence(change, answer),
                 received = self.events.recv_many(&mut batch, BATCH) => {
@@ -135,7 +164,8 @@ impl Engine {
             }
         }
         if let Some(store) = self.store.take() {
-            store.put(Mail { lags: Some(self.fleet.saved_lags()), ..self.mail(self.fleet.saved_alerts()) });
+            let alerts = self.fleet.saved_alerts();
+            store.put(Mail { lags: Some(self.fleet.saved_lags()), ..self.mail(alerts) });
             store.close().await;
         }
         self.publish();
@@ -156,29 +186,36 @@ impl Engine {
         let (now, wall) = (clock::now(), clock::wall());
         let notices = self.fleet.apply(event, now, wall);
         let keeps_lags = (is_kept && self.log_news()) || keeps_lags;
-        match &self.store {
-            Some(store) if is_kept => {
-                let alerts = self.fleet.saved_alerts();
-                if keeps_lags || !notices.is_empty() || self.kept.as_ref() != Some(&alerts) {
-                    let lags = keeps_lags.then(|| self.fleet.saved_lags());
-                    store.put(Mail { lags, notices, ..self.mail(alerts.clone()) });
-                    self.kept = Some(alerts);
-                }
-            }
-            _ => self.hand_out_all(notices),
+        if self.store.is_none() || !is_kept {
+            self.hand_out_all(notices);
+            return;
         }
+        let alerts = self.fleet.saved_alerts();
+        if keeps_lags || !notices.is_empty() || self.kept.as_ref() != Some(&alerts) {
+            let lags = keeps_lags.then(|| self.fleet.saved_lags());
+            let number = self.keep(alerts.clone(), lags);
+            if !notices.is_empty() {
+                self.unwritten.notices.push_back((number, notices));
+            }
+            self.kept = Some(alerts);
+        }
+    }
+
+    /// Hands the state to the store. The number is that of the mail to wait for.
+    fn keep(&mut self, alerts: BTreeMap<AlertId, SavedAlert>, lags: Option<BTreeMap<Name, SavedLag>>) -> u64 {
+        self.unwritten.n_mails += 1;
+        self.unwritten.since.get_or_insert_with(clock::now);
+        let mail = Mail { lags, ..self.mail(alerts) };
+        if let Some(store) = &self.store {
+            store.put(mail);
+        }
+        self.unwritten.n_mails
     }
 
     /// The state as it is to be kept.
     fn mail(&self, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
-        Mail {
-            clocks: self.clocks(),
-            alerts,
-            silences: Arc::clone(self.fleet.silences()),
-            lags: None,
-            notices: Vec::new(),
-            n_changes: 0,
-        }
+        let silences = Arc::clone(self.fleet.silences());
+        Mail { number: self.unwritten.n_mails, clocks: self.clocks(), alerts, silences, lags: None }
     }
 
     /// Makes or ends a silence. It is answered once that is written, or cannot be.
@@ -195,9 +232,9 @@ impl Engine {
                 } else {
                     info!(silence = id, %selector, author, reason, %until, "alerts are silenced");
                 }
-                if let Some(store) = &self.store {
-                    store.put(Mail { n_changes: 1, ..self.mail(self.fleet.saved_alerts()) });
-                    self.unanswered.push_back((answer, changed));
+                if self.store.is_some() {
+                    let number = self.keep(self.fleet.saved_alerts(), None);
+                    self.unwritten.answers.push_back((number, answer, changed));
                 } else {
                     let stored = Err("nothing is kept: store.path names no file".to_owned());
                     drop(answer.send(Ok(Changed { stored, ..changed })));
@@ -225,12 +262,40 @@ impl Engine {
     }
 
     /// What had to be written first may leave.
-    fn after_writing(&mut self, written: Written) {
-        self.metrics.stored(&written.outcome);
-        for (answer, changed) in self.unanswered.drain(..written.n_changes.min(self.unanswered.len())) {
-            drop(answer.send(Ok(Changed { stored: written.outcome.clone(), ..changed })));
+    fn after_writing(&mut self, written: Option<Written>) {
+        let Some(Written { number, outcome, found }) = written else {
+            // Its thread is no more.
+            self.store = None;
+            self.release(u64::MAX, &Err("the store has ended".to_owned()));
+            return;
+        };
+        self.unwritten.since = (number < self.unwritten.n_mails).then(clock::now);
+        self.release(number, &outcome);
+        if let Some(found) = found {
+            // How the WAL went is known better here.
+            self.fleet.restore(Saved { lags: BTreeMap::new(), ..found }, clock::now());
+            self.kept = None;
         }
-        self.hand_out_all(written.notices);
+    }
+
+    /// A disk may not answer for minutes, without an error.
+    fn go_on_without_store(&mut self, now: MonoTime) {
+        let Unwritten { since, notices, answers, .. } = &self.unwritten;
+        let is_overdue = since.is_some_and(|since| now.duration_since(since) >= STORE_PATIENCE);
+        let has_waiting = !notices.is_empty() || !answers.is_empty();
+        if is_overdue && (has_waiting || !self.metrics.is_store_failing()) {
+            self.release(u64::MAX, &Err("the disk does not answer".to_owned()));
+        }
+    }
+
+    /// Lets go what waits for the mails up to `number`.
+    fn release(&mut self, number: u64, outcome: &Result<(), String>) {
+        self.metrics.stored(outcome);
+        let (notices, answers) = self.unwritten.up_to(number);
+        for (answer, changed) in answers {
+            drop(answer.send(Ok(Changed { stored: outcome.clone(), ..changed })));
+        }
+        self.hand_out_all(notices);
     }
 
     fn clocks(&self) -> Clocks {
@@ -296,10 +361,89 @@ fn ticks(every: Duration) -> Interval {
     ticks
 }
 
-/// The next notices that may leave; never, where nothing is kept.
-async fn written(store: &mut Option<Store>) -> Written {
+/// How the next writing went; never, where nothing is kept.
+async fn written(store: &mut Option<Store>) -> Option<Written> {
     match store {
         Some(store) => store.written().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fleet::FleetSpec;
+    use crate::core::ledger::pacing::AlertingConfig;
+    use crate::notify::message::tests::firing;
+
+    /// An engine whose store never answers, for its thread is not started, and what its notifier is handed.
+    fn hung(dir: &std::path::Path) -> (Engine, crate::store::Writer, mpsc::Receiver<Notice>) {
+        let fleet = Fleet::new(FleetSpec {
+            clusters: Vec::new(),
+            poll_interval: Duration::from_secs(1),
+            stale_after: Duration::from_secs(5),
+            survey_stale_after: Duration::from_secs(45),
+            pooler_stale_after: Duration::from_secs(15),
+            rules: Vec::new(),
+            maintenance: Vec::new(),
+            recipients: Vec::new(),
+            alerting: AlertingConfig::default(),
+        });
+        let clocks = Clocks { boot: clock::boot(), mono: clock::now(), wall: clock::wall() };
+        let (store, writer, _) = Store::open(dir.join("state.db"), &clocks);
+        let (_, events) = mpsc::channel(1);
+        let (_, silencing) = mpsc::channel(1);
+        let (queue, handed) = mpsc::channel(8);
+        let notifiers = Queues::default();
+        notifiers.add(firing().notifier, queue);
+        let engine = Engine {
+            snapshots: watch::channel(Arc::new(fleet.snapshot(clocks.mono, clocks.wall))).0,
+            fleet,
+            events,
+            notifiers,
+            metrics: Arc::new(SelfMetrics::new(&[])),
+            tick: Duration::from_secs(1),
+            cancel: CancellationToken::new(),
+            store: Some(store),
+            boot: clocks.boot,
+            kept: None,
+            silencing,
+            unwritten: Unwritten::default(),
+        };
+        (engine, writer, handed)
+    }
+
+    #[test]
+    fn a_disk_that_hangs_holds_up_an_alert_for_some_seconds_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, _writer, mut handed) = hung(dir.path());
+        let now = clock::now();
+        for _ in 0..2 {
+            let number = engine.keep(BTreeMap::new(), None);
+            engine.unwritten.notices.push_back((number, vec![firing()]));
+        }
+        engine.go_on_without_store(now.plus(STORE_PATIENCE / 2));
+        assert!(handed.try_recv().is_err() && !engine.metrics.is_store_failing());
+        engine.go_on_without_store(now.plus(STORE_PATIENCE * 2));
+        assert!(handed.try_recv().is_ok() && handed.try_recv().is_ok() && engine.metrics.is_store_failing());
+        // It answers after all: what has left does not leave again.
+        engine.after_writing(Some(Written { number: 2, outcome: Ok(()), found: None }));
+        assert!(handed.try_recv().is_err() && !engine.metrics.is_store_failing());
+    }
+
+    #[test]
+    fn what_waits_for_a_mail_leaves_with_it_and_no_sooner() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, _writer, mut handed) = hung(dir.path());
+        for _ in 0..2 {
+            let number = engine.keep(BTreeMap::new(), None);
+            engine.unwritten.notices.push_back((number, vec![firing()]));
+        }
+        engine.after_writing(Some(Written { number: 1, outcome: Ok(()), found: None }));
+        assert!(handed.try_recv().is_ok() && handed.try_recv().is_err());
+        assert!(engine.unwritten.since.is_some());
+        // Its thread has ended: nothing waits for it any more.
+        engine.after_writing(None);
+        assert!(handed.try_recv().is_ok() && engine.store.is_none() && engine.metrics.is_store_failing());
     }
 }

@@ -1,17 +1,19 @@
 //! What outlives a restart, in one SQLite file: alerts, what notifiers have been told, silences, the history of each
 //! cluster's WAL.
 //!
-//! A thread of its own writes behind the engine, so that a slow disk holds up neither polls nor judgements. Notices go
-//! through it: each leaves for its notifier only after it is written that it may have been heard. So however the daemon
+//! A thread of its own writes behind the engine, so that a slow disk holds up neither polls nor judgements. Notices wait
+//! for it: each leaves for its notifier only after it is written that it may have been heard. So however the daemon
 //! ends, nothing that was due is forgotten, and who may have heard "firing" hears "resolved".
 //!
 //! When the file cannot be written, notices leave all the same: an alert that is told beats one that is kept. When it
-//! cannot be read it is put aside, and a new one begun.
+//! cannot be read, at the start or later, it is put aside and a new one begun. One that was deleted, or that another took
+//! the place of, is written anew.
 
 pub mod readings;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -20,11 +22,10 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::core::alert::AlertId;
 use crate::core::lag::SavedLag;
-use crate::core::ledger::Notice;
 use crate::core::saved::{Saved, SavedAlert};
 use crate::core::silence::{SavedSilences, Silences};
 use crate::core::time::MonoTime;
@@ -47,6 +48,12 @@ const SILENCES: &str = "CREATE TABLE silences (one INTEGER PRIMARY KEY CHECK (on
 /// After a failure the file is opened again this much later.
 const RETRY: Duration = Duration::from_secs(30);
 
+/// How long one attempt to open a file that another process has takes.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// A daemon that stops has its file for as long as it is given to stop. Its successor waits somewhat longer.
+const TAKEN_FOR: Duration = Duration::from_secs(12);
+
 /// The clocks, read together.
 #[derive(Clone, Debug)]
 pub struct Clocks {
@@ -63,26 +70,26 @@ impl Clocks {
     }
 }
 
-/// What the engine hands over: what is to be kept now, and what waits for it to be written.
+/// What the engine hands over to be kept.
 #[derive(Debug)]
 pub struct Mail {
+    /// Counts them: what waits for this one may go on once it is written, or a later one.
+    pub number: u64,
     pub clocks: Clocks,
     pub alerts: BTreeMap<AlertId, SavedAlert>,
     pub silences: Arc<Silences>,
     /// `None`: as they were.
     pub lags: Option<BTreeMap<Name, SavedLag>>,
-    pub notices: Vec<Notice>,
-    /// Changes of silences since the last mail: whoever made them waits for an answer.
-    pub n_changes: usize,
 }
 
-/// Notices that may leave now, and how the writing before them went.
+/// How the writing went.
 #[derive(Debug)]
 pub struct Written {
-    pub notices: Vec<Notice>,
-    /// Of the changes of silences that were handed over, so many more are written, or are not.
-    pub n_changes: usize,
+    /// The last mail that it was about.
+    pub number: u64,
     pub outcome: Result<(), String>,
+    /// What a file held that could not be opened before: nobody has taken it up yet.
+    pub found: Option<Saved>,
 }
 
 #[derive(Debug, Default)]
@@ -121,8 +128,12 @@ impl Writer {
     /// Blocks; it wants a thread of its own.
     pub fn run(mut self) {
         while let Some(mail) = self.mailbox.wait() {
-            let outcome = self.file.write(&mail);
-            if self.tell.send(Written { notices: mail.notices, n_changes: mail.n_changes, outcome }).is_err() {
+            let (found, outcome) = match self.file.write(&mail) {
+                Ok(None) => (None, Ok(())),
+                Ok(found) => (found, Err("the store is only just taken up".to_owned())),
+                Err(fault) => (None, Err(fault.reason().to_owned())),
+            };
+            if self.tell.send(Written { number: mail.number, outcome, found }).is_err() {
                 break;
             }
         }
@@ -160,13 +171,20 @@ impl Store {
     /// tried again later, and the daemon goes on with nothing kept.
     pub fn open(path: PathBuf, clocks: &Clocks) -> (Self, Writer, Saved) {
         let mut file = File::new(path);
-        let saved = match file.read(clocks) {
-            Ok(saved) => saved,
-            Err(Fault::Unreadable(reason)) => {
-                file.put_aside(clocks, &reason);
-                file.read(clocks).unwrap_or_else(|fault| file.give_up(&fault, clocks))
+        let mut patience = TAKEN_FOR;
+        let saved = loop {
+            match file.read_or_begin(clocks) {
+                Ok(saved) => break saved,
+                Err(Fault::Taken) if !patience.is_zero() => {
+                    if patience == TAKEN_FOR {
+                        info!(path = %file.path.display(), "another process has the store; waiting until it ends");
+                    }
+                    // With the time that the attempt itself takes.
+                    std::thread::sleep(BUSY);
+                    patience = patience.saturating_sub(2 * BUSY);
+                }
+                Err(fault) => break file.give_up(&fault, clocks),
             }
-            Err(fault) => file.give_up(&fault, clocks),
         };
         let mailbox = Arc::new(Mailbox::default());
         let (tell, written) = mpsc::unbounded_channel();
@@ -179,20 +197,15 @@ impl Store {
         let mut letters = self.mailbox.lock();
         if let Some(waiting) = letters.mail.take() {
             mail.lags = mail.lags.or(waiting.lags);
-            mail.n_changes += waiting.n_changes;
-            mail.notices.splice(0..0, waiting.notices);
         }
         letters.mail = Some(mail);
         drop(letters);
         self.mailbox.arrived.notify_one();
     }
 
-    /// The next notices that may leave. Pends for ever when the store has ended.
-    pub async fn written(&mut self) -> Written {
-        match self.written.recv().await {
-            Some(written) => written,
-            None => std::future::pending().await,
-        }
+    /// The next that is written, or cannot be. `None`: the store has ended, and nothing more will be.
+    pub async fn written(&mut self) -> Option<Written> {
+        self.written.recv().await
     }
 
     /// Waits until all that was handed over is written, and ends.
@@ -235,14 +248,18 @@ impl Mailbox {
 enum Fault {
     /// It is no store of ours, or a damaged one: to be put aside.
     Unreadable(String),
-    /// It cannot be opened, locked or written.
+    /// Another process has it open.
+    Taken,
+    /// It cannot be opened or written.
     Unavailable(String),
 }
 
 impl Fault {
     fn reason(&self) -> &str {
-        let (Self::Unreadable(reason) | Self::Unavailable(reason)) = self;
-        reason
+        match self {
+            Self::Unreadable(reason) | Self::Unavailable(reason) => reason,
+            Self::Taken => "another process has it open; is another pgvigil using it? store.path names another file",
+        }
     }
 }
 
@@ -250,9 +267,7 @@ impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Unreadable(error.to_string()),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Unavailable(
-                "another process has it open; is another pgvigil using it? store.path names another file".to_owned(),
-            ),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Taken,
             _ => Self::Unavailable(error.to_string()),
         }
     }
@@ -263,6 +278,10 @@ struct File {
     path: PathBuf,
     /// `None` while it cannot be opened.
     connection: Option<Connection>,
+    /// Device and inode of the file that is open.
+    identity: Option<(u64, u64)>,
+    /// Whether what it held has been taken up: from then on what is known here is newer.
+    is_taken_up: bool,
     /// What the file holds of alerts: only what differs is written.
     alerts: BTreeMap<AlertId, SavedAlert>,
     /// The silences that were last written. `None`: those that were read.
@@ -272,16 +291,63 @@ struct File {
 
 impl File {
     fn new(path: PathBuf) -> Self {
-        Self { path, connection: None, alerts: BTreeMap::new(), silences: None, retry_at: None }
+        Self {
+            path,
+            connection: None,
+            identity: None,
+            is_taken_up: false,
+            alerts: BTreeMap::new(),
+            silences: None,
+            retry_at: None,
+        }
     }
 
     fn read(&mut self, clocks: &Clocks) -> Result<Saved, Fault> {
         let connection = open(&self.path)?;
-        let saved = read(&connection, clocks)?;
+        let (saved, strange) = read(&connection, clocks)?;
+        if !strange.is_empty() {
+            self.set_apart(&connection, &strange, clocks)?;
+        }
+        self.identity = identity(&self.path);
         self.connection = Some(connection);
         self.alerts.clone_from(&saved.alerts);
         self.silences = None;
+        self.is_taken_up = true;
         Ok(saved)
+    }
+
+    /// The same; one that cannot be read is put aside first.
+    fn read_or_begin(&mut self, clocks: &Clocks) -> Result<Saved, Fault> {
+        match self.read(clocks) {
+            Err(Fault::Unreadable(reason)) => {
+                self.put_aside(clocks, &reason);
+                self.read(clocks)
+            }
+            read => read,
+        }
+    }
+
+    /// Keeps a copy of a file some of whose alerts cannot be read, and goes on without them.
+    fn set_apart(&self, connection: &Connection, strange: &[Strange], clocks: &Clocks) -> Result<(), Fault> {
+        let aside = self.aside(clocks);
+        let first = strange.first().map_or("", |strange| strange.reason.as_str());
+        connection.execute("VACUUM INTO ?1", [aside.to_string_lossy()])?;
+        for strange in strange {
+            match &strange.alert {
+                Some(id) => connection.execute("DELETE FROM alert WHERE id = ?1", [id])?,
+                None => connection.execute("DELETE FROM silences", [])?,
+            };
+        }
+        error!(
+            path = %self.path.display(), aside = %aside.display(), error = first,
+            "{} of what the store held cannot be read and is forgotten; a copy of it all is kept aside", strange.len()
+        );
+        Ok(())
+    }
+
+    fn aside(&self, clocks: &Clocks) -> PathBuf {
+        let seconds = clocks.wall_nanos() / 1_000_000_000;
+        beside(&self.path, &format!(".bad-{seconds}"))
     }
 
     fn give_up(&mut self, fault: &Fault, clocks: &Clocks) -> Saved {
@@ -294,8 +360,7 @@ impl File {
     }
 
     fn put_aside(&mut self, clocks: &Clocks, reason: &str) {
-        let seconds = clocks.wall_nanos() / 1_000_000_000;
-        let aside = beside(&self.path, &format!(".bad-{seconds}"));
+        let aside = self.aside(clocks);
         let moved = fs::rename(&self.path, &aside);
         for suffix in ["-wal", "-shm"] {
             // They need not be there.
@@ -310,41 +375,69 @@ impl File {
         }
     }
 
-    fn write(&mut self, mail: &Mail) -> Result<(), String> {
+    /// `Some`: nothing is written yet, for the file held what nobody has taken up.
+    fn write(&mut self, mail: &Mail) -> Result<Option<Saved>, Fault> {
+        let mut written = self.try_write(mail);
+        if let Err(Fault::Unreadable(reason)) = &written {
+            self.connection = None;
+            self.put_aside(&mail.clocks, reason);
+            self.retry_at = None;
+            written = self.try_write(mail);
+        }
+        if written.is_err() {
+            // Whatever it is, a fresh look at the file is better than going on with this one.
+            self.connection = None;
+            self.retry_at = self.retry_at.or_else(|| Some(mail.clocks.mono.plus(RETRY)));
+        }
+        written
+    }
+
+    fn try_write(&mut self, mail: &Mail) -> Result<Option<Saved>, Fault> {
+        if self.connection.is_some() && identity(&self.path) != self.identity {
+            warn!(path = %self.path.display(), "the store is no longer where it was: it is written anew");
+            self.connection = None;
+            // What is left of ours would be taken for a part of it.
+            for suffix in ["-wal", "-shm"] {
+                let _ = fs::remove_file(beside(&self.path, suffix));
+            }
+        }
         if self.connection.is_none() {
             if self.retry_at.is_some_and(|at| mail.clocks.mono < at) {
-                return Err("the store cannot be opened".to_owned());
+                return Err(Fault::Unavailable("the store cannot be opened".to_owned()));
             }
-            // What the file holds is older than what is known here.
-            if let Err(fault) = self.read(&mail.clocks) {
-                self.retry_at = Some(mail.clocks.mono.plus(RETRY));
-                return Err(fault.reason().to_owned());
+            self.retry_at = None;
+            let is_new = !self.is_taken_up;
+            let found = self.read(&mail.clocks)?;
+            if is_new && (!found.alerts.is_empty() || !found.silences.silences.is_empty()) {
+                return Ok(Some(found));
             }
+            // Else what the file holds is older than what is known here.
         }
-        let Some(connection) = &mut self.connection else { return Ok(()) };
-        let written = connection.transaction().and_then(|transaction| {
-            write(&transaction, mail, &self.alerts)?;
-            if !self.silences.as_ref().is_some_and(|written| Arc::ptr_eq(written, &mail.silences)) {
-                let body = json(&mail.silences.saved())?;
-                transaction.execute("INSERT OR REPLACE INTO silences VALUES (1, ?1)", [body])?;
-            }
-            transaction.commit()
-        });
-        match written {
-            Ok(()) => {
-                self.alerts.clone_from(&mail.alerts);
-                self.silences = Some(Arc::clone(&mail.silences));
-                Ok(())
-            }
-            Err(error) => {
-                let reason = Fault::from(error).reason().to_owned();
-                // Whatever it is, a fresh look at the file is better than going on with this one.
-                self.connection = None;
-                self.retry_at = Some(mail.clocks.mono.plus(RETRY));
-                Err(reason)
-            }
+        let Some(connection) = &mut self.connection else { return Ok(None) };
+        let transaction = connection.transaction()?;
+        write(&transaction, mail, &self.alerts)?;
+        if !self.silences.as_ref().is_some_and(|written| Arc::ptr_eq(written, &mail.silences)) {
+            let body = json(&mail.silences.saved())?;
+            transaction.execute("INSERT OR REPLACE INTO silences VALUES (1, ?1)", [body])?;
         }
+        transaction.commit()?;
+        self.alerts.clone_from(&mail.alerts);
+        self.silences = Some(Arc::clone(&mail.silences));
+        Ok(None)
     }
+}
+
+/// Something in a file that is not as it was written.
+#[derive(Debug)]
+struct Strange {
+    /// Its key. `None`: the silences.
+    alert: Option<String>,
+    reason: String,
+}
+
+/// Device and inode. `None` where there is no file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|about| (about.dev(), about.ino()))
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -359,12 +452,16 @@ fn open(path: &Path) -> Result<Connection, Fault> {
             .map_err(|error| Fault::Unavailable(format!("cannot make {}: {error}", directory.display())))?;
     }
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_millis(500))?;
+    connection.busy_timeout(BUSY)?;
     // One daemon, one file: two that tell from one ledger would each believe that the other's word was its own.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version == 0 && connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))? > 0 {
+        let reason = "it is a database of something else; store.path names a file of pgvigil's own";
+        return Err(Fault::Unavailable(reason.to_owned()));
+    }
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let done = usize::try_from(version).ok();
     let Some(steps) = done.and_then(|done| STEPS.get(done..)) else {
         return Err(Fault::Unreadable(format!("it was written by another version of pgvigil (schema {version})")));
@@ -376,12 +473,14 @@ fn open(path: &Path) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
+/// What it holds, and what of it cannot be made out: one alert that another version wrote must not cost all others.
+fn read(connection: &Connection, clocks: &Clocks) -> Result<(Saved, Vec<Strange>), Fault> {
+    let mut strange = Vec::new();
     let mut saved = Saved {
-        alerts: rows(connection, "SELECT id, body FROM alert")?,
+        alerts: rows(connection, "SELECT id, body FROM alert", &mut strange)?,
         lags: BTreeMap::new(),
         at: None,
-        silences: silences(connection)?,
+        silences: silences(connection, &mut strange)?,
     };
     let clock = "SELECT boot, mono, wall FROM clock";
     let then = connection
@@ -390,34 +489,43 @@ fn read(connection: &Connection, clocks: &Clocks) -> Result<Saved, Fault> {
     saved.at = then.as_ref().map(|(_, mono, _)| MonoTime::from_nanos(*mono));
     match then {
         Some((boot, _, _)) if boot == clocks.boot && !boot.is_empty() => {
-            saved.lags = rows(connection, "SELECT cluster, body FROM lag")?;
-            Ok(saved)
+            // One that cannot be made out is written anew within a minute.
+            saved.lags = rows(connection, "SELECT cluster, body FROM lag", &mut Vec::new())?;
         }
         Some((_, mono, wall)) => {
             let elapsed = clocks.wall_nanos().saturating_sub(wall).max(0);
-            Ok(saved.moved(clocks.mono.as_nanos().saturating_sub(mono).saturating_sub(elapsed)))
+            saved = saved.moved(clocks.mono.as_nanos().saturating_sub(mono).saturating_sub(elapsed));
         }
-        None => Ok(saved),
+        None => {}
     }
+    Ok((saved, strange))
 }
 
-fn silences(connection: &Connection) -> Result<SavedSilences, Fault> {
+fn silences(connection: &Connection, strange: &mut Vec<Strange>) -> Result<SavedSilences, Fault> {
     let body = connection.query_row("SELECT body FROM silences", [], |row| row.get::<_, String>(0)).optional()?;
     let Some(body) = body else { return Ok(SavedSilences::default()) };
-    serde_json::from_str(&body).map_err(|error| Fault::Unreadable(error.to_string()))
+    Ok(serde_json::from_str(&body).unwrap_or_else(|error| {
+        strange.push(Strange { alert: None, reason: error.to_string() });
+        SavedSilences::default()
+    }))
 }
 
 fn rows<K: DeserializeOwned + Ord, V: DeserializeOwned>(
     connection: &Connection,
     sql: &str,
+    strange: &mut Vec<Strange>,
 ) -> Result<BTreeMap<K, V>, Fault> {
     let mut statement = connection.prepare(sql)?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-    let unreadable = |error: serde_json::Error| Fault::Unreadable(error.to_string());
     let mut read = BTreeMap::new();
     for row in rows {
         let (key, value) = row?;
-        read.insert(serde_json::from_str(&key).map_err(unreadable)?, serde_json::from_str(&value).map_err(unreadable)?);
+        match serde_json::from_str(&key).and_then(|key| Ok((key, serde_json::from_str(&value)?))) {
+            Ok((key, value)) => {
+                read.insert(key, value);
+            }
+            Err(error) => strange.push(Strange { alert: Some(key), reason: error.to_string() }),
+        }
     }
     Ok(read)
 }
@@ -482,7 +590,7 @@ mod tests {
     }
 
     fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
-        Mail { clocks, alerts, silences: Arc::default(), lags: None, notices: Vec::new(), n_changes: 0 }
+        Mail { number: 1, clocks, alerts, silences: Arc::default(), lags: None }
     }
 
     fn file(path: &Path) -> File {
@@ -613,25 +721,117 @@ mod tests {
         assert_eq!(file(&path).read(&clocks("b", 32, 32)).unwrap().alerts, alerts);
     }
 
+    #[test]
+    fn what_the_other_kept_is_taken_up_late_and_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut first = file(&path);
+        first.read(&clocks("b", 1, 1)).unwrap();
+        let (theirs, ours) = (BTreeMap::from([pending("A", 1)]), BTreeMap::from([pending("B", 2)]));
+        let silences = Arc::new(silenced());
+        first.write(&Mail { silences: Arc::clone(&silences), ..mail(clocks("b", 2, 2), theirs.clone()) }).unwrap();
+        let mut second = file(&path);
+        let fault = second.read(&clocks("b", 3, 3)).unwrap_err();
+        second.give_up(&fault, &clocks("b", 3, 3));
+        drop(first);
+        let found = second.write(&mail(clocks("b", 40, 40), ours.clone())).unwrap().unwrap();
+        assert_eq!((found.alerts, found.silences), (theirs, silences.saved()));
+        assert_eq!(second.write(&mail(clocks("b", 41, 41), ours.clone())).unwrap(), None);
+        drop(second);
+        assert_eq!(file(&path).read(&clocks("b", 42, 42)).unwrap().alerts, ours);
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_or_deleted_under_the_daemon_is_written_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let alerts = BTreeMap::from([pending("A", 1)]);
+        let mut writing = file(&path);
+        writing.read(&clocks("b", 1, 1)).unwrap();
+        writing.write(&mail(clocks("b", 2, 2), alerts.clone())).unwrap();
+
+        fs::remove_file(&path).unwrap();
+        writing.write(&mail(clocks("b", 3, 3), alerts.clone())).unwrap();
+        assert!(names(dir.path()).contains(&"state.db".to_owned()), "{:?}", names(dir.path()));
+
+        // Another file in its place, and none of ours.
+        fs::write(dir.path().join("other"), "no database at all; ".repeat(300)).unwrap();
+        fs::rename(dir.path().join("other"), &path).unwrap();
+        writing.write(&mail(clocks("b", 4, 4), alerts.clone())).unwrap();
+        assert!(names(dir.path()).contains(&"state.db.bad-4".to_owned()), "{:?}", names(dir.path()));
+        drop(writing);
+        assert_eq!(file(&path).read(&clocks("b", 5, 5)).unwrap().alerts, alerts);
+    }
+
+    #[test]
+    fn one_alert_that_cannot_be_made_out_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut writing = file(&path);
+        writing.read(&clocks("b", 1, 1)).unwrap();
+        let both = BTreeMap::from([pending("A", 1), pending("B", 2)]);
+        writing.write(&mail(clocks("b", 2, 2), both)).unwrap();
+        let connection = writing.connection.take().unwrap();
+        connection
+            .execute("UPDATE alert SET body = '{\"is\": \"from the future\"}' WHERE id LIKE '%\"A\"%'", [])
+            .unwrap();
+        drop(connection);
+        let left = BTreeMap::from([pending("B", 2)]);
+        let mut reading = file(&path);
+        assert_eq!(reading.read(&clocks("b", 3, 777)).unwrap().alerts, left);
+        drop(reading);
+        // A copy has it, and the next start finds nothing strange any more.
+        assert_eq!(file(&path).read(&clocks("b", 4, 778)).unwrap().alerts, left);
+        assert_eq!(names(dir.path()), ["state.db", "state.db.bad-777"]);
+        let count = "SELECT count(*) FROM alert";
+        let copy = Connection::open(dir.path().join("state.db.bad-777")).unwrap();
+        assert_eq!(copy.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 2);
+    }
+
+    #[test]
+    fn the_database_of_something_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("shop.db");
+        let theirs = Connection::open(&path).unwrap();
+        theirs.execute_batch("CREATE TABLE customers (name TEXT)").unwrap();
+        drop(theirs);
+        let before = fs::read(&path).unwrap();
+        let mut file = file(&path);
+        let fault = file.read_or_begin(&clocks("b", 1, 1)).unwrap_err();
+        assert!(fault.reason().contains("something else"), "{fault:?}");
+        file.give_up(&fault, &clocks("b", 1, 1));
+        assert!(file.write(&mail(clocks("b", 60, 60), BTreeMap::new())).is_err());
+        drop(file);
+        let tables = "SELECT group_concat(name) FROM sqlite_schema";
+        let connection = Connection::open(&path).unwrap();
+        assert_eq!(connection.query_row(tables, [], |row| row.get::<_, String>(0)).unwrap(), "customers");
+        assert_eq!((names(dir.path()), fs::read(&path).unwrap().len()), (vec!["shop.db".to_owned()], before.len()));
+    }
+
     #[tokio::test]
-    async fn notices_come_back_once_all_is_written_even_when_it_cannot_be() {
+    async fn each_mail_is_answered_even_when_it_cannot_be_written() {
         // A directory cannot be opened as a file.
         let dir = tempfile::tempdir().unwrap();
         for (path, is_written) in [(dir.path().join("state.db"), true), (dir.path().to_owned(), false)] {
             let (mut store, writer, _) = Store::open(path, &clocks("b", 1, 1));
             let thread = std::thread::spawn(|| writer.run());
-            for second in 2..4 {
-                let notices = vec![crate::notify::message::tests::firing()];
-                store.put(Mail { notices, n_changes: 1, ..mail(clocks("b", second, 1), BTreeMap::new()) });
+            for number in 2..4 {
+                store.put(Mail { number, ..mail(clocks("b", 2, 1), BTreeMap::new()) });
             }
-            let (mut n_notices, mut n_changes) = (0, 0);
-            while n_notices < 2 {
-                let written = store.written().await;
+            loop {
+                let written = store.written().await.unwrap();
                 assert_eq!(written.outcome.is_ok(), is_written);
-                n_notices += written.notices.len();
-                n_changes += written.n_changes;
+                if written.number == 3 {
+                    break;
+                }
             }
-            assert_eq!(n_changes, 2);
             store.close().await;
             thread.join().unwrap();
         }

@@ -179,6 +179,16 @@ impl Recent {
         self.points.iter().flatten().copied()
     }
 
+    /// Without the latest, unless it is the only one: what is left changes once a minute.
+    #[must_use]
+    pub(super) fn settled(mut self) -> Self {
+        let n_points = self.points.iter().flatten().count();
+        if n_points > 1 {
+            self.points[n_points - 1] = None;
+        }
+        self
+    }
+
     pub(super) fn move_times(&mut self, nanos: i64) {
         self.points.iter_mut().flatten().for_each(|(at, _)| move_time(at, nanos));
     }
@@ -390,6 +400,11 @@ impl Track {
     /// Nothing is known from `now` on.
     pub fn hold(&mut self, now: MonoTime) {
         self.state = self.state.held(now);
+    }
+
+    /// Whether time counts for or against it: how much had passed must be known after a restart.
+    pub(super) const fn is_counting(&self) -> bool {
+        matches!(self.state, AlertState::Pending(_) | AlertState::Firing { clear: Some(_), .. })
     }
 
     /// Its instants on a clock that shows `nanos` more.

@@ -286,7 +286,8 @@ impl Alerting {
                 view.muted.push(Mute::Isolated);
                 add(Muted { hold: mutes::HOLD, cause: None });
             }
-            if view.phase == Phase::Firing {
+            // With the silences not looked at it stays as it was.
+            if view.phase == Phase::Firing && wall.is_some() {
                 self.ledger.mute(&view.id, muted, now);
             }
             // That it flaps is told, so it does not mute the telling.

@@ -215,11 +215,13 @@ impl Episode {
     /// The episode of an alert that begins at `wall`, after `previous`.
     pub fn begin(wall: SystemTime, previous: Option<Self>) -> Self {
         let began_minute = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60);
-        let nth = match previous {
-            Some(previous) if previous.began_minute == began_minute => previous.nth + 1,
-            _ => 0,
-        };
-        Self { began_minute, nth }
+        match previous {
+            // Put back, the time of day may show a minute that an earlier life had.
+            Some(previous) if previous.began_minute >= began_minute => {
+                Self { nth: previous.nth.saturating_add(1), ..previous }
+            }
+            _ => Self { began_minute, nth: 0 },
+        }
     }
 
     /// What makes two attempts, or two daemons, tell the same thing: at most 128 of `A-Z a-z 0-9 - . _`, as SNS FIFO topics take.
@@ -269,8 +271,9 @@ pub struct SavedAccount {
     /// As of its last transition.
     pub alert: AlertView,
     pub episode: Episode,
-    /// The severity that it had when this episode began.
-    pub first_severity: Severity,
+    /// The lowest severity with which it fired in this episode.
+    #[serde(alias = "first_severity")]
+    pub least_severity: Severity,
     /// When it fired and resolved of late.
     pub changes: VecDeque<MonoTime>,
     pub is_flapping: bool,
@@ -331,7 +334,7 @@ struct Account {
     /// Firing or resolved, as of that transition.
     alert: AlertView,
     episode: Episode,
-    first_severity: Severity,
+    least_severity: Severity,
     muted: Option<Muted>,
     /// What muted it is over, and it may yet pass by itself.
     held_until: Option<MonoTime>,
@@ -417,7 +420,7 @@ impl Ledger {
         let account = self.accounts.entry(alert.id.clone()).or_insert_with(|| Account {
             alert: AlertView { phase: Phase::Resolved, ..alert.clone() },
             episode,
-            first_severity: alert.severity,
+            least_severity: alert.severity,
             muted: None,
             held_until: None,
             changes: VecDeque::new(),
@@ -428,7 +431,9 @@ impl Ledger {
             account.changes.push_back(now);
         }
         if account.episode != episode || account.alert.phase != Phase::Firing {
-            account.first_severity = alert.severity;
+            account.least_severity = alert.severity;
+        } else if alert.phase == Phase::Firing {
+            account.least_severity = account.least_severity.min(alert.severity);
         }
         if alert.phase == Phase::Firing && account.alert.phase != Phase::Firing {
             (account.muted, account.held_until) = (None, None);
@@ -448,6 +453,11 @@ impl Ledger {
             account.held_until = Some(now.plus(before.hold));
         }
         account.muted = muted;
+    }
+
+    /// Whether there is anything to tell, or was, of an alert.
+    pub fn has(&self, id: &AlertId) -> bool {
+        self.accounts.contains_key(id)
     }
 
     /// The alert that an alert was last seen to follow from.
@@ -474,7 +484,7 @@ impl Ledger {
             let saved = SavedAccount {
                 alert: account.alert.clone(),
                 episode: account.episode,
-                first_severity: account.first_severity,
+                least_severity: account.least_severity,
                 changes: account.changes.clone(),
                 is_flapping: account.is_flapping,
                 muted: account.muted.clone(),
@@ -486,17 +496,34 @@ impl Ledger {
 
     /// Takes up what was kept. A notifier that is new has heard nothing.
     pub fn restore(&mut self, id: AlertId, saved: SavedAccount, now: MonoTime) {
-        let line = |recipient: &Recipient| Line::new(saved.told.get(&recipient.name).copied(), now);
-        let account = Account {
+        let told = |recipient: &Recipient| saved.told.get(&recipient.name).copied();
+        if let Some(account) = self.accounts.get_mut(&id) {
+            // Taken up late: what is true of the alert is known better here, and what others heard there as well counts.
+            for (recipient, line) in self.recipients.iter().zip(&mut account.lines) {
+                line.told = line.told.or_else(|| told(recipient));
+            }
+            return;
+        }
+        let turned_at = match saved.alert.phase {
+            Phase::Firing => saved.alert.fired_at,
+            Phase::Pending | Phase::Resolved => saved.alert.resolved_at,
+        };
+        let line = |recipient: &Recipient| Line::new(told(recipient), now);
+        let mut account = Account {
             lines: self.recipients.iter().map(line).collect(),
             alert: saved.alert,
             episode: saved.episode,
-            first_severity: saved.first_severity,
+            least_severity: saved.least_severity,
             muted: saved.muted,
             held_until: None,
             changes: saved.changes,
             is_flapping: saved.is_flapping,
         };
+        // It has waited for what comes with it since then: one that is killed again and again while it waits tells, too.
+        for (index, pace) in self.paces.iter().enumerate() {
+            let purpose = account.news(&account.lines[index], pace, now);
+            account.lines[index].news = purpose.map(|purpose| (purpose, turned_at.unwrap_or(now)));
+        }
         self.accounts.insert(id, account);
         self.drop_settled(now);
     }
@@ -736,7 +763,7 @@ impl Account {
     fn dedup_key(&self, purpose: Purpose, repeat_interval: Duration, now: MonoTime) -> String {
         let phase = self.alert.phase.as_str();
         let word = match purpose {
-            Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.first_severity => {
+            Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.least_severity => {
                 format!("{phase}-{}", self.alert.severity.as_str())
             }
             Purpose::Alerts | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } => phase.to_owned(),

@@ -233,8 +233,16 @@ impl Silences {
     }
 
     pub fn restore(&mut self, saved: SavedSilences) {
+        // Some may have been made before it could be read: those that were kept have their numbers for longer.
+        let made_since = std::mem::replace(&mut self.silences, saved.silences);
         self.next_id = saved.next_id.max(self.next_id);
-        self.silences = saved.silences;
+        for mut silence in made_since {
+            if self.silences.iter().any(|kept| kept.id == silence.id) {
+                silence.id = self.next_id;
+                self.next_id += 1;
+            }
+            self.silences.push(silence);
+        }
     }
 
     /// # Errors

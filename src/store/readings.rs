@@ -80,7 +80,8 @@ struct Recorder {
     written: Minutes,
     ids: HashMap<(Place, Vec<String>), i64>,
     connection: Option<Connection>,
-    run: Option<i64>,
+    /// The first and the last minute written without a gap.
+    run: Option<(i64, i64)>,
     is_failing: bool,
 }
 
@@ -202,9 +203,17 @@ impl Recorder {
             self.connection = Some(open(path)?);
         }
         let Some(connection) = &mut self.connection else { return Ok(()) };
+        // The machine slept, or its time of day was set: nothing is known of the minutes between.
+        let run = self.run.filter(|(_, last)| last + 1 == minute);
         // After a gap, and once an hour, all is written.
-        let is_whole = self.run.is_none() || minute % 60 == 0;
+        let is_whole = run.is_none() || minute % 60 == 0;
         let transaction = connection.transaction()?;
+        if run.is_none() {
+            // By a time of day that was wrong, some may have been written for minutes that are yet to come.
+            transaction.execute("DELETE FROM reading WHERE minute > ?1", [minute])?;
+            transaction.execute("DELETE FROM run WHERE first > ?1", [minute])?;
+            transaction.execute("UPDATE run SET last = ?1 WHERE last > ?1", [minute])?;
+        }
         if is_whole {
             // Some may have been left behind.
             self.ids.clear();
@@ -233,13 +242,13 @@ impl Recorder {
             insert.execute(params![minute, id, state, last, low, high])?;
         }
         drop(insert);
-        let first = self.run.unwrap_or(minute);
+        let first = run.map_or(minute, |(first, _)| first);
         transaction.execute("INSERT OR REPLACE INTO run VALUES (?1, ?2)", [first, minute])?;
         if is_whole {
             leave_behind(&transaction, minute)?;
         }
         transaction.commit()?;
-        self.run = Some(first);
+        self.run = Some((first, minute));
         Ok(())
     }
 }
@@ -443,6 +452,27 @@ mod tests {
         assert_eq!(past.n_recorded, 4);
         drop(recorder);
         assert_eq!(super::past(&path, wall(700)).unwrap().n_recorded, 0);
+    }
+
+    #[test]
+    fn a_time_of_day_that_is_set_leaves_a_gap_and_nothing_of_the_future() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r");
+        let mut recorder = Recorder::default();
+        // Five hours ahead, and back.
+        for minute in [600, 601, 901, 902, 603, 604] {
+            recorder.sample(&snapshot(), NOW);
+            recorder.keep(&path, minute);
+        }
+        let past = past(&path, wall(590)).unwrap();
+        assert_eq!(past.n_recorded, 4);
+        let minutes: Vec<i64> = past.minutes.keys().copied().collect();
+        assert_eq!(minutes, [600, 602, 603, 605]);
+        let up: Vec<(i64, bool)> = of(&past, "target_up", "p")
+            .into_iter()
+            .map(|(minute, reading)| (minute, *reading != Reading::Unknown))
+            .collect();
+        assert_eq!(up, [(600, true), (602, false), (603, true), (605, false)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pgvigil::clock;
 use pgvigil::core::time::MonoTime;
+use rustix::process::Signal;
 
 use crate::support::daemon::{Daemon, cluster_toml, series};
 use crate::support::pg;
@@ -20,8 +21,7 @@ use crate::support::until;
 /// Attempts that fail are made ever later: by chance, many fail in a row.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// One attempt of the notifier. Slow answers come within and after it.
-const TIMEOUT: Duration = Duration::from_secs(1);
+/// Slow answers come within the second of an attempt, and after it.
 const SLOWEST: Duration = Duration::from_millis(1600);
 
 /// An answer that left so shortly before a kill may not have been kept, on a slow machine.
@@ -39,6 +39,8 @@ struct Stage {
     config: String,
     store: std::path::PathBuf,
     daemon: Option<Daemon>,
+    /// What the daemons before it logged.
+    log: String,
     killed_at: Vec<MonoTime>,
     random: Random,
 }
@@ -56,7 +58,10 @@ impl Stage {
     async fn kill(&mut self, within: Duration) {
         tokio::time::sleep(self.random.up_to(within)).await;
         self.killed_at.push(clock::now());
-        self.daemon = None;
+        let mut killed = self.daemon.take().unwrap();
+        killed.process.signal(Signal::KILL);
+        killed.process.wait(PATIENCE).await;
+        self.log += &killed.log();
         self.start().await;
     }
 
@@ -75,6 +80,7 @@ impl Stage {
 async fn start(config: &str, store: &Path) -> Daemon {
     Daemon::start_with(config, |command| {
         command.env("PGVIGIL_STORE__PATH", store).envs(Sns::environment());
+        command.env("RUST_LOG", "pgvigil=info,pgvigil::notify=debug");
     })
     .await
 }
@@ -110,7 +116,8 @@ async fn every_transition_is_told_however_often_the_daemon_is_killed() {
     );
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("state.db");
-    let mut stage = Stage { config, store, daemon: None, killed_at: Vec::new(), random: Random::new(seed) };
+    let mut stage =
+        Stage { config, store, daemon: None, log: String::new(), killed_at: Vec::new(), random: Random::new(seed) };
     stage.start().await;
 
     let began = clock::now();
@@ -188,6 +195,7 @@ async fn every_transition_is_told_however_often_the_daemon_is_killed() {
 
     // Told twice only where nobody can know that it was told.
     let (mut unanswered, mut late, mut killed) = (0, 0, 0);
+    let mut by_target: BTreeMap<String, usize> = BTreeMap::new();
     let mut last: BTreeMap<String, (String, Option<MonoTime>, MonoTime)> = BTreeMap::new();
     let mut n_told = 0;
     for taken in sns.taken() {
@@ -196,15 +204,23 @@ async fn every_transition_is_told_however_often_the_daemon_is_killed() {
             let before = last.insert(told.target.clone(), (told.dedup_key.clone(), taken.answered_at, taken.at));
             let Some((_, answered_at, at)) = before.filter(|(key, ..)| *key == told.dedup_key) else { continue };
             let kept_by = answered_at.map(|answered_at| answered_at.plus(UNTIL_KEPT));
-            match (answered_at, kept_by) {
-                _ if stage.killed_at.iter().any(|kill| *kill >= at && kept_by.is_none_or(|kept| *kill <= kept)) => {
-                    killed += 1;
-                }
-                (None, _) => unanswered += 1,
-                (Some(answered_at), _) if answered_at.duration_since(at) >= TIMEOUT => late += 1,
-                _ => panic!("{} of {} was told again though its receipt was kept", told.state, told.target),
+            if stage.killed_at.iter().any(|kill| *kill >= at && kept_by.is_none_or(|kept| *kill <= kept)) {
+                killed += 1;
+                continue;
             }
+            match answered_at {
+                None => unanswered += 1,
+                Some(_) => late += 1,
+            }
+            *by_target.entry(told.target).or_default() += 1;
         }
+    }
+    // ... which the daemon says each time: on a slow machine an answer in good time arrives late.
+    stage.log += &stage.daemon().log();
+    for (target, n_twice) in by_target {
+        let said = format!("cannot tell pager of Down c/{target}: no answer");
+        let n_unclear = stage.log.lines().filter(|line| line.contains(&said)).count();
+        assert!(n_twice <= n_unclear, "{target} was told again {n_twice} times, and {n_unclear} answers were missed");
     }
     let n_twice = unanswered + late + killed;
     println!(

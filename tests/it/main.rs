@@ -18,6 +18,7 @@ mod connect;
 mod demo;
 mod discover;
 mod docs;
+mod faults;
 mod fuzzed;
 mod heartbeat;
 mod hostile;

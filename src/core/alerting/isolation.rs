@@ -64,6 +64,7 @@ pub(super) struct Isolation {
 struct Ended {
     since: MonoTime,
     at: MonoTime,
+    episode: Episode,
 }
 
 impl Isolation {
@@ -84,7 +85,7 @@ impl Isolation {
         let is_so = silence.is_isolation(cannot_notify);
         match self.isolated {
             None if is_so => {
-                let episode = Episode::begin(wall, None);
+                let episode = Episode::begin(wall, self.resolved.map(|ended| ended.episode));
                 let since = silence.since.unwrap_or(now);
                 (self.isolated, self.clear_since, self.silence) = (Some((since, episode)), None, silence);
                 Some((self.view()?, episode))
@@ -100,7 +101,7 @@ impl Isolation {
                     return None;
                 }
                 (self.isolated, self.clear_since, self.silence) = (None, None, silence);
-                self.resolved = Some(Ended { since, at: now });
+                self.resolved = Some(Ended { since, at: now, episode });
                 Some((self.view()?, episode))
             }
         }
@@ -124,7 +125,7 @@ impl Isolation {
     pub(super) fn view(&self) -> Option<AlertView> {
         let (phase, since, resolved_at) = match (self.isolated, self.resolved) {
             (Some((since, _)), _) => (Phase::Firing, since, None),
-            (None, Some(Ended { since, at })) => (Phase::Resolved, since, Some(at)),
+            (None, Some(Ended { since, at, .. })) => (Phase::Resolved, since, Some(at)),
             (None, None) => return None,
         };
         Some(AlertView {

@@ -21,6 +21,9 @@ impl Alerting {
                     let id = watch.id(place, alert);
                     let account = accounts.remove(&id);
                     let Alert { track, above, worst, episode, resolved, recent, .. } = alert.clone();
+                    // While one fires and no clock of its runs, it is not written at every reading.
+                    let is_counting = track.is_counting() || above.iter().any(Track::is_counting);
+                    let recent = if is_counting { recent } else { recent.settled() };
                     let severities = watch.rule.above.iter().map(|level| level.severity);
                     let above = severities.zip(above).collect();
                     saved.insert(id, SavedAlert { track, above, worst, episode, resolved, recent, account });
@@ -39,8 +42,7 @@ impl Alerting {
     /// Takes up what was kept. Until its signal is known again an alert stays as it was. One whose rule is no more, or
     /// is about something else now, has ended: who heard of it is told so.
     pub fn restore(&mut self, saved: BTreeMap<AlertId, SavedAlert>, now: MonoTime) {
-        // The map's order is that of the labels, in which the alerts of a place stand.
-        for (id, saved) in saved {
+        for (id, mut saved) in saved {
             let watch = self.rules.iter_mut().find(|watch| watch.has(&id));
             let is_own = id == Isolation::id();
             let (is_kept, resolved) = (watch.is_some() || is_own, saved.resolved);
@@ -70,7 +72,19 @@ impl Alerting {
                 };
                 // Unless it is known since when: nothing is, from now on.
                 alert.tracks().for_each(|track| track.hold(now));
-                watch.alerts.entry(place).or_default().push(alert);
+                // The rule may be a severer one now, which is news.
+                if let Some(account) = &mut saved.account
+                    && account.alert.phase == Phase::Firing
+                {
+                    account.alert.severity = alert.standing(&watch.rule).1;
+                }
+                let alerts = watch.alerts.entry(place).or_default();
+                // Taken up late, it may have begun here as well: what nobody was told of here gives way.
+                match alerts.binary_search_by(|known| known.labels.cmp(&alert.labels)) {
+                    Ok(_) if self.ledger.has(&id) => {}
+                    Ok(place) => alerts[place] = alert,
+                    Err(place) => alerts.insert(place, alert),
+                }
             }
             if let Some(mut account) = saved.account {
                 if is_own && account.alert.phase == Phase::Firing {
@@ -113,6 +127,7 @@ mod tests {
 
     use super::super::tests::{alerting, at, cluster, delivery, exact, lagging, one, replica, tick, wall};
     use super::*;
+    use crate::core::alert::Severity;
     use crate::core::ledger::SendFailure;
     use crate::core::rule::RuleConfig;
     use crate::core::saved::Saved;
@@ -211,6 +226,19 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_is_severer_after_a_restart_is_told_so_and_a_milder_one_is_not() {
+        let with = |severity| RuleConfig { severity: Some(severity), ..lagging(None) };
+        let mut before = alerting(&[with(Severity::Warning)]);
+        assert_eq!(tick(&mut before, 0.0, &one(exact(6.0))), ["firing Lag orders/r1 6"]);
+        let mut severer = restarted(&before, &[with(Severity::Critical)], 10.0);
+        assert_eq!(tick(&mut severer, 10.0, &one(exact(6.0))), ["firing Lag orders/r1 6"]);
+        assert_eq!(tick(&mut severer, 11.0, &one(exact(6.0))), [""; 0]);
+        let mut milder = restarted(&severer, &[with(Severity::Info)], 20.0);
+        assert_eq!(tick(&mut milder, 20.0, &one(exact(6.0))), [""; 0]);
+        assert_eq!(tick(&mut milder, 21.0, &one(exact(0.0))), ["resolved Lag orders/r1 0"]);
+    }
+
+    #[test]
     fn what_is_no_more_has_ended_for_those_who_heard_of_it() {
         let rules = [lagging(None)];
         let mut before = alerting(&rules);
@@ -237,6 +265,48 @@ mod tests {
         assert_eq!(tick(&mut after, 5.0, &one(exact(10.0))), [""; 0]);
         assert_eq!(tick(&mut after, 44.0, &one(exact(49.0))), [""; 0]);
         assert_eq!(tick(&mut after, 45.0, &one(exact(50.0))), ["firing Lag orders/r1 50"]);
+    }
+
+    #[test]
+    fn while_nothing_turns_there_is_little_to_write() {
+        let rules = [lagging(Some(60))];
+        let mut alerting = alerting(&rules);
+        let mut saved = Vec::new();
+        for second in 0..260 {
+            tick(&mut alerting, f64::from(second), &one(exact(10.0 + f64::from(second))));
+            saved.push(alerting.saved());
+        }
+        let changes = |from: usize, to: usize| saved[from..to].windows(2).filter(|pair| pair[0] != pair[1]).count();
+        // How long a breach has held must be known to the second; of one that fires, a reading a minute is kept.
+        assert_eq!(changes(0, 60), 59);
+        assert!((2..=3).contains(&changes(62, 260)), "{}", changes(62, 260));
+    }
+
+    #[test]
+    fn what_another_daemon_told_is_taken_up_late() {
+        let rules = [lagging(None)];
+        let mut theirs = alerting(&rules);
+        assert_eq!(tick(&mut theirs, 0.0, &one(exact(6.0))), ["firing Lag orders/r1 6"]);
+        let saved = theirs.saved();
+
+        // Here nothing fires, and whoever heard there hears of the end.
+        let mut ours = alerting(&rules);
+        assert_eq!(tick(&mut ours, 10.0, &one(exact(0.0))), [""; 0]);
+        ours.restore(saved.clone(), at(11.0));
+        assert_eq!(tick(&mut ours, 11.0, &one(exact(0.0))), ["resolved Lag orders/r1 0"]);
+
+        // Here it fires as well: it is told once more at the most, and its end once.
+        let mut ours = alerting(&rules);
+        assert_eq!(tick(&mut ours, 10.0, &one(exact(8.0))), ["firing Lag orders/r1 8"]);
+        ours.restore(saved.clone(), at(11.0));
+        assert_eq!(tick(&mut ours, 11.0, &one(exact(9.0))), [""; 0]);
+        assert_eq!(tick(&mut ours, 12.0, &one(exact(0.0))), ["resolved Lag orders/r1 0"]);
+
+        // It fires here, nobody could be told, and it ends: they hear of it from us.
+        let mut ours = alerting(&rules);
+        ours.judge(&one(exact(8.0)), at(10.0), wall(10.0));
+        ours.restore(saved, at(11.0));
+        assert_eq!(tick(&mut ours, 12.0, &one(exact(0.0))), ["resolved Lag orders/r1 0"]);
     }
 
     #[test]

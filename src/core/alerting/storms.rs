@@ -1,5 +1,7 @@
 //! What follows from a fault is not told beside it; and when it is this daemon that is cut off, that is told alone.
 
+use std::collections::BTreeSet;
+
 use super::tests::{at, delivery, wall};
 use super::*;
 use crate::core::fixture;
@@ -198,4 +200,69 @@ fn being_cut_off_outlives_a_restart() {
     assert_eq!(after.told, [""; 0]);
     after.run(&clusters(&["a", "b"], 1), 60..100);
     assert_eq!(after.told, ["resolved MonitorIsolated pgvigil/-"]);
+}
+
+#[test]
+fn what_follows_from_a_fault_stays_untold_over_a_restart() {
+    let mut before = Watched::new();
+    let mut orders = clusters(&["orders"], 3);
+    before.run(&orders, 0..5);
+    fails(&mut orders[0], "r1", &PollFailure::Refused, 5.0);
+    for name in ["r1", "r2", "r3"] {
+        orphaned(&mut orders[0], name);
+    }
+    before.run(&orders, 5..60);
+    assert_eq!(before.told, ["firing TargetDown orders/r1"]);
+    // Who followed whom is no longer seen.
+    let mut after = Watched::new();
+    after.alerting.restore(before.alerting.saved(), fixture::NOW.plus_seconds(60.0));
+    after.run(&orders, 60..200);
+    assert_eq!(after.told, [""; 0]);
+    let muted = after.mutes("orders").into_iter().filter(|(_, by)| *by == ["depends_on"]).count();
+    assert_eq!(muted, 3, "{:?}", after.mutes("orders"));
+}
+
+#[test]
+fn what_is_killed_again_and_again_before_a_group_has_waited_is_told_all_the_same() {
+    let mut orders = clusters(&["orders"], 1);
+    fails(&mut orders[0], "r1", &PollFailure::Refused, 0.0);
+    let mut watched = Watched::new();
+    let mut told_at = None;
+    for start in (0..60).step_by(2) {
+        watched.run(&orders, start..start + 2);
+        if !watched.told.is_empty() && told_at.is_none() {
+            told_at = Some(start);
+        }
+        let mut after = Watched::new();
+        after.alerting.restore(watched.alerting.saved(), fixture::NOW.plus_seconds(f64::from(start + 2)));
+        after.told = watched.told;
+        watched = after;
+    }
+    // The rule's ten seconds, the group's five, and what a restart takes.
+    assert!(told_at.is_some_and(|at| (14..=20).contains(&at)), "{told_at:?}");
+    assert_eq!(watched.told, ["firing TargetDown orders/r1"]);
+}
+
+#[test]
+fn being_cut_off_again_within_a_minute_is_told_again() {
+    let mut watched = Watched::new();
+    let mut keys = BTreeSet::new();
+    let mut all = clusters(&["a", "b"], 1);
+    let well = all.clone();
+    for cluster in &mut all {
+        fails(cluster, "p", &silent(), 0.0);
+        fails(cluster, "r1", &silent(), 0.0);
+    }
+    for second in 0..300 {
+        let now = if second % 30 < 10 { &all } else { &well };
+        let now: Vec<_> = now.iter().cloned().map(Arc::new).collect();
+        // A time of day that stands still is the shortest way to have it within a minute.
+        let (at, wall) = (fixture::NOW.plus_seconds(f64::from(second)), wall(0.0));
+        watched.alerting.judge(&now, at, wall);
+        for notice in watched.alerting.due(&now, at, wall) {
+            assert!(keys.insert(notice.dedup_key.clone()), "{} again", notice.dedup_key);
+            watched.alerting.record(&delivery(&notice, Ok(())), at);
+        }
+    }
+    assert!(keys.len() >= 4, "{keys:?}");
 }

@@ -23,6 +23,7 @@ use crate::core::time::ServerTime;
 use crate::core::topology::{Role, TargetId};
 use crate::core::wal::{Lsn, Timeline};
 
+mod properties;
 mod rules;
 
 const POLL: Duration = Duration::from_secs(1);

@@ -181,3 +181,21 @@ fn an_alert_says_all_that_holds_it_back() {
     let elsewhere = AlertId { cluster: Name::new("billing"), rule: Name::new("Lag2"), ..lag() };
     assert_eq!(silences.at(at(1), wall(1)).mutes(&elsewhere, Severity::Warning), []);
 }
+
+#[test]
+fn silences_that_are_taken_up_late_join_those_made_meanwhile() {
+    let kept = {
+        let mut silences = Silences::new(Vec::new());
+        add(&mut silences, of("Lag", Length::For(Duration::from_secs(600))), 0).unwrap();
+        add(&mut silences, of("Down", Length::For(Duration::from_secs(600))), 0).unwrap();
+        silences.saved()
+    };
+    let mut silences = Silences::new(Vec::new());
+    add(&mut silences, of("L*", Length::For(Duration::from_secs(600))), 5).unwrap();
+    silences.restore(kept);
+    let rules: Vec<(u64, String)> =
+        silences.all().iter().map(|silence| (silence.id, silence.selector.to_string())).collect();
+    assert_eq!(rules.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 3], "{rules:?}");
+    assert!(rules[0].1.contains("Lag") && rules[2].1.contains("L*"), "{rules:?}");
+    assert_eq!(add(&mut silences, of("Lag", Length::For(Duration::from_secs(60))), 6), Ok(4));
+}

@@ -57,6 +57,11 @@ impl Daemon {
 
     /// As [`Daemon::start`], with a last word about the command: environment, options.
     pub(crate) async fn start_with(config: &str, adjust: impl FnOnce(&mut Command)) -> Self {
+        Self::start_within(config, SOON, adjust).await
+    }
+
+    /// As [`Daemon::start_with`], of one that takes longer to be ready.
+    pub(crate) async fn start_within(config: &str, patience: Duration, adjust: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pgvigil.toml");
         std::fs::write(&file, config).unwrap();
@@ -73,7 +78,7 @@ impl Daemon {
             }
             let ended = daemon.process.try_wait();
             let took = pgvigil::clock::now().duration_since(start);
-            assert!(ended.is_none() && took < SOON, "the daemon ({ended:?}) is not ready");
+            assert!(ended.is_none() && took < patience, "the daemon ({ended:?}) is not ready");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
