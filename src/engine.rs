@@ -380,6 +380,7 @@ mod tests {
     fn hung(dir: &std::path::Path) -> (Engine, crate::store::Writer, mpsc::Receiver<Notice>) {
         let fleet = Fleet::new(FleetSpec {
             clusters: Vec::new(),
+            discoveries: Vec::new(),
             poll_interval: Duration::from_secs(1),
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),

@@ -385,7 +385,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
     }
     assert_eq!(
         load_text("", &[]).map(drop).unwrap_err(),
-        "pgvigil.toml: cluster: nothing to watch; add a [[cluster]] with a [[cluster.target]]"
+        "pgvigil.toml: cluster: nothing to watch; add a [[cluster]] with a [[cluster.target]], or a [[discover]]"
     );
 }
 
@@ -1011,15 +1011,15 @@ fn a_preset_may_be_named_in_the_environment() {
 fn a_discovery_says_where_and_what_and_never_everything_by_mistake() {
     let cluster = "[[cluster]]\nname = \"c\"\ntarget = [{ name = \"t\", dsn = \"host=h user=u\" }]\n";
     for (keys, expect) in [
-        ("instance = \"a\"", "discover[0].region: where? Write for example region = \"us-east-1\""),
-        ("region = []\nall = true", "discover[0].region: where?"),
+        ("instance = \"a\"", "discover[0]: region: where? Write for example region = \"us-east-1\""),
+        ("region = []\nall = true", "discover[0]: region: where?"),
         ("region = \"us-east-1\"", "discover[0]: what? Write instance = \"...\""),
         ("region = \"us-east-1\"\ntags = {}", "discover[0]: what?"),
         ("region = \"us-east-1\"\nall = false", "discover[0]: what?"),
-        ("region = \"us-east-1\"\ninstance = \"\"", "discover[0].instance: is empty, and matches nothing"),
+        ("region = \"us-east-1\"\ninstance = \"\"", "discover[0]: instance: is empty, and matches nothing"),
         (
             "region = \"us-east-1\"\ninstance = \"a\"\nall = true",
-            "discover[0].all: instance and all exclude one another",
+            "discover[0]: all: instance and all exclude one another",
         ),
         ("region = \"us-east-1\"\nall = true\ninterval = \"10ms\"", "is not between 1s and 1d"),
         ("region = \"us-east-1\"\nall = true\nsslmode = \"verify\"", "discover[0]: sslmode"),

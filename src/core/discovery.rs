@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn an_event_is_kept_once_and_the_oldest_go_first() {
         let event = |second: i64, message: &str| RdsEvent {
-            at: MonoTime::from_nanos(second as u64),
+            at: MonoTime::from_nanos(second),
             happening: Happening {
                 source: Name::new("orders"),
                 unix_seconds: second,
