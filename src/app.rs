@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -31,6 +31,7 @@ use tracing::{error, info, warn};
 
 use self::discover::Finders;
 use self::members::Members;
+use crate::agent_check::{self, Agent};
 use crate::aws::{Aws, Reported};
 use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
@@ -48,7 +49,7 @@ const GRACE: Duration = Duration::from_secs(8);
 /// Events on their way to the engine. Full means that pollers wait: back-pressure on them is what we want.
 const EVENT_QUEUE: usize = 1024;
 
-/// Silences on their way to the engine. Who makes one waits for its turn.
+/// Silences on their way to the engine, and drains. Who makes one waits for its turn.
 const SILENCE_QUEUE: usize = 16;
 
 /// Changes of what is watched that wait for the one before.
@@ -70,6 +71,8 @@ enum Order {
 pub enum RunError {
     #[error("cannot listen on {address}: {source}{}", way_out(source))]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("agent_check: cannot listen on {address}: {source}")]
+    Agent { address: SocketAddr, source: io::Error },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -210,11 +213,18 @@ impl App {
         let mut finders = Finders::new(kept);
         let listed = config;
         let config = finders.with_found(&listed);
+        let mut agent_listeners = Vec::new();
+        for (address, target) in config.agent_check.addresses() {
+            let listener = TcpListener::bind(address).await.map_err(|source| RunError::Agent { address, source })?;
+            agent_listeners.push((listener, target));
+        }
+
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
         let (events, received) = mpsc::channel(EVENT_QUEUE);
         let (silencing, silencing_received) = mpsc::channel(SILENCE_QUEUE);
+        let (draining, draining_received) = mpsc::channel(SILENCE_QUEUE);
         let (snapshot_sender, snapshots) = watch::channel(Arc::new(fleet.snapshot(clock::now(), clock::wall())));
         let aws = Aws::new(config.aws.clone());
         let metrics = Arc::new(SelfMetrics::new(&[]).with_aws(aws.metrics()));
@@ -256,6 +266,7 @@ impl App {
             kept: None,
             silencing: silencing_received,
             unwritten: Unwritten::default(),
+            draining: draining_received,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
         app.start_pollers(&config);
@@ -268,12 +279,20 @@ impl App {
             health: config.health,
             exposition: config.metrics,
             silencing,
+            draining,
             token: config.server.token.clone(),
             waiters: Arc::new(http::waiters(places)),
+            waiting: Arc::clone(&app.members.waiting),
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
         app.members.listed = Some(listed);
+        let agent = Arc::new(Agent {
+            snapshots: app.snapshots.clone(),
+            health: config.health,
+            thresholds: config.agent_check.thresholds(),
+            gates: Mutex::default(),
+        });
         app.members.keep(config);
         app.start_finders();
         info!(%address, "listening on http://{address}");
@@ -282,6 +301,10 @@ impl App {
                 error!(%error, "cannot serve HTTP");
             }
         });
+        for (listener, target) in agent_listeners {
+            let name = target.as_ref().map_or_else(|| "agent check".to_owned(), |name| format!("agent check {name}"));
+            app.spawn(name, agent_check::serve(listener, target, Arc::clone(&agent), app.cancel.clone()));
+        }
         if let Some(limit) = sd_notify::watchdog_enabled() {
             app.spawn("watchdog".to_owned(), pet_watchdog(limit, app.snapshots.clone(), app.cancel.clone()));
         }

@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use pgvigil::config::environment::Environment;
+use pgvigil::silence::Wish;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,7 +24,7 @@ Examples:
 Environment:
   PGVIGIL_CONFIG                          as --config
   PGVIGIL_LOG_FORMAT                      as --log-format
-  PGVIGIL_TOKEN                           for \"silence\": the token of the daemon that is asked
+  PGVIGIL_TOKEN                           for \"silence\" and \"drain\": the token of the daemon that is asked
   PGVIGIL_SERVER__LISTEN, ...             any key of the file, nested by \"__\"; wins over it
   PGVIGIL_SNS_TOPIC_ARN                   tell this SNS topic of alerts
   RUST_LOG                                what to log: info (the default), debug, pgvigil=debug,warn
@@ -69,6 +70,9 @@ pub(crate) enum Command {
     Poll(PollArgs),
     /// Have a running daemon tell nobody of some alerts for a while
     Silence(Box<SilenceArgs>),
+    /// Have a running daemon keep reads from a target for a while, wherever it is asked where to read
+    #[command(after_help = DRAIN_EXAMPLES)]
+    Drain(Box<DrainArgs>),
     /// Test rules without any server, or over what was
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -108,6 +112,13 @@ pub(crate) struct PollArgs {
 pub(crate) struct SilenceArgs {
     #[command(subcommand)]
     pub(crate) command: SilenceCommand,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+/// The daemon that is asked.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
     /// Where the daemon answers [default: where server.listen of the configuration says]
     #[arg(long, global = true, value_name = "URL", help_heading = "Daemon")]
     pub(crate) url: Option<String>,
@@ -117,6 +128,57 @@ pub(crate) struct SilenceArgs {
     /// Print the daemon's answer as JSON
     #[arg(long, global = true, help_heading = "Daemon")]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// The target, as CLUSTER/TARGET where several clusters have one of that name
+    #[arg(required_unless_present = "list")]
+    pub(crate) target: Option<String>,
+    /// How long, for example 10m
+    #[arg(long = "for", value_name = "DURATION", required_unless_present_any = ["undo", "list"])]
+    pub(crate) length: Option<String>,
+    /// Why, for those who see it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Who, for those who have questions [default: $USER]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) author: Option<String>,
+    /// Let reads go there again
+    #[arg(long, conflicts_with_all = ["length", "reason", "list"])]
+    pub(crate) undo: bool,
+    /// List what is drained
+    #[arg(long, conflicts_with_all = ["target", "length", "reason"])]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+}
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  pgvigil drain orders/replica-1 --for 10m --reason \"restart\"
+  pgvigil drain orders/replica-1 --undo
+  pgvigil drain --list";
+
+/// Who asks, unless it is said.
+fn author(given: Option<&String>, environment: &Environment) -> Result<String, String> {
+    let variable = |name: &str| environment.get(name).filter(|text| !text.is_empty()).cloned();
+    let author = given.cloned().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+    author.ok_or_else(|| "who are you? $USER is not set; write --author NAME".to_owned())
+}
+
+impl DrainArgs {
+    /// What the daemon is to do. An error says what is missing.
+    pub(crate) fn wish(&self, environment: &Environment) -> Result<Wish, String> {
+        let Some(target) = &self.target else { return Ok(Wish::ListDrains) };
+        if self.undo {
+            return Ok(Wish::Undrain(target.clone()));
+        }
+        let author = author(self.author.as_ref(), environment)?;
+        Ok(Wish::Drain(serde_json::json!({
+            "target": target, "for": self.length, "author": author, "reason": self.reason,
+        })))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -191,9 +253,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 impl SilenceAddArgs {
     /// As the daemon wants it. An error says what is missing.
     pub(crate) fn body(&self, environment: &Environment) -> Result<serde_json::Value, String> {
-        let variable = |name: &str| environment.get(name).filter(|text| !text.is_empty()).cloned();
-        let author = self.author.clone().or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
-        let author = author.ok_or("who are you? $USER is not set; write --author NAME")?;
+        let author = author(self.author.as_ref(), environment)?;
         let nothing = [&self.cluster, &self.target, &self.rule, &self.severity].iter().all(|names| names.is_empty());
         if nothing && self.label.is_empty() && !self.all {
             return Err("this would silence everything; say what with --cluster, --target, --rule, --severity or \

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::clock;
 use crate::core::alert::AlertId;
+use crate::core::drain;
 use crate::core::fleet::{Event, Fleet, News};
 use crate::core::lag::SavedLag;
 use crate::core::ledger::{Delivery, Notice, Recipient, SendFailure};
@@ -44,6 +45,29 @@ pub type SilenceAnswer = Result<Changed, Refusal>;
 
 /// A silence to be made or ended, and who waits for the answer.
 pub type Silencing = (Change, oneshot::Sender<SilenceAnswer>);
+
+/// What is answered to whoever drains a target, or undoes it.
+pub type DrainAnswer = Result<drain::Changed, drain::Refusal>;
+
+/// A drain to be made or undone, and who waits for the answer.
+pub type Draining = (drain::Change, oneshot::Sender<DrainAnswer>);
+
+/// An answer that waits for the store.
+#[derive(Debug)]
+pub enum Unanswered {
+    Silence(oneshot::Sender<SilenceAnswer>, Changed),
+    Drain(oneshot::Sender<DrainAnswer>, drain::Changed),
+}
+
+impl Unanswered {
+    /// Whoever asked may have gone meanwhile.
+    fn answer(self, stored: Result<(), String>) {
+        match self {
+            Self::Silence(answer, changed) => drop(answer.send(Ok(Changed { stored, ..changed }))),
+            Self::Drain(answer, changed) => drop(answer.send(Ok(drain::Changed { stored, ..changed }))),
+        }
+    }
+}
 
 /// Where notices for each notifier go. Notifiers come and go: whoever starts one adds its queue before the fleet hears of
 /// it, and the engine drops the queues of those that are told nothing any more.
@@ -87,6 +111,8 @@ pub struct Engine {
     /// Silences to be made or ended, each with whoever waits for the answer.
     pub silencing: mpsc::Receiver<Silencing>,
     pub unwritten: Unwritten,
+    /// Drains to be made or undone, likewise.
+    pub draining: mpsc::Receiver<Draining>,
     /// What the store was last handed. `None` at first: what was read is written once more, which shows that it can be.
     pub kept: Option<BTreeMap<AlertId, SavedAlert>>,
 }
@@ -100,17 +126,17 @@ pub struct Unwritten {
     since: Option<MonoTime>,
     /// Each with the mail that it waits for.
     notices: VecDeque<(u64, Vec<Notice>)>,
-    answers: VecDeque<(u64, oneshot::Sender<SilenceAnswer>, Changed)>,
+    answers: VecDeque<(u64, Unanswered)>,
 }
 
 impl Unwritten {
     /// What need not wait any longer, with all mails up to `number` answered.
-    fn up_to(&mut self, number: u64) -> (Vec<Notice>, Vec<(oneshot::Sender<SilenceAnswer>, Changed)>) {
+    fn up_to(&mut self, number: u64) -> (Vec<Notice>, Vec<Unanswered>) {
         let n_notices = self.notices.partition_point(|(of, _)| *of <= number);
         let n_answers = self.answers.partition_point(|(of, ..)| *of <= number);
         (
             self.notices.drain(..n_notices).flat_map(|(_, notices)| notices).collect(),
-            self.answers.drain(..n_answers).map(|(_, answer, changed)| (answer, changed)).collect(),
+            self.answers.drain(..n_answers).map(|(_, answer)| answer).collect(),
         )
     }
 }
@@ -145,6 +171,7 @@ impl Engine {
                     self.go_on_without_store(now);
                 }
                 Some((change, answer)) = self.silencing.recv() => self.silence(change, answer),
+                Some((change, answer)) = self.draining.recv() => self.drain(change, answer),
                 received = self.events.recv_many(&mut batch, BATCH) => {
                     if received == 0 {
                         break;
@@ -215,7 +242,8 @@ impl Engine {
     /// The state as it is to be kept.
     fn mail(&self, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
         let silences = Arc::clone(self.fleet.silences());
-        Mail { number: self.unwritten.n_mails, clocks: self.clocks(), alerts, silences, lags: None }
+        let drains = Arc::clone(self.fleet.drains());
+        Mail { number: self.unwritten.n_mails, clocks: self.clocks(), alerts, silences, drains, lags: None }
     }
 
     /// Makes or ends a silence. It is answered once that is written, or cannot be.
@@ -232,14 +260,36 @@ impl Engine {
                 } else {
                     info!(silence = id, %selector, author, reason, %until, "alerts are silenced");
                 }
-                if self.store.is_some() {
-                    let number = self.keep(self.fleet.saved_alerts(), None);
-                    self.unwritten.answers.push_back((number, answer, changed));
-                } else {
-                    let stored = Err("nothing is kept: store.path names no file".to_owned());
-                    drop(answer.send(Ok(Changed { stored, ..changed })));
-                }
+                self.answer_when_written(Unanswered::Silence(answer, changed));
             }
+        }
+    }
+
+    /// Drains a target, or undoes it. It is answered once that is written, or cannot be.
+    fn drain(&mut self, change: drain::Change, answer: oneshot::Sender<DrainAnswer>) {
+        match self.fleet.change_drains(change, clock::now(), clock::wall()) {
+            Err(refusal) => drop(answer.send(Err(refusal))),
+            Ok(changed) => {
+                let drain = &changed.drain;
+                let (cluster, target) = (&drain.target.cluster, &drain.target.target);
+                let (author, reason) = (&drain.author, drain.reason.as_deref());
+                if changed.is_over {
+                    info!(%cluster, %target, author, reason, "{} is drained no more", drain.target);
+                } else {
+                    let left = humantime::format_duration(drain.left(clock::now()).unwrap_or_default());
+                    info!(%cluster, %target, author, reason, %left, "{} is drained", drain.target);
+                }
+                self.answer_when_written(Unanswered::Drain(answer, changed));
+            }
+        }
+    }
+
+    fn answer_when_written(&mut self, unanswered: Unanswered) {
+        if self.store.is_some() {
+            let number = self.keep(self.fleet.saved_alerts(), None);
+            self.unwritten.answers.push_back((number, unanswered));
+        } else {
+            unanswered.answer(Err("nothing is kept: store.path names no file".to_owned()));
         }
     }
 
@@ -292,8 +342,8 @@ impl Engine {
     fn release(&mut self, number: u64, outcome: &Result<(), String>) {
         self.metrics.stored(outcome);
         let (notices, answers) = self.unwritten.up_to(number);
-        for (answer, changed) in answers {
-            drop(answer.send(Ok(Changed { stored: outcome.clone(), ..changed })));
+        for answer in answers {
+            answer.answer(outcome.clone());
         }
         self.hand_out_all(notices);
     }
@@ -394,6 +444,7 @@ mod tests {
         let (store, writer, _) = Store::open(dir.join("state.db"), &clocks);
         let (_, events) = mpsc::channel(1);
         let (_, silencing) = mpsc::channel(1);
+        let (_, draining) = mpsc::channel(1);
         let (queue, handed) = mpsc::channel(8);
         let notifiers = Queues::default();
         notifiers.add(firing().notifier, queue);
@@ -409,6 +460,7 @@ mod tests {
             boot: clocks.boot,
             kept: None,
             silencing,
+            draining,
             unwritten: Unwritten::default(),
         };
         (engine, writer, handed)

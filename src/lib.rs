@@ -16,6 +16,8 @@
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
 //! | [`discovery`] | what AWS has becomes clusters of the configuration |
 //! | [`aws`] | the one way to AWS: clients, credentials, errors |
+//! | [`agent_check`] | out: what load balancers ask for a target's share of the reads |
+//! | [`waiting`] | tells [`collect`] that a client of [`http`] waits for the next sample |
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
@@ -40,6 +42,7 @@
 //! view. Once a second rules read signals off the views and step the alerts; the ledger compares what is true with what
 //! each notifier was told, and the difference is due. A notifier's worker makes one attempt and reports back as an event.
 
+pub mod agent_check;
 pub mod app;
 pub mod aws;
 pub mod check;
@@ -58,3 +61,4 @@ pub mod self_metrics;
 pub mod silence;
 pub mod store;
 pub mod table;
+pub mod waiting;

@@ -12,7 +12,9 @@ use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-use cli::{CheckArgs, Command, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand};
+use cli::{
+    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
+};
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
         Command::Silence(args) => silence(file, &environment, &args),
+        Command::Drain(args) => drain(file, &environment, &args),
         Command::Rules(RulesCommand::Test { files }) => {
             let outcome = pgvigil::rules::test::run(&files);
             print(outcome.text.as_bytes(), outcome.ok)
@@ -153,7 +156,8 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
 }
 
 fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> ExitCode {
-    let daemon = match daemon(file, environment, args) {
+    let reads = matches!(args.command, SilenceCommand::List { .. });
+    let daemon = match daemon(file, environment, &args.daemon, reads) {
         Ok(daemon) => daemon,
         Err(reason) => return complain(&reason, BAD_USAGE),
     };
@@ -165,7 +169,19 @@ fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -
         SilenceCommand::List { all } => Wish::List { all: *all },
         SilenceCommand::Expire { ids } => Wish::Expire(ids.clone()),
     };
-    match daemon.ask(&wish, args.json) {
+    ask(&daemon, &wish, args.daemon.json)
+}
+
+fn drain(file: Option<&Path>, environment: &Environment, args: &DrainArgs) -> ExitCode {
+    let wish = args.wish(environment).and_then(|wish| Ok((wish, daemon(file, environment, &args.daemon, args.list)?)));
+    match wish {
+        Ok((wish, daemon)) => ask(&daemon, &wish, args.daemon.json),
+        Err(reason) => complain(&reason, BAD_USAGE),
+    }
+}
+
+fn ask(daemon: &Daemon, wish: &Wish, as_json: bool) -> ExitCode {
+    match daemon.ask(wish, as_json) {
         Ok(told) => {
             for reason in told.warnings.iter().chain(&told.failures) {
                 // As for complaints, the exit status tells in any case.
@@ -192,8 +208,8 @@ fn replay(file: Option<&Path>, environment: &Environment, since: Duration, store
     }
 }
 
-/// The daemon that is meant. The configuration is read only for what is not said otherwise.
-fn daemon(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> Result<Daemon, String> {
+/// The daemon that is meant. The configuration is read only for what is not said otherwise; who only reads needs no token.
+fn daemon(file: Option<&Path>, environment: &Environment, args: &DaemonArgs, reads: bool) -> Result<Daemon, String> {
     let mut token = match &args.token_file {
         Some(path) => {
             let text = std::fs::read_to_string(path);
@@ -202,7 +218,6 @@ fn daemon(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) ->
         }
         None => environment.get("PGVIGIL_TOKEN").filter(|token| !token.is_empty()).cloned(),
     };
-    let reads = matches!(args.command, SilenceCommand::List { .. });
     let mut url = args.url.clone();
     if url.is_none() || (token.is_none() && !reads) {
         let overrides = Overrides::default();

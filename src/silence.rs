@@ -1,4 +1,4 @@
-//! `pgvigil silence`: asks a running daemon over HTTP to make and end silences, and lists them.
+//! `pgvigil silence` and `pgvigil drain`: asks a running daemon over HTTP to make and end silences and drains, and lists them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -29,9 +29,16 @@ pub enum Wish {
     /// A body for `POST /api/v1/silences`.
     Add(Value),
     /// Also those that have ended?
-    List { all: bool },
+    List {
+        all: bool,
+    },
     /// By their numbers.
     Expire(Vec<u64>),
+    /// A body for `POST /api/v1/drains`.
+    Drain(Value),
+    /// A target that is drained no more: its name, or its cluster's and its own.
+    Undrain(String),
+    ListDrains,
 }
 
 /// What it said: for standard output, and for standard error.
@@ -84,6 +91,23 @@ impl Daemon {
                     };
                     told.warnings.extend(warnings(&answer));
                 }
+            }
+            Wish::Drain(drain) => {
+                let answer = self.send(Method::POST, "/api/v1/drains", Some(drain))?;
+                let left = |drain: &Value| drain_line(drain, text(&answer, "at"));
+                told.text = if as_json { json(&answer) } else { left(&answer["drain"]) };
+                told.warnings = warnings(&answer);
+            }
+            Wish::Undrain(target) => {
+                let answer = self.send(Method::DELETE, &format!("/api/v1/drains/{}", plain(target)), None)?;
+                let drain = &answer["drain"];
+                let done = format!("{}/{} is drained no more\n", text(drain, "cluster"), text(drain, "target"));
+                told.text = if as_json { json(&answer) } else { done };
+                told.warnings = warnings(&answer);
+            }
+            Wish::ListDrains => {
+                let answer = self.send(Method::GET, "/api/v1/drains", None)?;
+                told.text = if as_json { json(&answer) } else { drains(&answer) };
             }
             Wish::List { all } => {
                 let answer = self.send(Method::GET, "/api/v1/silences", None)?;
@@ -156,6 +180,37 @@ fn when(time: &str) -> String {
 fn warnings(answer: &Value) -> Vec<String> {
     let remarks = answer["remarks"].as_array().into_iter().flatten().chain([&answer["warning"]]);
     remarks.filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// A name as part of a path. What could not be a name becomes one that nothing has.
+fn plain(name: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect()
+}
+
+fn drains(answer: &Value) -> String {
+    let drains = answer["drains"].as_array().into_iter().flatten();
+    let lines: String = drains.map(|drain| drain_line(drain, text(answer, "at"))).collect();
+    if lines.is_empty() { "nothing is drained\n".to_owned() } else { lines }
+}
+
+fn drain_line(drain: &Value, now: &str) -> String {
+    let until = text(drain, "until");
+    let mut lines = line(
+        &format!(
+            "{}/{} is drained until {}{}, by {}",
+            text(drain, "cluster"),
+            text(drain, "target"),
+            when(until),
+            left(now, until),
+            text(drain, "author")
+        ),
+        2,
+    );
+    if let Some(reason) = drain["reason"].as_str() {
+        lines += &line(&format!("  {reason}"), 4);
+    }
+    lines
 }
 
 fn added(answer: &Value) -> String {

@@ -25,15 +25,16 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::core::alert::AlertId;
+use crate::core::drain::{Drains, SavedDrains};
 use crate::core::lag::SavedLag;
 use crate::core::saved::{Saved, SavedAlert};
-use crate::core::silence::{SavedSilences, Silences};
+use crate::core::silence::Silences;
 use crate::core::time::MonoTime;
 use crate::core::topology::Name;
 
 /// What leads from each version of the schema to the next; from none to the first. Steps are added and never changed: the
 /// version of a file, in `PRAGMA user_version`, is how many of them it has behind it.
-const STEPS: [&str; 2] = [TABLES, SILENCES];
+const STEPS: [&str; 3] = [TABLES, SILENCES, DRAINS];
 
 const SCHEMA: i64 = STEPS.len() as i64;
 
@@ -44,6 +45,9 @@ CREATE TABLE lag (cluster TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT, WITHOUT 
 
 /// Few, and changed by hand: one text holds them all.
 const SILENCES: &str = "CREATE TABLE silences (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;";
+
+/// Likewise.
+const DRAINS: &str = "CREATE TABLE drains (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;";
 
 /// After a failure the file is opened again this much later.
 const RETRY: Duration = Duration::from_secs(30);
@@ -78,6 +82,7 @@ pub struct Mail {
     pub clocks: Clocks,
     pub alerts: BTreeMap<AlertId, SavedAlert>,
     pub silences: Arc<Silences>,
+    pub drains: Arc<Drains>,
     /// `None`: as they were.
     pub lags: Option<BTreeMap<Name, SavedLag>>,
 }
@@ -286,6 +291,8 @@ struct File {
     alerts: BTreeMap<AlertId, SavedAlert>,
     /// The silences that were last written. `None`: those that were read.
     silences: Option<Arc<Silences>>,
+    /// Likewise.
+    drains: Option<Arc<Drains>>,
     retry_at: Option<MonoTime>,
 }
 
@@ -298,6 +305,7 @@ impl File {
             is_taken_up: false,
             alerts: BTreeMap::new(),
             silences: None,
+            drains: None,
             retry_at: None,
         }
     }
@@ -312,6 +320,7 @@ impl File {
         self.connection = Some(connection);
         self.alerts.clone_from(&saved.alerts);
         self.silences = None;
+        self.drains = None;
         self.is_taken_up = true;
         Ok(saved)
     }
@@ -408,7 +417,8 @@ impl File {
             self.retry_at = None;
             let is_new = !self.is_taken_up;
             let found = self.read(&mail.clocks)?;
-            if is_new && (!found.alerts.is_empty() || !found.silences.silences.is_empty()) {
+            let has_drains = found.drains != SavedDrains::default();
+            if is_new && (!found.alerts.is_empty() || !found.silences.silences.is_empty() || has_drains) {
                 return Ok(Some(found));
             }
             // Else what the file holds is older than what is known here.
@@ -420,9 +430,14 @@ impl File {
             let body = json(&mail.silences.saved())?;
             transaction.execute("INSERT OR REPLACE INTO silences VALUES (1, ?1)", [body])?;
         }
+        if !self.drains.as_ref().is_some_and(|written| Arc::ptr_eq(written, &mail.drains)) {
+            let body = json(&mail.drains.saved())?;
+            transaction.execute("INSERT OR REPLACE INTO drains VALUES (1, ?1)", [body])?;
+        }
         transaction.commit()?;
         self.alerts.clone_from(&mail.alerts);
         self.silences = Some(Arc::clone(&mail.silences));
+        self.drains = Some(Arc::clone(&mail.drains));
         Ok(None)
     }
 }
@@ -480,7 +495,8 @@ fn read(connection: &Connection, clocks: &Clocks) -> Result<(Saved, Vec<Strange>
         alerts: rows(connection, "SELECT id, body FROM alert", &mut strange)?,
         lags: BTreeMap::new(),
         at: None,
-        silences: silences(connection, &mut strange)?,
+        silences: one(connection, "SELECT body FROM silences", &mut strange)?,
+        drains: one(connection, "SELECT body FROM drains", &mut strange)?,
     };
     let clock = "SELECT boot, mono, wall FROM clock";
     let then = connection
@@ -501,12 +517,17 @@ fn read(connection: &Connection, clocks: &Clocks) -> Result<(Saved, Vec<Strange>
     Ok((saved, strange))
 }
 
-fn silences(connection: &Connection, strange: &mut Vec<Strange>) -> Result<SavedSilences, Fault> {
-    let body = connection.query_row("SELECT body FROM silences", [], |row| row.get::<_, String>(0)).optional()?;
-    let Some(body) = body else { return Ok(SavedSilences::default()) };
+/// The one text of a table, or what stands for none.
+fn one<T: DeserializeOwned + Default>(
+    connection: &Connection,
+    sql: &str,
+    strange: &mut Vec<Strange>,
+) -> Result<T, Fault> {
+    let body = connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()?;
+    let Some(body) = body else { return Ok(T::default()) };
     Ok(serde_json::from_str(&body).unwrap_or_else(|error| {
         strange.push(Strange { alert: None, reason: error.to_string() });
-        SavedSilences::default()
+        T::default()
     }))
 }
 
@@ -590,7 +611,8 @@ mod tests {
     }
 
     fn mail(clocks: Clocks, alerts: BTreeMap<AlertId, SavedAlert>) -> Mail {
-        Mail { number: 1, clocks, alerts, silences: Arc::default(), lags: None }
+        let (silences, drains) = (Arc::default(), Arc::default());
+        Mail { number: 1, clocks, alerts, silences, drains, lags: None }
     }
 
     fn file(path: &Path) -> File {

@@ -31,6 +31,7 @@ use crate::core::topology::{Name, TargetId};
 use crate::engine::Queues;
 use crate::notify::heartbeat::Heartbeat;
 use crate::notify::{NotifierConfig, NotifierError, Worker};
+use crate::waiting::Waiting;
 
 /// Notices on their way to one notifier. Small: what does not fit stays due in the ledger.
 const NOTICE_QUEUE: usize = 64;
@@ -51,6 +52,8 @@ pub(super) struct Members {
     queues: Queues,
     /// `None` before the start.
     aws: Option<Aws>,
+    /// Who waits for a sample of which cluster.
+    pub(super) waiting: Arc<Waiting>,
     beats: BTreeMap<Name, (Running, Beat)>,
     targets: BTreeMap<TargetId, Polling>,
     poolers: BTreeMap<TargetId, Polling>,
@@ -321,7 +324,8 @@ impl App {
         if is_paced && before.is_some() {
             return;
         }
-        let (task, beat) = collect::beat(place, poll, before.map_or(0, |(_, beat)| beat.last()));
+        let bell = self.members.waiting.bell(cluster);
+        let (task, beat) = collect::beat(place, poll, before.map_or(0, |(_, beat)| beat.last()), bell);
         let cancel = self.cancel.child_token();
         let handle = self.spawn_polling(format!("beat {cluster}"), task.run(cancel.clone()));
         let before = self.members.beats.insert(cluster.clone(), (Running { cancel, handle }, beat));
@@ -346,10 +350,12 @@ fn keep_what_takes_a_restart(before: &Config, after: &mut Config) {
         ("metrics", before.metrics != after.metrics),
         ("store.path", before.store != after.store),
         ("aws", before.aws != after.aws),
+        ("agent_check", before.agent_check != after.agent_check),
     ];
     for (key, _) in changed.into_iter().filter(|(_, is_changed)| *is_changed) {
         warn!(key, "{key} has changed, which takes a restart: until then it stays as it was");
     }
     (after.server, after.health, after.store) = (before.server.clone(), before.health, before.store.clone());
     (after.metrics, after.aws) = (before.metrics, before.aws.clone());
+    after.agent_check = before.agent_check.clone();
 }

@@ -32,7 +32,33 @@ pub struct BeatTask {
     offset: Duration,
     board: Arc<Board>,
     calls: watch::Sender<Call>,
+    burst: Option<Burst>,
 }
+
+/// Beats that come sooner while somebody waits for what a replica says.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    /// So long after the beat before.
+    pub(crate) every: Duration,
+    /// Rung by whoever waits, once for each beat.
+    pub(crate) bell: Arc<Notify>,
+}
+
+impl Burst {
+    async fn wanted(burst: Option<&Self>, last: Instant) {
+        match burst {
+            Some(burst) => {
+                burst.bell.notified().await;
+                sleep_until(last + burst.every).await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// As many beats may come sooner in a row. Each regular beat gives one of them back: however many wait, and for however
+/// long, servers are then asked twice as often as they would be.
+const SOONER: u32 = 30;
 
 /// Where a target takes its seat at a cluster's beat.
 #[derive(Debug)]
@@ -99,7 +125,13 @@ pub(crate) struct Seat {
 pub(crate) fn new(index: usize, interval: Duration, last: u64) -> (BeatTask, Beat) {
     let board = Arc::new(Board::default());
     let (sender, calls) = watch::channel(Call { beat: last, everyone: false });
-    let task = BeatTask { interval, offset: interval.mul_f64(spread(index)), board: Arc::clone(&board), calls: sender };
+    let task = BeatTask {
+        interval,
+        offset: interval.mul_f64(spread(index)),
+        board: Arc::clone(&board),
+        calls: sender,
+        burst: None,
+    };
     (task, Beat { board, calls })
 }
 
@@ -124,6 +156,11 @@ pub(crate) fn spread(index: usize) -> f64 {
 }
 
 impl BeatTask {
+    /// The same, with beats that come sooner.
+    pub(crate) fn with_burst(self, burst: Option<Burst>) -> Self {
+        Self { burst, ..self }
+    }
+
     /// Runs until cancelled.
     pub async fn run(self, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.beats()).await;
@@ -135,8 +172,14 @@ impl BeatTask {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut beat = self.calls.borrow().beat;
         let first = beat + 1;
+        let (mut sooner, mut last) = (SOONER, start);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => sooner = SOONER.min(sooner + 1),
+                () = Burst::wanted(self.burst.as_ref(), last), if sooner > 0 && beat >= first => sooner -= 1,
+            }
+            last = Instant::now();
             beat += 1;
             self.beat(beat).await;
             if beat == first && self.interval > SECOND_BEAT {
@@ -349,6 +392,39 @@ mod tests {
         };
         let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
         assert_eq!(beats, [0, 1, 30, 60]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_somebody_waits_beats_come_sooner_but_not_for_ever() {
+        let bell = Arc::new(Notify::new());
+        let burst = Burst { every: Duration::from_millis(100), bell: Arc::clone(&bell) };
+        let (task, beat) = new(0, Duration::from_secs(1), 0);
+        let (task, mut seat) = (task.with_burst(Some(burst)), beat.seat());
+        let cancel = CancellationToken::new();
+        let start = Instant::now();
+        let asking = async {
+            let mut beats = Vec::new();
+            loop {
+                seat.turn().await.unwrap();
+                let at = start.elapsed().as_millis();
+                seat.answered(None);
+                seat.ready();
+                // Nobody waits in the second second; from the third on somebody always does.
+                if !(300..2000).contains(&at) {
+                    bell.notify_one();
+                }
+                if at >= 60_000 {
+                    cancel.cancel();
+                    return beats;
+                }
+                beats.push(at);
+            }
+        };
+        let ((), beats) = tokio::join!(task.run(cancel.clone()), asking);
+        assert_eq!(beats[..7], [0, 100, 200, 300, 1000, 2000, 2100]);
+        let within = |from, to| beats.iter().filter(|at| (from..to).contains(*at)).count();
+        assert_eq!((within(3000, 4000), within(58_000, 59_000)), (10, 2), "{beats:?}");
+        assert!(beats.windows(2).all(|pair| pair[1] - pair[0] >= 100), "{beats:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
+use tokio::sync::Notify;
 
 use crate::core::checkup::Checkup;
 use crate::core::observation::{Identity, PollFailure, Positions};
@@ -16,7 +17,7 @@ use crate::core::statements::StatementTracker;
 use crate::core::survey::SurveyFacts;
 use crate::core::topology::{Name, TargetId};
 
-use self::beat::{Beat, BeatTask};
+use self::beat::{Beat, BeatTask, Burst};
 use self::conninfo::Conninfo;
 use self::dialog::Dialog;
 use self::pooler::{Console, PoolerTask};
@@ -61,6 +62,9 @@ pub struct PollConfig {
     /// `3 x interval`.
     #[serde(deserialize_with = "optional_duration")]
     pub stale_after: Option<Duration>,
+    /// How soon after a beat the next may come while somebody waits for a server to read from. Not set: when its time has come.
+    #[serde(deserialize_with = "optional_duration")]
+    pub burst: Option<Duration>,
     /// How often the admin console of each connection pooler is asked.
     #[serde(deserialize_with = "duration")]
     pub pooler_interval: Duration,
@@ -74,6 +78,7 @@ impl Default for PollConfig {
             slow_interval: Duration::from_secs(15),
             idle_limit: Duration::from_secs(60 * 60),
             stale_after: None,
+            burst: None,
             pooler_interval: Duration::from_secs(5),
         }
     }
@@ -162,7 +167,7 @@ pub fn cluster(
     statements: StatementsConfig,
     trust: &Arc<Trust>,
 ) -> (BeatTask, Vec<Box<TargetTask>>) {
-    let (task, beat) = beat(index, poll, 0);
+    let (task, beat) = beat::new(index, poll.interval, 0);
     let tasks = targets.into_iter().enumerate().map(|(place, spec)| {
         let id = TargetId { cluster: name.clone(), target: spec.name };
         target((index, place), id, spec.conninfo, &beat, poll, statements, trust)
@@ -170,9 +175,11 @@ pub fn cluster(
     (task, tasks.collect())
 }
 
-/// The beat of a cluster: its task, and where targets take part in it. It counts on from `last`.
-pub fn beat(index: usize, poll: &PollConfig, last: u64) -> (BeatTask, Beat) {
-    beat::new(index, poll.interval, last)
+/// The beat of a cluster: its task, and where targets take part in it. It counts on from `last`. Whoever waits for a sample of
+/// the cluster rings `bell`.
+pub fn beat(index: usize, poll: &PollConfig, last: u64, bell: Arc<Notify>) -> (BeatTask, Beat) {
+    let (task, beat) = beat::new(index, poll.interval, last);
+    (task.with_burst(poll.burst.map(|every| Burst { every, bell })), beat)
 }
 
 /// The task that watches one target, at its cluster's beat. `place` is that of its cluster among all, and its own there.

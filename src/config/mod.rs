@@ -21,6 +21,7 @@ use figment::value::{Dict, Value};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use crate::agent_check::AgentConfig;
 use crate::aws;
 use crate::collect::conninfo::Conninfo;
 use crate::collect::{PollConfig, StatementsConfig};
@@ -46,6 +47,7 @@ pub struct Config {
     pub poll: PollConfig,
     pub statements: StatementsConfig,
     pub health: HealthConfig,
+    pub agent_check: AgentConfig,
     pub metrics: MetricsConfig,
     /// The dead man's switch. `None`: there is none.
     pub heartbeat: Option<heartbeat::Config>,
@@ -154,6 +156,7 @@ struct Written {
     poll: PollConfig,
     statements: StatementsConfig,
     health: HealthConfig,
+    agent_check: AgentConfig,
     metrics: MetricsConfig,
     heartbeat: Option<heartbeat::Config>,
     store: StoreConfig,

@@ -57,7 +57,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[exporters]\npostgres = true",
-            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, metrics, heartbeat, store, cluster, discover, pooler, preset, rule, alerting, aws, maintenance, notify",
+            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, agent_check, metrics, heartbeat, store, cluster, discover, pooler, preset, rule, alerting, aws, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -667,7 +667,8 @@ fn the_example_shows_every_key() {
     let shown_in_list = |list: &Value| list.as_array().unwrap().iter().flat_map(shown).collect::<BTreeSet<_>>();
     let known = |keys: &[&[&str]]| keys.concat().iter().map(|key| (*key).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(shown(&Value::from(example.clone())), known(&[known_keys::<Written>("")]));
-    for section in ["server", "poll", "statements", "health", "metrics", "heartbeat", "alerting", "aws"] {
+    for section in ["server", "poll", "statements", "health", "metrics", "heartbeat", "alerting", "agent_check", "aws"]
+    {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
@@ -699,7 +700,9 @@ fn the_example_shows_the_defaults() {
     let example = written(&complete_example());
     let default = Written::default();
     assert_eq!(example.poll.stale_after, Some(default.poll.stale_after()));
-    assert_eq!(PollConfig { stale_after: None, ..example.poll }, default.poll);
+    assert_eq!(PollConfig { stale_after: None, burst: None, ..example.poll }, default.poll);
+    let shown = AgentConfig { listen: None, port: Vec::new(), ..example.agent_check };
+    assert_eq!(shown, AgentConfig::default());
     assert!(example.server.token.is_some());
     assert_eq!(
         (

@@ -58,6 +58,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     let maintenance = maintenance(&written, &judged, &mut finding);
     check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
     check_heartbeat(&written, &mut finding);
+    check_agent(&written, &mut finding);
     if !findings.is_empty() {
         return Err(findings);
     }
@@ -82,6 +83,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         poll: written.poll,
         statements: written.statements,
         health: written.health,
+        agent_check: written.agent_check,
         metrics: written.metrics,
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
@@ -94,6 +96,32 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         aws: written.aws,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
+}
+
+fn check_agent(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    let agent = &written.agent_check;
+    if agent.leave_at.is_zero() {
+        finding(&["agent_check", "leave_at"], "every replica would leave; write for example \"10s\"".to_owned());
+    }
+    if agent.return_at > agent.leave_at {
+        let (leave_at, return_at) = (told(agent.leave_at), told(agent.return_at));
+        finding(
+            &["agent_check", "return_at"],
+            format!("{return_at} is more than leave_at ({leave_at}): a replica would return only to leave"),
+        );
+    }
+    let targets = written.cluster.iter().flat_map(|cluster| {
+        cluster.target.iter().map(|target| format!("{}/{}", cluster.name, target.name)).collect::<Vec<_>>()
+    });
+    let targets: Vec<String> = targets.collect();
+    let known: Vec<&str> = targets.iter().map(String::as_str).collect();
+    for (position, port) in agent.port.iter().enumerate() {
+        if !known.contains(&port.target.as_str()) {
+            let hint = did_you_mean(&port.target, &known);
+            let reason = format!("there is no target {:?}{hint}; it is written \"cluster/target\"", port.target);
+            finding(&["agent_check", "port", &position.to_string(), "target"], reason);
+        }
+    }
 }
 
 /// The rules alone.
@@ -186,8 +214,13 @@ fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
         ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
         ("slow_interval", Some(poll.slow_interval), poll.interval),
         ("stale_after", poll.stale_after, poll.interval),
+        ("burst", poll.burst, SHORTEST_INTERVAL),
         ("pooler_interval", Some(poll.pooler_interval), SHORTEST_INTERVAL),
     ];
+    if let Some(burst) = poll.burst.filter(|burst| *burst > poll.interval) {
+        let (burst, interval) = (told(burst), told(poll.interval));
+        finding(&["poll", "burst"], format!("{burst} is longer than poll.interval ({interval}); leave it out"));
+    }
     for (key, duration, shortest) in given.into_iter().filter_map(|(key, given, least)| Some((key, given?, least))) {
         if duration < shortest {
             finding(&["poll", key], format!("{} is too short; write at least \"{}\"", told(duration), told(shortest)));

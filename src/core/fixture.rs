@@ -374,6 +374,7 @@ pub(crate) fn snapshot(clusters: Vec<ClusterView>) -> Snapshot {
         alerts: Arc::default(),
         discoveries: Arc::default(),
         silences: Arc::default(),
+        drains: Arc::default(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::alerting::Alerting;
 use super::cause::ApplyDelay;
 use super::cloudwatch::{Readings, Readout, RedisGroup, Subject};
 use super::discovery::{Discovered, DiscoveryView, Happening};
+use super::drain::{self, Drains};
 use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::pacing::AlertingConfig;
@@ -126,6 +127,7 @@ pub struct Fleet {
     alerting: Alerting,
     rule_names: Vec<Name>,
     survey_stale_after: Duration,
+    drains: Arc<Drains>,
     /// Each with its cluster, until they are taken.
     news: Vec<(Name, News)>,
 }
@@ -167,6 +169,7 @@ impl Fleet {
             rule_names,
             alerting,
             survey_stale_after: spec.survey_stale_after,
+            drains: Arc::default(),
             news: Vec::new(),
         }
     }
@@ -210,6 +213,10 @@ impl Fleet {
                     self.news.extend(found.into_iter().map(|news| (name.clone(), news)));
                 }
                 self.measure_subscriptions(now);
+                if !self.drains.is_empty() {
+                    Arc::make_mut(&mut self.drains).forget(now);
+                    self.show_drains();
+                }
                 let views: Vec<Arc<ClusterView>> = self.views();
                 self.alerting.judge(&views, now, wall);
                 drop(views);
@@ -256,6 +263,40 @@ impl Fleet {
         Ok(Changed { alerts, until, remarks: self.remarks(&silence.selector), silence, stored: Ok(()) })
     }
 
+    /// Drains a target, or undoes that.
+    ///
+    /// # Errors
+    /// Why it is not done. Then nothing has changed.
+    pub fn change_drains(
+        &mut self,
+        change: drain::Change,
+        now: MonoTime,
+        wall: SystemTime,
+    ) -> Result<drain::Changed, drain::Refusal> {
+        let known = self.clusters.iter().flat_map(|cluster| cluster.view.targets.iter().map(|target| &target.id));
+        let changed = Arc::make_mut(&mut self.drains).change(change, known, now, wall)?;
+        self.show_drains();
+        Ok(changed)
+    }
+
+    pub fn drains(&self) -> &Arc<Drains> {
+        &self.drains
+    }
+
+    /// Has each target know whether it is drained: those too that were not watched when that was asked for.
+    fn show_drains(&mut self) {
+        for cluster in &mut self.clusters {
+            for position in 0..cluster.view.targets.len() {
+                let target = &cluster.view.targets[position];
+                let drain = self.drains.of(&target.id);
+                if drain != target.drain.as_ref() {
+                    let drain = drain.cloned();
+                    cluster.target_mut(position).drain = drain;
+                }
+            }
+        }
+    }
+
     /// Which of the names in a selector nothing has.
     fn remarks(&self, selector: &Selector) -> Vec<String> {
         let views = || self.clusters.iter().map(|cluster| &cluster.view);
@@ -299,6 +340,8 @@ impl Fleet {
     pub fn restore(&mut self, mut saved: Saved, now: MonoTime) {
         let lags = std::mem::take(&mut saved.lags);
         self.alerting.silences_mut().restore(std::mem::take(&mut saved.silences));
+        Arc::make_mut(&mut self.drains).restore(std::mem::take(&mut saved.drains));
+        self.show_drains();
         self.alerting.restore(saved.silent_alerts(), now);
         for (name, mut lag) in lags {
             if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
@@ -322,6 +365,7 @@ impl Fleet {
             alerts: self.alerting.own_views(now),
             discoveries: Arc::clone(&self.discoveries),
             silences: Arc::clone(self.alerting.silences()),
+            drains: Arc::clone(&self.drains),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! The policy, in the order in which it is decided:
 //!
-//! 1. A target whose own last poll failed, whose sample is stale, or that was not polled yet gets no reads.
+//! 1. A target whose own last poll failed, whose sample is stale, or that was not polled yet gets no reads; nor does one that
+//!    somebody has drained.
 //! 2. Neither does a server of the wrong role, of another cluster (system identifier), or a second primary beside the one
 //!    that the cluster is measured against.
 //! 3. Without a limit any lag will do, as long as it is not case 4. With `max_lag` a replica is out when its lag is proven or told to be above it.
@@ -65,6 +66,15 @@ impl Share {
     /// `None` unless between 0 and 1.
     pub fn new(share: f64) -> Option<Self> {
         (0.0..=1.0).contains(&share).then_some(Self(share))
+    }
+
+    pub fn is_set(self) -> bool {
+        self.0 > 0.0
+    }
+
+    /// Whether it is more than `some` of `all`.
+    pub fn is_above(self, some: u32, all: u32) -> bool {
+        f64::from(some) < self.0 * f64::from(all)
     }
 }
 
@@ -277,6 +287,9 @@ fn bar(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Limit
         return Some(format!("the last poll failed: {}", failing.failure));
     }
     let Some(answer) = &target.answer else { return Some("not polled yet".to_owned()) };
+    if let Some(drained) = target.drained(now) {
+        return Some(drained);
+    }
     let age = now.duration_since(answer.answered_at);
     let max_age = limits.max_age.unwrap_or(target.stale_after).min(target.stale_after);
     if age > max_age {
@@ -359,7 +372,7 @@ fn judge_bytes(unreplayed: Option<u64>, hears_primary: bool, limit: u64) -> LagO
 
 /// Whether so few of the cluster's replicas meet the limits that all that can be reached stay in.
 fn panics(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Limits, config: HealthConfig) -> bool {
-    if config.panic_threshold.0 <= 0.0 || target.last_role() != Some(Role::Replica) {
+    if !config.panic_threshold.is_set() || target.last_role() != Some(Role::Replica) {
         return false;
     }
     let (mut replicas, mut fit) = (0u32, 0u32);
@@ -368,7 +381,7 @@ fn panics(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Li
         replicas += 1;
         fit += u32::from(judgement.barred.is_none() && judgement.lagging.is_none());
     }
-    f64::from(fit) < config.panic_threshold.0 * f64::from(replicas)
+    config.panic_threshold.is_above(fit, replicas)
 }
 
 impl Verdict {

@@ -1,5 +1,6 @@
 //! Everything that is decided: lag, rules, alerts, what notifiers must still be told. Pure: no clock, no I/O, no async.
 
+pub mod agent;
 pub mod alert;
 pub mod alerting;
 pub mod cause;
@@ -8,6 +9,7 @@ pub mod circuit;
 pub mod cloudwatch;
 pub mod datapoints;
 pub mod discovery;
+pub mod drain;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;

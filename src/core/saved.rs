@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::alert::{AlertId, Recent, Severity, Track};
 use super::alerting::Resolved;
+use super::drain::SavedDrains;
 use super::lag::SavedLag;
 use super::ledger::{Episode, SavedAccount};
 use super::silence::SavedSilences;
@@ -24,6 +25,7 @@ pub struct Saved {
     /// By cluster.
     pub lags: BTreeMap<Name, SavedLag>,
     pub silences: SavedSilences,
+    pub drains: SavedDrains,
     /// When it was written last: nothing is known since.
     pub at: Option<MonoTime>,
 }
@@ -77,6 +79,7 @@ impl Saved {
             }
         }
         self.silences.move_times(nanos);
+        self.drains.move_times(nanos);
         if let Some(at) = &mut self.at {
             move_time(at, nanos);
         }

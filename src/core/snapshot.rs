@@ -10,6 +10,7 @@ use super::alert::AlertView;
 use super::cause::{ApplyDelay, Diagnosis};
 use super::cloudwatch::{Readings, RedisGroup};
 use super::discovery::{DiscoveryView, InstanceFacts, InstanceView, RdsEvent};
+use super::drain::{Drain, Drains};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
 use super::pooler::{PoolTotals, PoolerFacts};
@@ -42,6 +43,7 @@ pub struct Snapshot {
     /// How it stands with those who find clusters.
     pub discoveries: Arc<[DiscoveryView]>,
     pub silences: Arc<Silences>,
+    pub drains: Arc<Drains>,
 }
 
 impl Snapshot {
@@ -157,6 +159,8 @@ pub struct TargetView {
     pub dropped: Dropped,
     /// What AWS says of it. `None` for one that was not found there.
     pub instance: Option<InstanceView>,
+    /// Somebody keeps reads from it, unless that is over.
+    pub drain: Option<Arc<Drain>>,
     /// A sample older than this is unknown (`poll.stale_after`).
     pub stale_after: Duration,
     /// Since when it is watched. `None`: since the start.
@@ -243,6 +247,7 @@ impl TargetView {
             cloudwatch: Arc::default(),
             dropped: Dropped::default(),
             instance: None,
+            drain: None,
             stale_after,
             since: None,
         }
@@ -256,6 +261,12 @@ impl TargetView {
     /// The first name of the server that it leads to: its own, unless another target leads there too.
     pub fn server(&self) -> &Name {
         self.links.same_as.as_ref().unwrap_or(&self.id.target)
+    }
+
+    /// Who keeps reads from it, why, and for how much longer. `None`: nobody does.
+    pub fn drained(&self, now: MonoTime) -> Option<String> {
+        let drain = self.drain.as_ref()?;
+        Some(drain.sentence(drain.left(now)?))
     }
 
     /// The last poll succeeded.

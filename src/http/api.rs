@@ -97,6 +97,9 @@ struct Target<'a> {
     /// When the last answer was in hand.
     sampled_at: Option<String>,
     sample_age_ms: Option<u64>,
+    /// Somebody keeps reads from it: who, and for how long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drained: Option<String>,
     /// The sample is too old to be told as true; `server` and all below it are then `null`.
     stale: bool,
     lag: Option<Lag>,
@@ -753,6 +756,7 @@ impl<'a> Target<'a> {
             failure: view.failing.as_ref().map(|failing| Failure::new(snapshot, failing)),
             sampled_at: view.answer.as_ref().and_then(|answer| time_of_day(snapshot.wall_time(answer.answered_at))),
             sample_age_ms: age.map(millis),
+            drained: view.drained(now),
             stale: view.fresh(now).is_none(),
             lag: Lag::new(view, now),
             cause: causes.next(),

@@ -7,10 +7,12 @@
 
 mod api;
 mod aws;
+pub mod drains;
 mod index;
 pub mod limits;
 pub mod metrics;
 pub mod overall;
+mod patroni;
 mod probe;
 mod reply;
 mod route;
@@ -25,7 +27,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, delete, get};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -34,6 +36,7 @@ pub use self::metrics::MetricsConfig;
 pub use self::serve::{places, serve, waiters};
 pub use crate::core::health::HealthConfig;
 
+use self::drains::Draining;
 use self::limits::{Limits, decode};
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
@@ -43,6 +46,7 @@ use crate::core::health;
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 use crate::self_metrics::SelfMetrics;
+use crate::waiting::Waiting;
 
 /// `[server]`: where it listens.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -51,7 +55,7 @@ pub struct ServerConfig {
     /// Address and port. Nobody who reads is asked who it is: listen on loopback or a trusted network.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
-    /// By which silences can be made over HTTP. Not set: they cannot.
+    /// By which silences and drains can be made over HTTP. Not set: they cannot.
     pub token: Option<Token>,
 }
 
@@ -79,14 +83,16 @@ pub struct AppState {
     /// What series there are.
     pub exposition: MetricsConfig,
     pub silencing: Silencing,
+    pub draining: Draining,
     pub token: Option<Token>,
     /// As many clients may wait for a server to read from.
     pub waiters: Arc<Semaphore>,
+    pub waiting: Arc<Waiting>,
     pub aws: Aws,
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 16] = [
+pub const PATHS: [(&str, &str); 19] = [
     ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
     ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
     ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
@@ -105,6 +111,9 @@ pub const PATHS: [(&str, &str); 16] = [
     ("/api/v1/silences", "silences and maintenance; POST makes a silence"),
     ("/api/v1/silences/{id}", "one silence; DELETE ends it"),
     ("/api/v1/aws", "services of AWS that are asked, and why one does not answer"),
+    ("/api/v1/drains", "targets that somebody keeps reads from; POST drains one"),
+    ("/api/v1/drains/{cluster}/{target}", "DELETE undoes it"),
+    ("/patroni/{cluster}/{target}/{path}", "as Patroni answers: primary, replica?lag=16MB, read-only, health"),
     ("/", "this page"),
 ];
 
@@ -140,6 +149,11 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/silences", page(silences::list).post(silences::change))
         .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
         .route("/api/v1/aws", page(aws::services))
+        .route("/api/v1/drains", page(drains::list).post(drains::change))
+        .route("/api/v1/drains/{target}", delete(drains::change).fallback(wrong_method))
+        .route("/api/v1/drains/{cluster}/{target}", delete(drains::change).fallback(wrong_method))
+        .route("/patroni/{cluster}/{target}", page(patroni::page))
+        .route("/patroni/{cluster}/{target}/{*path}", page(patroni::page))
         .route("/", page(|ask| Reply::html(index::render(&ask.snapshot, ask.now))))
         .fallback(no_such_path)
         .with_state(Arc::new(state))
@@ -176,10 +190,11 @@ fn allowing(path: &str, mut response: Response) -> Response {
 }
 
 fn methods(path: &str) -> &'static str {
-    match path.strip_prefix("/api/v1/silences") {
-        Some("") => "GET, HEAD, OPTIONS, POST",
-        Some(_) => "GET, HEAD, OPTIONS, DELETE",
-        None => "GET, HEAD, OPTIONS",
+    match (path.strip_prefix("/api/v1/silences"), path.strip_prefix("/api/v1/drains")) {
+        (Some(""), _) | (_, Some("")) => "GET, HEAD, OPTIONS, POST",
+        (Some(_), _) => "GET, HEAD, OPTIONS, DELETE",
+        (_, Some(_)) => "DELETE",
+        (None, None) => "GET, HEAD, OPTIONS",
     }
 }
 

@@ -122,6 +122,9 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
         if let Some(reason) = trouble(target, now) {
             verdict.add(Overall::Degraded, format!("{}: {reason}", target.id.target));
         }
+        if let Some(drained) = target.drained(now) {
+            verdict.add(Overall::Degraded, format!("{}: {drained}", target.id.target));
+        }
     }
     for pooler in &cluster.poolers {
         if let Some(reason) = pooler_trouble(pooler, now) {

@@ -1,5 +1,6 @@
 //! `/api/v1/clusters/{cluster}/route`: which server to read from. The one page whose answer may be waited for: the client is
-//! answered by the first snapshot that has a server for it, and nothing is asked of any server meanwhile.
+//! answered by the first snapshot that has a server for it. Nothing is asked of a server for it, unless `poll.burst` has the
+//! cluster's next beats come sooner.
 //!
 //! Who waits holds a connection, so only so many may; whoever comes when they do is answered at once. A client that leaves
 //! makes room: its connection ends, and the waiting with it.
@@ -131,12 +132,15 @@ async fn answer(state: &AppState, path: &str, wish: &Wish, wait: Duration, wants
     if !wait.is_zero() && is_unmet(state, &snapshot, &name, &patient) {
         if let Ok(_place) = state.waiters.try_acquire() {
             let deadline = Instant::now() + wait;
+            let bell = snapshot.cluster(&name).map(|cluster| state.waiting.bell(&cluster.name));
+            bell.iter().for_each(|bell| bell.notify_one());
             // An error is the end of the daemon, or of the time.
             while let Ok(Ok(())) = timeout_at(deadline, snapshots.changed()).await {
                 snapshot = Arc::clone(&snapshots.borrow_and_update());
                 if !is_unmet(state, &snapshot, &name, &patient) {
                     break;
                 }
+                bell.iter().for_each(|bell| bell.notify_one());
             }
         } else {
             crowded = true;

@@ -261,12 +261,15 @@ struct Done<'a> {
 pub(super) async fn change(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let wants_text = wants_text(&parts.headers);
-    let mut response = match authorized(&state, &parts.headers, wants_text) {
-        Err(reply) => reply.into_response_to(&parts.method),
-        Ok(()) => {
-            reply(&state, &parts.method, parts.uri.path(), body, wants_text).await.into_response_to(&parts.method)
-        }
+    let reply = match authorized(&state, &parts.headers, "silences cannot be changed", wants_text) {
+        Err(reply) => reply,
+        Ok(()) => reply(&state, &parts.method, parts.uri.path(), body, wants_text).await,
     };
+    challenging(reply.into_response_to(&parts.method))
+}
+
+/// Tells whoever gave no token how to give one.
+pub(super) fn challenging(mut response: Response) -> Response {
     if response.status() == StatusCode::UNAUTHORIZED {
         let challenge = HeaderValue::from_static("Bearer realm=\"pgvigil\"");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -274,11 +277,14 @@ pub(super) async fn change(State(state): State<Arc<AppState>>, request: Request)
     response
 }
 
-fn authorized(state: &AppState, headers: &HeaderMap, wants_text: bool) -> Result<(), Reply> {
+/// Whether the token was given. `what` cannot be done where there is none.
+pub(super) fn authorized(state: &AppState, headers: &HeaderMap, what: &str, wants_text: bool) -> Result<(), Reply> {
     let Some(token) = &state.token else {
-        let reason = "silences cannot be changed here, since no token is set: write for example \
-                      token = \"file:/etc/pgvigil/token\" or token = \"${PGVIGIL_TOKEN}\" under [server]";
-        return Err(Reply::refusal(StatusCode::FORBIDDEN, "forbidden", reason.to_owned(), wants_text));
+        let reason = format!(
+            "{what} here, since no token is set: write for example token = \"file:/etc/pgvigil/token\" or \
+             token = \"${{PGVIGIL_TOKEN}}\" under [server]"
+        );
+        return Err(Reply::refusal(StatusCode::FORBIDDEN, "forbidden", reason, wants_text));
     };
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| {

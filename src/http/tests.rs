@@ -19,6 +19,7 @@ fn state_of(snapshot: Snapshot) -> AppState {
     // The sender may go: readers keep the last value.
     let (_, snapshots) = watch::channel(Arc::new(snapshot));
     let (silencing, _) = tokio::sync::mpsc::channel(1);
+    let (draining, _) = tokio::sync::mpsc::channel(1);
     let metrics = Arc::new(SelfMetrics::new(&["log"]));
     AppState {
         snapshots,
@@ -26,8 +27,10 @@ fn state_of(snapshot: Snapshot) -> AppState {
         health: HealthConfig::default(),
         exposition: MetricsConfig::default(),
         silencing,
+        draining,
         token: None,
         waiters: Arc::new(waiters(4)),
+        waiting: Arc::default(),
         aws: Aws::new(crate::aws::Config::default()),
     }
 }
@@ -124,6 +127,24 @@ async fn every_path_answers_each_method_with_the_same_status() {
         ("/api/v1/silences", 200, 200),
         ("/api/v1/silences?x=1", 400, 400),
         ("/api/v1/silences/1", 404, 404),
+        ("/api/v1/drains", 200, 200),
+        ("/api/v1/drains?x=1", 400, 400),
+        ("/patroni/orders/primary", 200, 503),
+        ("/patroni/orders/primary/primary", 200, 503),
+        ("/patroni/orders/primary/read-write", 200, 503),
+        ("/patroni/orders/primary/replica", 503, 503),
+        ("/patroni/orders/primary/read-only", 200, 503),
+        ("/patroni/orders/replica-1/replica", 200, 503),
+        ("/patroni/orders/replica-1/replica?lag=256", 200, 503),
+        ("/patroni/orders/replica-2/replica?lag=255", 503, 503),
+        ("/patroni/orders/replica-2/replica?lag=1MB&replication_state=streaming", 200, 200),
+        ("/patroni/orders/replica-2/replica?lag=abc", 400, 400),
+        ("/patroni/orders/replica-2/replica?tag_x=y", 400, 400),
+        ("/patroni/orders/replica-2/primary", 503, 503),
+        ("/patroni/orders/replica-2/health", 200, 200),
+        ("/patroni/orders/replica-1/health", 200, 503),
+        ("/patroni/orders/replica-2/failover", 404, 404),
+        ("/patroni/orders/nobody/replica", 404, 404),
         ("/nothing", 404, 404),
     ] {
         for (state, expect) in [(&healthy, well), (&sick, ill)] {

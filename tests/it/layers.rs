@@ -81,15 +81,17 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// What a part may import of this crate besides `core`, `clock` and itself.
 const PARTS: &[(&str, &[&str])] = &[
-    ("collect", &["aws", "self_metrics"]),
+    ("collect", &["aws", "self_metrics", "waiting"]),
     ("notify", &["aws", "self_metrics"]),
-    ("http", &["aws", "self_metrics"]),
+    ("http", &["aws", "self_metrics", "waiting"]),
     ("export", &["self_metrics"]),
     ("engine", &["self_metrics", "store"]),
+    ("agent_check", &[]),
     ("store", &[]),
     ("aws", &["self_metrics"]),
     ("demo", &[]),
     ("clock", &[]),
+    ("waiting", &[]),
     ("self_metrics", &[]),
 ];
 

@@ -51,6 +51,11 @@ pub(super) const ROWS: &[Signal] = &[
         .help("1 for each grant or extension without which something is not measured; the check command prints the SQL that helps.")
         .absent("Nothing is missing, or the last answer is stale.")
         .from("pg_has_role(), pg_extension"),
+    per_target("drained", Unit::Bool, drained)
+        .says("is drained")
+        .help("1 while somebody keeps reads from the target by hand.")
+        .absent("Nobody does.")
+        .from("pgvigil"),
     per_target("server_start_time_seconds", Unit::Seconds, server_start_time)
         .help("When the server started, in seconds since 1970 by the server's clock.")
         .absent(ANSWER)
@@ -89,6 +94,13 @@ fn target_info(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'
         Value::exact(1.0),
     );
     Coverage::Complete
+}
+
+fn drained(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    if target.drained(now).is_some() {
+        emit(&[], Value::exact(1.0));
+    }
+    if target.tried() { Coverage::Complete } else { Coverage::Unknown }
 }
 
 fn observation_age(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {

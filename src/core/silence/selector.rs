@@ -130,7 +130,7 @@ fn glob(pattern: &str) -> Result<Glob, String> {
 }
 
 /// One line with something in it, of at most so many characters.
-pub(super) fn is_plain(text: &str, longest: usize) -> bool {
+pub(in crate::core) fn is_plain(text: &str, longest: usize) -> bool {
     !text.trim().is_empty() && text.chars().count() <= longest && !text.chars().any(char::is_control)
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod alertmanager;
 pub(crate) mod aws;
 pub(crate) mod daemon;
+pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod pg;
 pub(crate) mod pgbouncer;
