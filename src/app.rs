@@ -269,6 +269,8 @@ impl App {
             draining: draining_received,
         };
         app.spawn_polling("engine".to_owned(), engine.run());
+        let secrets = app.members.secrets().clone();
+        app.spawn("secrets".to_owned(), secrets.keep(app.cancel.clone()));
         app.start_pollers(&config);
 
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());

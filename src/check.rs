@@ -14,8 +14,9 @@ use std::time::SystemTime;
 use futures_util::StreamExt;
 use serde::Serialize;
 
+use crate::aws::Aws;
 use crate::clock;
-use crate::collect::tls::Trust;
+use crate::collect::tls::{Roots, Trust};
 use crate::collect::{Probe, probe, probe_pooler};
 use crate::config::Config;
 use crate::core::discovery::Endpoint;
@@ -33,7 +34,7 @@ const AT_ONCE: usize = 64;
 
 /// Connects to every target and asks it everything once.
 pub async fn run(config: &Config) -> Report {
-    let trust = Arc::new(Trust::default());
+    let trust = Arc::new(Trust::new(Aws::new(config.aws.clone())));
     let mut clusters = Vec::with_capacity(config.clusters.len());
     let probes = config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| {
         let (id, conninfo) = (target.id.clone(), Arc::clone(&target.conninfo));
@@ -53,7 +54,9 @@ pub async fn run(config: &Config) -> Report {
             let dbname = target.conninfo.dbname().to_owned();
             let is_local = target.conninfo.is_local();
             let endpoint = target.conninfo.host_names().find_map(Endpoint::of);
-            targets.push(Examined { target: target.id.target.clone(), dbname, is_local, endpoint, outcome });
+            let trusts_copy = target.conninfo.tls().roots == Roots::Rds;
+            let name = target.id.target.clone();
+            targets.push(Examined { target: name, dbname, is_local, endpoint, trusts_copy, outcome });
         }
         let mut poolers = Vec::with_capacity(cluster.poolers.len());
         for pooler in &cluster.poolers {
@@ -83,6 +86,8 @@ pub struct Examined {
     pub is_local: bool,
     /// Its address leads to whichever server it is at the time.
     pub endpoint: Option<Endpoint>,
+    /// Its certificate is verified against the built-in copy of the authorities of RDS.
+    pub trusts_copy: bool,
     pub outcome: Result<Probe, PollFailure>,
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::aws::{Aws, Place, Reported};
 use crate::collect::conninfo::Conninfo;
+use crate::collect::login::{Auth, LoginConfig};
 use crate::config::{self, Cluster, Target};
 use crate::core::discovery::{Choice, Family, Happening, InstanceFacts, Listing, Names, find};
 use crate::core::rule::OneOrMany;
@@ -37,6 +38,9 @@ pub struct Config {
     pub all: bool,
     /// A role of another account.
     pub role_arn: Option<String>,
+    /// A secret of AWS Secrets Manager, in the region of the instance: user and password.
+    pub secret: Option<String>,
+    pub auth: Option<Auth>,
     pub user: Option<String>,
     pub password: Option<Password>,
     pub dbname: String,
@@ -55,11 +59,13 @@ impl Default for Config {
             tags: BTreeMap::new(),
             all: false,
             role_arn: None,
+            secret: None,
+            auth: None,
             user: None,
             password: None,
             dbname: "postgres".to_owned(),
             sslmode: "verify-full".to_owned(),
-            sslrootcert: None,
+            sslrootcert: Some("rds".to_owned()),
             interval: Duration::from_secs(5 * 60),
         }
     }
@@ -124,7 +130,7 @@ impl Config {
             return Err((key, "is empty, and matches nothing".to_owned()));
         }
         // Whatever host: the rest must hold together.
-        self.conninfo("db.example.internal", 5432).map(|_| ()).map_err(|reason| ("", reason))
+        self.conninfo("db.example.internal", 5432, &self.region.0[0]).map(|_| ())
     }
 
     pub fn choice(&self) -> Choice {
@@ -151,21 +157,34 @@ impl Config {
         Place { region: Some(region.to_owned()), role_arn: self.role_arn.clone() }
     }
 
-    fn conninfo(&self, host: &str, port: u16) -> Result<Conninfo, String> {
+    fn conninfo(&self, host: &str, port: u16, region: &str) -> Result<Conninfo, (&'static str, String)> {
         let port = port.to_string();
+        let is_aws = self.secret.is_some() || self.auth == Some(Auth::Iam);
+        if self.password.is_some() && is_aws {
+            return Err(("password", "goes with neither secret nor auth = \"iam\"; leave it out".to_owned()));
+        }
         let password = self.password.as_ref().map(|password| password.0.as_str());
         let settings = [
             ("host", Some(host)),
             ("port", Some(port.as_str())),
             ("dbname", Some(self.dbname.as_str())),
-            ("user", self.user.as_deref()),
+            ("user", self.user.as_deref().filter(|_| !is_aws)),
             ("password", password),
             ("sslmode", Some(self.sslmode.as_str())),
             ("sslrootcert", self.sslrootcert.as_deref()),
         ];
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('\'', "\\'");
         let settings = settings.iter().filter_map(|(key, text)| Some(format!("{key}='{}'", quoted((*text)?))));
-        Conninfo::parse(&settings.collect::<Vec<_>>().join(" ")).map_err(|error| error.to_string())
+        let conninfo = Conninfo::parse(&settings.collect::<Vec<_>>().join(" "));
+        let conninfo = conninfo.map_err(|error| ("", error.to_string()))?;
+        let login = LoginConfig {
+            secret: self.secret.clone(),
+            auth: self.auth,
+            user: self.user.clone().filter(|_| is_aws),
+            region: is_aws.then(|| region.to_owned()),
+            role_arn: self.role_arn.clone().filter(|_| is_aws),
+        };
+        login.applied_to(Some(conninfo), None).map_err(|fault| (fault.key, fault.reason))
     }
 }
 
@@ -380,7 +399,7 @@ pub fn clusters(
         for member in &family.members {
             let instance = &member.instance;
             let Some((host, port)) = &instance.endpoint else { continue };
-            let Ok(conninfo) = config.conninfo(host, *port) else { continue };
+            let Ok(conninfo) = config.conninfo(host, *port, &member.region) else { continue };
             if !seen.insert(instance.resource_id.clone()) {
                 continue;
             }

@@ -281,10 +281,17 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
     Ok(loaded)
 }
 
+/// Asked for all that they do, these write out what is signed and sent: secrets, credentials, tokens.
+const TALKATIVE: [&str; 7] =
+    ["aws_config", "aws_runtime", "aws_sigv4", "aws_smithy_http_client", "aws_smithy_runtime", "hyper", "hyper_util"];
+
 /// Starts the log on standard error. What to log is `RUST_LOG`'s word, or else `default_level`.
 fn start_log(format: LogFormat, default_level: &str, environment: &Environment) -> Result<(), ParseError> {
     let wanted = environment.get("RUST_LOG").filter(|wanted| !wanted.is_empty()).map_or(default_level, String::as_str);
-    let filter = EnvFilter::builder().parse(wanted)?;
+    let mut filter = EnvFilter::builder().parse(wanted)?;
+    for library in TALKATIVE {
+        filter = filter.add_directive(format!("{library}=warn").parse()?);
+    }
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(has_colour(&std::io::stderr(), environment)).init(),

@@ -15,6 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::aws::Aws;
 use crate::clock;
 use crate::collect::tls::Trust;
 use crate::collect::{self, PollConfig, TargetSpec};
@@ -133,7 +134,7 @@ fn pollers(
     events: &tokio::sync::mpsc::Sender<Event>,
     stop: &CancellationToken,
 ) -> FuturesUnordered<Task> {
-    let trust = Arc::new(Trust::default());
+    let trust = Arc::new(Trust::new(Aws::new(config.aws.clone())));
     let tasks: FuturesUnordered<Task> = FuturesUnordered::new();
     for (place, cluster) in config.clusters.iter().enumerate() {
         let specs = cluster

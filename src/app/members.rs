@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use super::discover::Finders;
 use super::{App, Order, RunError};
-use crate::aws::Aws;
+use crate::aws::{Aws, Secrets};
 use crate::clock;
 use crate::collect::beat::Beat;
 use crate::collect::conninfo::Conninfo;
@@ -47,7 +47,7 @@ pub(super) struct Members {
     /// The same with what was found in AWS.
     config: Option<Config>,
     pub(super) finders: Finders,
-    /// Certificates that were read, for all connections.
+    /// Certificates and secrets that were read, for all connections.
     trust: Arc<Trust>,
     queues: Queues,
     /// `None` before the start.
@@ -78,7 +78,11 @@ pub(super) struct Running {
 
 impl Members {
     pub(super) fn new(queues: Queues, aws: Aws, finders: Finders) -> Self {
-        Self { queues, aws: Some(aws), finders, ..Self::default() }
+        Self { queues, trust: Arc::new(Trust::new(aws.clone())), aws: Some(aws), finders, ..Self::default() }
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        self.trust.secrets()
     }
 
     pub(super) fn aws(&self) -> Option<Aws> {
@@ -272,6 +276,7 @@ impl App {
         let Some(events) = self.events.clone() else { return 0 };
         let is_paced = self.members.is_paced_by(&config.poll, config.statements);
         let trust = Arc::clone(&self.members.trust);
+        trust.secrets().want(&config.secrets());
         let mut n_started = 0;
         for (place, pooler) in config.clusters.iter().flat_map(|cluster| &cluster.poolers).enumerate() {
             if self.members.poolers.contains_key(&pooler.id) {

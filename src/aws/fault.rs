@@ -146,6 +146,20 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// Of who could not say whose question it is.
+    pub(super) fn of_credentials(error: &(dyn Error + 'static)) -> Self {
+        let text = causes(error);
+        match missing_action(&text) {
+            Some((who, action)) => {
+                let reason = format!("AWS denies {action} to {who}: add the action to its policy");
+                Self { kind: Kind::Denied { action: action.to_owned() }, reason: line(&reason) }
+            }
+            None => Self { kind: Kind::Credentials, reason: line(&format!("no AWS credentials: {text}")) },
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)

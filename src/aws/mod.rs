@@ -7,6 +7,8 @@
 
 mod fault;
 mod rds;
+mod secrets;
+mod token;
 mod watch;
 
 use std::collections::HashMap;
@@ -18,7 +20,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_sns::config::{SharedCredentialsProvider, SharedHttpClient};
+use aws_sdk_sns::config::{Credentials, SharedCredentialsProvider, SharedHttpClient};
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -28,6 +30,8 @@ use tokio::sync::OnceCell;
 
 pub use self::fault::{Fault, Kind};
 pub use self::rds::Reported;
+pub use self::secrets::{SecretRef, Secrets, Version};
+pub use self::token::{Token, region_of};
 use self::watch::Watch;
 use crate::core::circuit::{Circuit, State};
 use crate::core::time::MonoTime;
@@ -135,6 +139,8 @@ struct Inner {
     /// Made at the first question from each place: looking up the settings reads files and may ask the machine's metadata.
     settings: Mutex<HashMap<Place, Arc<OnceCell<SdkConfig>>>>,
     circuits: Mutex<HashMap<(Service, Place), Circuit>>,
+    /// Those that tokens are signed with, and when they were read.
+    credentials: tokio::sync::Mutex<HashMap<Place, (Credentials, MonoTime)>>,
 }
 
 /// How it stands with one service.
@@ -163,8 +169,8 @@ macro_rules! client {
 impl Aws {
     pub fn new(config: Config) -> Self {
         let metrics = AwsMetrics::default();
-        let (settings, circuits) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { config, metrics, http: http_client(), settings, circuits }))
+        let (settings, circuits, credentials) = Default::default();
+        Self(Arc::new(Inner { config, metrics, http: http_client(), settings, circuits, credentials }))
     }
 
     pub fn config(&self) -> &Config {
@@ -220,8 +226,7 @@ impl Aws {
         }
         // Unit tests sign with a key of their own, whatever the environment holds.
         #[cfg(test)]
-        let loader =
-            loader.credentials_provider(aws_sdk_sns::config::Credentials::new("id", "s3cr3t", None, None, "test"));
+        let loader = loader.credentials_provider(Credentials::new("id", "s3cr3t", None, None, "test"));
         let settings = loader.load().await;
         let Some(role) = &place.role_arn else { return settings };
         let mut asker = settings.clone().into_builder();

@@ -9,7 +9,7 @@ use super::*;
 use crate::clock;
 
 /// A service that gives these answers, one for each request, and the last of them again and again. Text of status line and body.
-async fn service(answers: &[(&str, &str)]) -> String {
+pub(super) async fn service(answers: &[(&str, &str)]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let mut answers: VecDeque<String> = answers
@@ -33,8 +33,12 @@ async fn service(answers: &[(&str, &str)]) -> String {
     url
 }
 
-fn aws(endpoint_url: String) -> Aws {
+pub(super) fn aws(endpoint_url: String) -> Aws {
     Aws::new(Config { endpoint_url: Some(endpoint_url), ..Config::default() })
+}
+
+pub(super) fn requests(aws: &Aws, api: &str, outcome: &str) -> u64 {
+    aws.metrics().requests(api, outcome)
 }
 
 async fn describe(aws: &Aws) -> Result<(), Fault> {
@@ -61,7 +65,7 @@ const DENIED: (&str, &str) = (
 async fn every_attempt_is_counted_by_how_it_ended() {
     let aws = aws(service(&[THROTTLED, NONE]).await);
     assert_eq!(describe(&aws).await, Ok(()));
-    let count = |outcome| aws.metrics().requests("rds:DescribeDBInstances", outcome);
+    let count = |outcome| requests(&aws, "rds:DescribeDBInstances", outcome);
     assert_eq!((count("throttled"), count("ok")), (1, 1));
 }
 

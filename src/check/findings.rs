@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Examined, list, positions};
 use crate::collect::Probe;
+use crate::collect::tls::RDS_COPIED_ON;
 use crate::core::checkup::{SlotState, Verified};
 use crate::core::discovery::Endpoint;
 use crate::core::observation::{Flavor, Identity, PollFailure, Positions, Receiver, SenderState, StatementsAccess};
@@ -415,6 +416,12 @@ fn certificate(patient: Patient<'_>, findings: &mut Vec<Finding>) {
             findings.push(Finding::new(Severity::Warning, problem, why));
         }
         Ok(_) => {}
+    }
+    if patient.target.trusts_copy {
+        let problem =
+            format!("the server's certificate is verified with a copy of RDS' authorities of {RDS_COPIED_ON}");
+        let why = "an authority that AWS has added since is not in it; name a newer bundle by sslrootcert=FILE";
+        findings.push(Finding::new(Severity::Info, problem, why));
     }
     let unverified = match certificate.verified {
         Verified::Nothing => "the server's certificate is not verified",

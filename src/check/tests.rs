@@ -101,7 +101,14 @@ pub(super) fn answered(name: &str, positions: Positions) -> Examined {
         refused: Vec::new(),
         checkup: Checkup::default(),
     };
-    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, endpoint: None, outcome: Ok(probe) }
+    Examined {
+        target: Name::new(name),
+        dbname: "app".to_owned(),
+        is_local: false,
+        endpoint: None,
+        trusts_copy: false,
+        outcome: Ok(probe),
+    }
 }
 
 fn failed(name: &str) -> Examined {
@@ -110,6 +117,7 @@ fn failed(name: &str) -> Examined {
         dbname: "app".to_owned(),
         is_local: false,
         endpoint: None,
+        trusts_copy: false,
         outcome: Err(PollFailure::Refused),
     }
 }

@@ -19,8 +19,10 @@ use std::time::Duration;
 use rustix::process::getuid;
 
 use super::dsn::{self, Parameters, Treatment};
+use super::login::Login;
 use super::passfile::{PassfileProblem, Password, Wanted, password_from};
 use super::tls::{ClientFiles, Roots, SslMode, TlsSettings};
+use crate::aws::Version;
 
 /// One target's connection parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,18 @@ pub struct Conninfo {
     target_session_attrs: TargetSessionAttrs,
     tcp: TcpSettings,
     ignored: Vec<String>,
+    said: Said,
+    login: Login,
+}
+
+/// What was said, by the connection string or the environment, and is no default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) user: bool,
+    pub(super) host: bool,
+    pub(super) port: bool,
+    pub(super) sslmode: bool,
+    pub(super) sslrootcert: bool,
 }
 
 /// One place to try.
@@ -174,6 +188,14 @@ impl Conninfo {
             )?,
             tcp: values.tcp()?,
             ignored,
+            said: Said {
+                user: values.get("user").is_some(),
+                host: values.get("host").or_else(|| values.get("hostaddr")).is_some(),
+                port: values.get("port").is_some(),
+                sslmode: values.get("sslmode").is_some(),
+                sslrootcert: values.get("sslrootcert").is_some(),
+            },
+            login: Login::Password,
         })
     }
 
@@ -192,6 +214,10 @@ impl Conninfo {
 
     /// Whether no way to any of its hosts leaves this machine.
     pub fn is_local(&self) -> bool {
+        // A secret may say where it is.
+        if matches!(self.login, Login::Secret(_)) && !self.said.host {
+            return false;
+        }
         self.hosts.iter().all(|host| match &host.endpoint {
             Endpoint::Unix(_) => true,
             Endpoint::Tcp { address: Some(address), .. } => address.is_loopback(),
@@ -249,8 +275,52 @@ impl Conninfo {
 
     #[must_use]
     pub fn with_user(mut self, user: &str) -> Self {
+        self.said.user = true;
         user.clone_into(&mut self.user);
         self
+    }
+
+    pub const fn login(&self) -> &Login {
+        &self.login
+    }
+
+    pub(super) const fn said(&self) -> Said {
+        self.said
+    }
+
+    #[must_use]
+    pub fn with_login(mut self, login: Login) -> Self {
+        self.login = login;
+        self
+    }
+
+    /// With the server's name verified as well, against these certificates if any are given.
+    #[must_use]
+    pub(super) fn verified_in_full(mut self, roots: Option<Roots>) -> Self {
+        self.tls.mode = SslMode::VerifyFull;
+        self.tls.roots = roots.unwrap_or(self.tls.roots);
+        self
+    }
+
+    /// With what a version of its secret says: always user and password, and what was not said.
+    ///
+    /// # Errors
+    /// Neither says where the server is.
+    pub(super) fn with_version(&self, version: &Version) -> Result<Self, &'static str> {
+        let mut whole = self.clone().with_user(&version.user).with_password(Password::new(version.expose_password()));
+        if self.dbname.is_none() {
+            whole.dbname.clone_from(&version.dbname);
+        }
+        if !self.said.host {
+            let host =
+                version.host.as_deref().ok_or("neither the dsn nor the secret says the host; write it into the dsn")?;
+            let own = self.hosts.first().map(|host| host.port).filter(|_| self.said.port);
+            whole.hosts =
+                vec![Host { endpoint: Endpoint::of(host, None), port: own.or(version.port).unwrap_or(DEFAULT_PORT) }];
+        } else if let (false, Some(port), [host]) = (self.said.port, version.port, whole.hosts.as_mut_slice()) {
+            host.port = port;
+        }
+        Ok(whole)
     }
 
     #[must_use]
@@ -263,6 +333,7 @@ impl Conninfo {
     #[must_use]
     pub fn with_host(mut self, host: &str, port: u16) -> Self {
         self.hosts = vec![Host { endpoint: Endpoint::of(host, None), port }];
+        (self.said.host, self.said.port) = (true, true);
         self
     }
 
@@ -290,6 +361,9 @@ impl Conninfo {
 impl fmt::Display for Conninfo {
     /// For example `pgvigil@db1:5432,db2:5432/postgres sslmode=verify-full`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Login::Secret(secret), false) = (&self.login, self.said.host) {
+            return write!(f, "secret {secret} sslmode={}", self.tls.mode.as_str());
+        }
         write!(f, "{}@", self.user)?;
         for (i, host) in self.hosts.iter().enumerate() {
             write!(f, "{}{host}", if i > 0 { "," } else { "" })?;
@@ -484,6 +558,7 @@ impl Values<'_> {
     fn tls(&self) -> Result<TlsSettings, ConninfoError> {
         let roots = match self.get("sslrootcert") {
             Some(text) if text == "system" => Roots::System,
+            Some(text) if text == "rds" => Roots::Rds,
             _ => Roots::File(self.file("sslrootcert", ".postgresql/root.crt")),
         };
         let mode = match self.get("sslmode") {

@@ -33,6 +33,7 @@ mod decode;
 mod dialog;
 mod dsn;
 mod failure;
+pub mod login;
 pub mod passfile;
 pub mod pooler;
 pub mod postgres;

@@ -22,9 +22,12 @@ use tokio_util::either::Either;
 use super::certificate::Seen;
 use super::conninfo::{ChannelBinding, Conninfo, Endpoint, Host, TargetSessionAttrs, TcpSettings};
 use super::failure;
+use super::login::Login;
+use super::passfile::Password;
 use super::session::{Encrypted, Limits, Session, SettingsBy, Tls};
 use super::tls::{SslMode, Trust};
 use super::wire::Wire;
+use crate::aws::{Fault, Place, SecretRef, region_of};
 use crate::clock;
 use crate::core::observation::PollFailure;
 use crate::core::topology::Role;
@@ -44,9 +47,57 @@ pub async fn connect(
     settings: SettingsBy,
     trust: &Trust,
 ) -> Result<Session, PollFailure> {
-    let mut dialer = Dialer { conninfo, limits, trust, settings, progress: Progress::default() };
     // Boxed: a poller keeps this future's place for as long as it lives, and needs it rarely.
+    if let Login::Secret(secret) = conninfo.login() {
+        return Box::pin(connect_by_secret(conninfo, secret, limits, settings, trust)).await;
+    }
+    let mut dialer = Dialer { conninfo, limits, trust, settings, progress: Progress::default() };
     Box::pin(dialer.connect()).await
+}
+
+/// With what is known of a secret; and if the server takes none of it, with what the secret says now.
+async fn connect_by_secret(
+    conninfo: &Conninfo,
+    secret: &SecretRef,
+    limits: &Limits,
+    settings: SettingsBy,
+    trust: &Trust,
+) -> Result<Session, PollFailure> {
+    let began = clock::now();
+    let left = || limits.connect.saturating_sub(clock::now().duration_since(began));
+    let unread = |fault: Fault| PollFailure::Authentication { reason: format!("cannot read secret {secret}: {fault}") };
+    let late = |_| PollFailure::Timeout {
+        doing: format!("reading secret {secret}"),
+        limit_ms: u64::try_from(limits.connect.as_millis()).unwrap_or(u64::MAX),
+    };
+    let mut versions = timeout(left(), trust.secrets().versions(secret)).await.map_err(late)?.map_err(unread)?;
+    let mut tried: Vec<String> = Vec::new();
+    let mut refusal = None;
+    for is_anew in [false, true] {
+        if is_anew {
+            match timeout(left(), trust.secrets().after_refusal(secret)).await {
+                Ok(Ok(Some(anew))) => versions = anew,
+                // What the server said is then all that there is to say.
+                Ok(Ok(None) | Err(_)) | Err(_) => break,
+            }
+        }
+        for version in &versions {
+            if tried.contains(&version.id) {
+                continue;
+            }
+            let reason = |reason: &str| PollFailure::Connect { reason: format!("secret {secret}: {reason}") };
+            let whole = conninfo.with_version(version).map_err(reason)?;
+            let limits = Limits { connect: left(), ..*limits };
+            let mut dialer =
+                Dialer { conninfo: &whole, limits: &limits, trust, settings, progress: Progress::default() };
+            match dialer.connect().await {
+                Err(failure @ PollFailure::Authentication { .. }) => refusal = refusal.or(Some(failure)),
+                outcome => return outcome,
+            }
+            tried.push(version.id.clone());
+        }
+    }
+    Err(refusal.unwrap_or_else(|| PollFailure::Authentication { reason: format!("secret {secret} has no version") }))
 }
 
 struct Dialer<'a> {
@@ -235,7 +286,10 @@ impl Dialer<'_> {
 
     async fn start(&self, address: &Address, host: &Host, ask: config::SslMode) -> Result<Session, Refusal> {
         let conninfo = self.conninfo;
-        let (password, passfile_problem) = conninfo.password_for(host);
+        let (password, passfile_problem) = match conninfo.login() {
+            Login::Iam(place) => (Some(Box::pin(self.token(place, host, ask)).await?), None),
+            Login::Password | Login::Secret(_) => conninfo.password_for(host),
+        };
         let mut config = Config::new();
         config.user(conninfo.user()).dbname(conninfo.dbname()).application_name("pgvigil").ssl_mode(ask);
         if let Some(password) = &password {
@@ -286,6 +340,21 @@ impl Dialer<'_> {
                 })
             }
         }
+    }
+
+    /// A token for this session. The configuration saw to it that the server is verified before it is sent.
+    async fn token(&self, place: &Place, host: &Host, ask: config::SslMode) -> Result<Password, PollFailure> {
+        let Endpoint::Tcp { name, .. } = &host.endpoint else {
+            return Err(PollFailure::Tls { reason: "a token is not sent over a socket".to_owned() });
+        };
+        if ask != config::SslMode::Require || self.conninfo.tls().mode != SslMode::VerifyFull {
+            return Err(PollFailure::Tls { reason: "a token is not sent without sslmode=verify-full".to_owned() });
+        }
+        let no_token = |reason: String| PollFailure::Authentication { reason: format!("no IAM token: {reason}") };
+        let region = region_of(name).or(place.region.as_deref());
+        let region = region.ok_or_else(|| no_token("the region is not known".to_owned()))?;
+        let token = self.trust.secrets().aws().rds_token(place, region, name, host.port, self.conninfo.user()).await;
+        token.map(|token| Password::new(token.expose())).map_err(|fault| no_token(fault.to_string()))
     }
 
     fn make_tls(&self, host: &Host, seen: &Seen) -> Result<Connector, PollFailure> {

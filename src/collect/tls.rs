@@ -12,6 +12,8 @@
 //! "A root file exists" is libpq's rule: `sslrootcert`, else `~/.postgresql/root.crt`. With `sslrootcert=system` the
 //! machine's own store is used, and then only `verify-full` is allowed.
 //!
+//! With `sslrootcert=rds`, which libpq does not have, they are those of Amazon RDS.
+//!
 //! Two things differ from libpq. The name is looked for in the certificate's subject alternative names (DNS and IP)
 //! alone: its common name, to which libpq falls back, is never looked at. And TLS 1.2 is the oldest version there is.
 
@@ -34,6 +36,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::certificate::{Noting, Seen};
+use crate::aws::{self, Aws, Secrets};
 use crate::core::checkup;
 
 /// `sslmode`.
@@ -80,7 +83,14 @@ pub enum Roots {
     File(Option<PathBuf>),
     /// The machine's own store.
     System,
+    /// Those of Amazon RDS, from a copy inside this program.
+    Rds,
 }
+
+/// The authorities of RDS and Aurora, in all regions. Clients that log in to RDS Proxy need the machine's store instead.
+const RDS: &[u8] = include_bytes!("rds-ca.pem");
+/// Of when the copy is.
+pub const RDS_COPIED_ON: &str = "2024-11-23";
 
 /// What the connection string says about TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,13 +135,15 @@ fn at(path: Option<&Path>) -> String {
     path.map(|path| format!(" at {}", path.display())).unwrap_or_default()
 }
 
-/// Root certificates that were read, shared by all targets: a bundle is some hundred certificates, and a fleet mostly
+/// What all targets share to log in: secrets of AWS, and root certificates that were read: a bundle is some hundred certificates, and a fleet mostly
 /// has one. A file is read again when it has changed; the machine's store is read once.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
     files: Mutex<BTreeMap<PathBuf, (Stamp, Arc<RootSet>)>>,
     system: Mutex<Option<Arc<RootSet>>>,
+    rds: Mutex<Option<Arc<RootSet>>>,
+    secrets: Secrets,
 }
 
 #[derive(Debug)]
@@ -155,15 +167,25 @@ type Stamp = (u64, u64, i64, i64);
 
 impl Default for Trust {
     fn default() -> Self {
-        Self {
-            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
-            files: Mutex::default(),
-            system: Mutex::default(),
-        }
+        Self::new(Aws::new(aws::Config::default()))
     }
 }
 
 impl Trust {
+    pub fn new(aws: Aws) -> Self {
+        Self {
+            provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+            files: Mutex::default(),
+            system: Mutex::default(),
+            rds: Mutex::default(),
+            secrets: Secrets::new(aws),
+        }
+    }
+
+    pub const fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
     /// The client's side of TLS for these settings. The handshake leaves the server's certificate in `seen`.
     ///
     /// # Errors
@@ -223,6 +245,7 @@ impl Trust {
         let must_verify = settings.mode >= SslMode::VerifyCa;
         match &settings.roots {
             Roots::System => self.system_roots().map(Some),
+            Roots::Rds => self.rds_roots().map(Some),
             Roots::File(Some(path)) => match self.file_roots(path, must_verify)? {
                 None if must_verify => {
                     Err(TlsProblem::NoRoots { mode: settings.mode, path: settings.roots.path().cloned() })
@@ -276,11 +299,24 @@ impl Trust {
     }
 }
 
+impl Trust {
+    fn rds_roots(&self) -> Result<Arc<RootSet>, TlsProblem> {
+        let mut rds = self.rds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(roots) = &*rds {
+            return Ok(Arc::clone(roots));
+        }
+        let certificates = CertificateDer::pem_slice_iter(RDS).filter_map(Result::ok).collect();
+        let roots = RootSet::of(certificates)
+            .ok_or_else(|| TlsProblem::Settings("the built-in certificates of RDS cannot be read".to_owned()))?;
+        Ok(Arc::clone(rds.insert(roots)))
+    }
+}
+
 impl Roots {
     pub(super) const fn path(&self) -> Option<&PathBuf> {
         match self {
             Self::File(path) => path.as_ref(),
-            Self::System => None,
+            Self::System | Self::Rds => None,
         }
     }
 }
@@ -446,6 +482,7 @@ pub(super) fn explain(error: &rustls::Error, settings: &TlsSettings) -> String {
     use CertificateError as Bad;
     let roots = match &settings.roots {
         Roots::System => "the machine's certificate store".to_owned(),
+        Roots::Rds => format!("the copy of RDS' own of {RDS_COPIED_ON}"),
         Roots::File(Some(path)) => path.display().to_string(),
         Roots::File(None) => "the root certificates".to_owned(),
     };

@@ -24,6 +24,7 @@ use serde::de::{Deserializer, Error};
 use crate::agent_check::AgentConfig;
 use crate::aws;
 use crate::collect::conninfo::Conninfo;
+use crate::collect::login::{Auth, Login, LoginConfig, LoginFault};
 use crate::collect::{PollConfig, StatementsConfig};
 use crate::core::fleet::{ClusterSpec, DiscoverySpec, FleetSpec};
 use crate::core::heartbeat::Limits;
@@ -137,6 +138,20 @@ impl Config {
             .collect()
     }
 
+    /// Secrets that log in somewhere, each once.
+    pub fn secrets(&self) -> Vec<aws::SecretRef> {
+        let targets = self.clusters.iter().flat_map(|cluster| &cluster.targets);
+        let mut secrets: Vec<aws::SecretRef> = targets
+            .filter_map(|target| match target.conninfo.login() {
+                Login::Secret(secret) => Some(secret.clone()),
+                Login::Password | Login::Iam(_) => None,
+            })
+            .collect();
+        secrets.sort();
+        secrets.dedup();
+        secrets
+    }
+
     /// How many servers are watched.
     pub fn n_targets(&self) -> usize {
         self.clusters.iter().map(|cluster| cluster.targets.len()).sum()
@@ -185,8 +200,40 @@ struct WrittenCluster {
 #[serde(deny_unknown_fields)]
 struct WrittenTarget {
     name: String,
-    #[serde(deserialize_with = "conninfo")]
-    dsn: Conninfo,
+    /// May be left out where a secret says all of it.
+    #[serde(default, deserialize_with = "some_conninfo")]
+    dsn: Option<Conninfo>,
+    #[serde(default)]
+    secret: Option<String>,
+    #[serde(default)]
+    auth: Option<Auth>,
+    #[serde(default)]
+    user: Option<String>,
+    #[serde(default)]
+    region: Option<String>,
+    #[serde(default)]
+    role_arn: Option<String>,
+}
+
+impl WrittenTarget {
+    fn login(&self) -> LoginConfig {
+        LoginConfig {
+            secret: self.secret.clone(),
+            auth: self.auth,
+            user: self.user.clone(),
+            region: self.region.clone(),
+            role_arn: self.role_arn.clone(),
+        }
+    }
+
+    /// How to log in to it.
+    fn conninfo(&self, aws: &aws::Config) -> Result<Conninfo, LoginFault> {
+        self.login().applied_to(self.dsn.clone(), aws.region.as_deref())
+    }
+}
+
+fn some_conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Conninfo>, D::Error> {
+    conninfo(deserializer).map(Some)
 }
 
 /// One `[[pooler]]`.

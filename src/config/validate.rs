@@ -52,6 +52,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
     };
     check_clusters(&written, &mut finding);
+    check_logins(&written, &mut finding);
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
@@ -75,7 +76,11 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         targets: cluster
             .target
             .into_iter()
-            .map(|target| Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(target.dsn) })
+            // Those that cannot be used were found above.
+            .filter_map(|target| {
+                let conninfo = target.conninfo(&written.aws).ok()?;
+                Some(Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(conninfo) })
+            })
             .collect(),
     };
     Ok(Config {
@@ -161,6 +166,18 @@ fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) 
         }
         let list = ["cluster", &position, "target"];
         names("target", &list, cluster.target.iter().map(|target| target.name.as_str()), finding);
+    }
+}
+
+fn check_logins(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    for (place, cluster) in written.cluster.iter().enumerate() {
+        for (position, target) in cluster.target.iter().enumerate() {
+            if let Err(fault) = target.conninfo(&written.aws) {
+                let (place, position) = (place.to_string(), position.to_string());
+                let path = ["cluster", &place, "target", &position, fault.key];
+                finding(if fault.key.is_empty() { &path[..4] } else { &path }, fault.reason);
+            }
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod check;
 mod clients;
 mod config;
 mod connect;
+mod credentials;
 mod demo;
 mod discover;
 mod docs;

@@ -326,6 +326,14 @@ fn the_way_to_a_server_is_looked_at() {
     assert_eq!(told(&found(&away, &away)), ["warning: the connection is not encrypted"]);
     let here = Examined { is_local: true, ..away };
     assert_eq!(told(&found(&here, &here)), Vec::<String>::new());
+    let copied = Examined {
+        trusts_copy: true,
+        ..upstream(|checkup| checkup.certificate = Some(certificate(31, Verified::ChainAndName)))
+    };
+    assert_eq!(
+        told(&found(&copied, &copied)),
+        ["info: the server's certificate is verified with a copy of RDS' authorities of 2024-11-23"]
+    );
     let pooled = examined("db-1", primary(Identity { pooled: true, ..identity() }), healthy());
     assert_eq!(told(&found(&pooled, &pooled)), ["warning: a connection pooler is in between"]);
 

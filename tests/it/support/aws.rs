@@ -131,6 +131,23 @@ impl Aws {
         })
     }
 
+    /// An action of Secrets Manager, with its parameters.
+    pub(crate) async fn secrets(&self, action: &str, parameters: Value) -> Value {
+        let target = format!("secretsmanager.{action}");
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", target.as_str()),
+            (
+                "authorization",
+                "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/secretsmanager/aws4_request, SignedHeaders=host, Signature=0",
+            ),
+        ];
+        let url = format!("{}/", self.url);
+        let answer = http::request("POST", &url, &headers, Some(&parameters.to_string())).await.unwrap();
+        assert_eq!(answer.status, 200, "{action} {parameters}: {}", answer.body);
+        answer.json()
+    }
+
     /// One action of the query protocol. The emulator checks no signature, but reads the service out of it.
     async fn call(&self, service: &str, parameters: &[(&str, &str)]) -> Answer {
         let version = if service == "sns" { "2010-03-31" } else { "2012-11-05" };
