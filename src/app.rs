@@ -38,6 +38,9 @@ use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
 use crate::discovery::{self, Kept, Look};
 use crate::engine::{Engine, Queues, Unwritten, tick_of};
+use crate::http::Live;
+use crate::http::history::History;
+use crate::http::tls::{Tls, TlsProblem};
 use crate::notify::NotifierError;
 use crate::self_metrics::SelfMetrics;
 use crate::store::{Clocks, Store, readings};
@@ -73,6 +76,8 @@ pub enum RunError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("agent_check: cannot listen on {address}: {source}")]
     Agent { address: SocketAddr, source: io::Error },
+    #[error("cannot listen: {0}")]
+    Tls(#[from] TlsProblem),
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start a thread: {0}")]
@@ -219,6 +224,7 @@ impl App {
             agent_listeners.push((listener, target));
         }
 
+        let tls = config.server.tls.as_ref().map(Tls::load).transpose()?;
         let mut fleet = Fleet::new(config.fleet_spec());
         let store = open_store(&config, &mut fleet)?;
         let (store, has_file) = store.map_or((None, false), |(store, has_file)| (Some(store), has_file));
@@ -273,8 +279,12 @@ impl App {
         app.spawn("secrets".to_owned(), secrets.keep(app.cancel.clone()));
         app.start_pollers(&config);
 
+        let history = History::default();
+        app.spawn("history".to_owned(), history.clone().record(app.snapshots.clone(), app.cancel.clone()));
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         let places = http::places(open_files, n_targets);
+        app.start_cloudwatch(&config);
+
         let state = http::AppState {
             snapshots: app.snapshots.clone(),
             metrics,
@@ -283,6 +293,9 @@ impl App {
             silencing,
             draining,
             token: config.server.token.clone(),
+            auth: config.server.auth.clone(),
+            history,
+            live: Live::new(app.cancel.clone()),
             waiters: Arc::new(http::waiters(places)),
             waiting: Arc::clone(&app.members.waiting),
             aws: aws.clone(),
@@ -297,9 +310,13 @@ impl App {
         });
         app.members.keep(config);
         app.start_finders();
-        info!(%address, "listening on http://{address}");
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        info!(%address, "listening on {scheme}://{address}");
+        if let Some(tls) = tls.clone() {
+            app.spawn("certificate".to_owned(), tls.watch(app.cancel.clone()));
+        }
         app.spawn("http".to_owned(), async move {
-            if let Err(error) = http::serve(listener, state, places, cancel).await {
+            if let Err(error) = http::serve(listener, tls, state, places, cancel).await {
                 error!(%error, "cannot serve HTTP");
             }
         });

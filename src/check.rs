@@ -18,12 +18,15 @@ use crate::aws::Aws;
 use crate::clock;
 use crate::collect::tls::{Roots, Trust};
 use crate::collect::{Probe, probe, probe_pooler};
-use crate::config::Config;
+use crate::config::{Cluster, Config};
+use crate::core::alert::AlertId;
 use crate::core::discovery::Endpoint;
+use crate::core::ledger::Recipient;
 use crate::core::observation::{PollFailure, Positions, StandbyState, StatementsAccess};
 use crate::core::pooler::PoolerFacts;
 use crate::core::topology::{Name, Role, twins};
 use crate::discovery::Sought;
+use crate::notify::NotifierConfig;
 use crate::table::{Cell, Table, Tone, painted, short, wrapped};
 
 pub use self::findings::{Finding, Severity};
@@ -65,7 +68,48 @@ pub async fn run(config: &Config) -> Report {
         }
         clusters.push(ExaminedCluster { name: cluster.name.clone(), targets, poolers });
     }
-    Report::new(&clusters, config.statements.enabled, clock::wall())
+    let report = Report::new(&clusters, config.statements.enabled, clock::wall());
+    Report { notifiers: notifiers(config), untold: untold(config), ..report }
+}
+
+/// Who is told of alerts, as configured. Whether they can be reached is for `pgvigil notify test` to find out.
+fn notifiers(config: &Config) -> Vec<NotifierReport> {
+    let report = |(position, notifier): (usize, &NotifierConfig)| {
+        let names = notifier.names(position).into_iter().zip(notifier.places());
+        let (kind, told_of) = (notifier.kind(), notifier.told_of());
+        let report = move |(name, place)| NotifierReport { name, kind, place, told_of: told_of.clone() };
+        names.map(report).collect::<Vec<_>>()
+    };
+    config.notifiers.iter().enumerate().flat_map(report).collect()
+}
+
+/// Alerts that no notifier takes: `ReplicaLagging (warning)`.
+fn untold(config: &Config) -> Vec<String> {
+    let recipients: Vec<Recipient> = config.fleet_spec().recipients;
+    let mut untold = Vec::new();
+    for rule in &config.rules {
+        let severities = std::iter::once(rule.severity).chain(rule.above.iter().map(|level| level.severity));
+        for severity in severities {
+            let is_told = |cluster: &Cluster| {
+                let (rule, cluster) = (rule.name.clone(), cluster.name.clone());
+                let alert = AlertId { rule, cluster, target: None, labels: Vec::new() };
+                recipients.iter().any(|recipient| recipient.takes(&alert, severity))
+            };
+            let clusters: Vec<&str> = config
+                .clusters
+                .iter()
+                .filter(|cluster| !is_told(cluster))
+                .map(|cluster| cluster.name.as_str())
+                .collect();
+            let is_all = clusters.len() == config.clusters.len();
+            match clusters.as_slice() {
+                [] => {}
+                _ if is_all => untold.push(format!("{} ({})", rule.name, severity.as_str())),
+                clusters => untold.push(format!("{} ({}) in {}", rule.name, severity.as_str(), clusters.join(", "))),
+            }
+        }
+    }
+    untold
 }
 
 /// One cluster as configured, with what its servers and poolers said.
@@ -99,6 +143,21 @@ pub struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub discoveries: Vec<Sought>,
     pub clusters: Vec<ClusterReport>,
+    /// Who is told of alerts.
+    pub notifiers: Vec<NotifierReport>,
+    /// Alerts of which nobody is told.
+    pub untold: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+pub struct NotifierReport {
+    pub name: Name,
+    /// Its `type`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// Without secrets.
+    pub place: String,
+    pub told_of: String,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -181,7 +240,13 @@ impl Report {
                 && cluster.targets.iter().all(|target| target.reachable && harmless(&target.findings))
                 && cluster.poolers.iter().all(|pooler| pooler.reachable && harmless(&pooler.findings))
         };
-        Self { ok: clusters.iter().all(is_well), discoveries: Vec::new(), clusters }
+        Self {
+            ok: clusters.iter().all(is_well),
+            discoveries: Vec::new(),
+            clusters,
+            notifiers: Vec::new(),
+            untold: Vec::new(),
+        }
     }
 
     /// With what was looked for in AWS.
@@ -358,6 +423,7 @@ impl Report {
         for cluster in &self.clusters {
             explain(&mut text, cluster, paper);
         }
+        text.push_str(&self.told(paper));
         for sought in &self.discoveries {
             let found = format!("{} found {} of {}", sought.name, sought.targets, sought.looks_for);
             let _ = match &sought.fault {
@@ -368,6 +434,32 @@ impl Report {
         let (verdict, tone) = if self.ok { ("all well", Tone::Good) } else { ("something to fix", Tone::Doubtful) };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{}{}", painted(verdict, tone, has_colour), self.counts());
+        text
+    }
+
+    /// A row for each notifier, and what they leave out.
+    fn told(&self, paper: Paper) -> String {
+        if self.notifiers.is_empty() {
+            return String::new();
+        }
+        let mut table = Table::new(&["NOTIFIER", "TYPE", "WHERE", "TOLD OF"], &[]);
+        for notifier in &self.notifiers {
+            let place = notifier.place.as_str();
+            table.row(vec![
+                notifier.name.as_str().into(),
+                notifier.kind.into(),
+                place.into(),
+                (&*notifier.told_of).into(),
+            ]);
+        }
+        let mut text = format!("\n{}", table.render(paper.has_colour));
+        if self.notifiers.iter().all(|notifier| notifier.kind == "log") {
+            text.push_str("Alerts go to the log alone, which wakes nobody: add a [[notify]].\n");
+        }
+        if let Some((first, others)) = self.untold.split_first() {
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            text.push_str(&format!("Nobody is told of {first}{more}.\n"));
+        }
         text
     }
 

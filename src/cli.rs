@@ -17,6 +17,7 @@ Examples:
                                           watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
   pgvigil check --config pgvigil.toml     what each server is, what is wrong or risky, what fixes it
+  pgvigil notify test                     see whether alerts would arrive
   pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
                                           tell nobody of its alerts meanwhile
   pgvigil poll                            one look at all lags, for a shell or a script
@@ -68,11 +69,16 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
+    /// Say what the configuration will ask of AWS in a month, and its price; asks nobody
+    Plan(PlanArgs),
     /// Have a running daemon tell nobody of some alerts for a while
     Silence(Box<SilenceArgs>),
     /// Have a running daemon keep reads from a target for a while, wherever it is asked where to read
     #[command(after_help = DRAIN_EXAMPLES)]
     Drain(Box<DrainArgs>),
+    /// Try the ways alerts take
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Test rules without any server, or over what was
     #[command(subcommand)]
     Rules(RulesCommand),
@@ -106,6 +112,13 @@ pub(crate) struct PollArgs {
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// Other prices than those of config/aws-prices.toml, in its form
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -271,6 +284,16 @@ impl SilenceAddArgs {
             "author": author, "reason": self.reason,
         }))
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NotifyCommand {
+    /// Send a message that is marked as a test through each notifier. Exit status: 0 all took it, 1 otherwise
+    Test {
+        /// Through these alone
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

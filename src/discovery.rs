@@ -412,7 +412,7 @@ pub fn clusters(
         }
         if !targets.is_empty() {
             taken.insert(name.clone());
-            found.clusters.push(Cluster { name: Name::new(&name), targets, poolers: Vec::new() });
+            found.clusters.push(Cluster { name: Name::new(&name), targets, poolers: Vec::new(), redis: Vec::new() });
         }
     }
     found

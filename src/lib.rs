@@ -21,7 +21,7 @@
 //! | [`self_metrics`] | counters of the daemon's own doings |
 //! | [`config`] | defaults < file < environment < options; checks across the parts; wording of errors |
 //! | [`app`] | wiring and supervision; the only place that spawns the daemon's tasks |
-//! | [`check`], [`poll`](mod@poll), [`rules`], [`demo`], [`silence`] | commands; [`table`] prints for them |
+//! | [`check`], [`plan`], [`poll`](mod@poll), [`rules`], [`demo`], [`silence`] | commands; [`table`] prints for them |
 //! | [`clock`] | the only place that reads the clock |
 //!
 //! # Invariants
@@ -55,6 +55,7 @@ pub mod discovery;
 pub mod engine;
 pub mod http;
 pub mod notify;
+pub mod plan;
 pub mod poll;
 pub mod rules;
 pub mod self_metrics;

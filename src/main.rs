@@ -13,13 +13,16 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use cli::{
-    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, PollArgs, Request, RulesCommand, SilenceArgs, SilenceCommand,
+    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PlanArgs, PollArgs, Request, RulesCommand,
+    SilenceArgs, SilenceCommand,
 };
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
 use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
 use pgvigil::core::topology::Name;
 use pgvigil::http::ServerConfig;
+use pgvigil::notify::trial;
+use pgvigil::plan::Prices;
 use pgvigil::silence::{Daemon, Wish};
 
 /// A bad option or configuration: `EX_USAGE` of sysexits.h.
@@ -36,7 +39,8 @@ fn main() -> ExitCode {
     };
     // What other commands have to say is on standard output. What a server tells its sessions names no server here, and
     // what matters of it we say ourselves.
-    let default_level = if matches!(request.command, Command::Run(_)) { "info,tokio_postgres=warn" } else { "error" };
+    let logs = matches!(request.command, Command::Run(_) | Command::Notify(_));
+    let default_level = if logs { "info,tokio_postgres=warn" } else { "error" };
     if let Err(error) = start_log(request.log_format, default_level, &environment) {
         return complain(
             &format!("RUST_LOG: {error}; write for example \"info\" or \"pgvigil=debug,warn\""),
@@ -48,8 +52,10 @@ fn main() -> ExitCode {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
+        Command::Plan(args) => plan(file, &environment, &args),
         Command::Silence(args) => silence(file, &environment, &args),
         Command::Drain(args) => drain(file, &environment, &args),
+        Command::Notify(NotifyCommand::Test { names }) => notify_test(file, &environment, &names),
         Command::Rules(RulesCommand::Test { files }) => {
             let outcome = pgvigil::rules::test::run(&files);
             print(outcome.text.as_bytes(), outcome.ok)
@@ -155,6 +161,24 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
     print(text.as_bytes(), is_found && pgvigil::poll::is_well(&snapshot))
 }
 
+fn plan(file: Option<&Path>, environment: &Environment, args: &PlanArgs) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let prices = match &args.prices {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| error.to_string());
+            text.and_then(|text| Prices::parse(&text)).map_err(|reason| format!("{}: {reason}", path.display()))
+        }
+        None => Prices::built_in(),
+    };
+    match prices {
+        Ok(prices) => print(pgvigil::plan::run(&loaded.config, &prices).as_bytes(), true),
+        Err(reason) => complain(&reason, BAD_USAGE),
+    }
+}
+
 fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> ExitCode {
     let reads = matches!(args.command, SilenceCommand::List { .. });
     let daemon = match daemon(file, environment, &args.daemon, reads) {
@@ -190,6 +214,23 @@ fn ask(daemon: &Daemon, wish: &Wish, as_json: bool) -> ExitCode {
             print(told.text.as_bytes(), told.failures.is_empty())
         }
         Err(reason) => complain(&reason, 1),
+    }
+}
+
+fn notify_test(file: Option<&Path>, environment: &Environment, names: &[String]) -> ExitCode {
+    let loaded = match load(file, environment, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let notifiers = match trial::chosen(loaded.config.notifiers, names) {
+        Ok(notifiers) => notifiers,
+        Err(error) => return complain(&error.to_string(), BAD_USAGE),
+    };
+    let aws = pgvigil::aws::Aws::new(loaded.config.aws);
+    match wait_for(trial::run(notifiers, &aws, pgvigil::clock::wall())) {
+        Some(Ok(trial)) => print(trial.table().as_bytes(), trial.is_well()),
+        Some(Err(error)) => complain(&error.to_string(), BAD_USAGE),
+        None => ExitCode::FAILURE,
     }
 }
 
@@ -269,7 +310,10 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
     }
     let awaiting: Vec<&str> = loaded.config.awaiting_rules.iter().map(Name::as_str).collect();
     if !awaiting.is_empty() {
-        warn!(rules = awaiting.join(", "), "these rules are not judged: CloudWatch, which they read, is not read yet");
+        warn!(
+            rules = awaiting.join(", "),
+            "these rules are not judged: what they read comes from CloudWatch, and is not read there (cloudwatch.enabled)"
+        );
     }
     for target in loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets) {
         let ignored = target.conninfo.ignored_keys();

@@ -4,11 +4,15 @@
 //! Every series that can be foreseen stands at 0 from the start: a rate over a series that appears with its first failure
 //! would miss that failure.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::core::ledger::SendFailure;
 use crate::core::observation::PollFailure;
@@ -107,6 +111,12 @@ const AWS_REQUESTS: Family = Family {
     labels: &["api", "outcome"],
     help: "Requests to AWS, retries included, by API (as policies write it: rds:DescribeDBInstances) and outcome: ok, throttled, denied, credentials, not_found, unreachable, refused or failed. Absent as long as nothing is asked.",
 };
+const AWS_METRICS_REQUESTED: Family = Family {
+    name: "pgvigil_aws_metrics_requested_total",
+    kind: "counter",
+    labels: &[],
+    help: "Metrics that CloudWatch was asked for and has answered: what GetMetricData is billed by.",
+};
 const AWS_CIRCUIT_OPEN: Family = Family {
     name: "pgvigil_aws_circuit_open",
     kind: "gauge",
@@ -132,7 +142,7 @@ pub const PROCESS: [(&str, &str, &str, &str); 7] = [
 ];
 
 /// The families of the daemon's own doings, for the table of metrics. Those of [`PROCESS`] come beside them.
-pub const FAMILIES: [Family; 12] = [
+pub const FAMILIES: [Family; 13] = [
     POLLS,
     POLL_DURATION,
     SURVEYS,
@@ -143,6 +153,7 @@ pub const FAMILIES: [Family; 12] = [
     RELOAD_SUCCESSFUL,
     RELOADED_AT,
     AWS_REQUESTS,
+    AWS_METRICS_REQUESTED,
     AWS_CIRCUIT_OPEN,
     BUILD_INFO,
 ];
@@ -181,6 +192,17 @@ pub struct SelfMetrics {
     reload_successful: Gauge,
     reloaded_at: Gauge,
     is_store_failing: AtomicBool,
+    notifiers: Mutex<BTreeMap<String, NotifierHealth>>,
+}
+
+/// How a notifier has fared since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotifierHealth {
+    pub name: String,
+    pub told: u64,
+    pub failed: u64,
+    /// The outcome of the last attempt; `None` before the first.
+    pub last: Option<&'static str>,
 }
 
 impl SelfMetrics {
@@ -198,6 +220,7 @@ impl SelfMetrics {
             reload_successful: gauge(RELOAD_SUCCESSFUL),
             reloaded_at: gauge(RELOADED_AT),
             is_store_failing: AtomicBool::new(false),
+            notifiers: Mutex::default(),
         };
         for outcome in POLL_OUTCOMES {
             metrics.polls.with_label_values(&[outcome]);
@@ -222,6 +245,15 @@ impl SelfMetrics {
                 self.notifications.with_label_values(&[notifier, outcome]);
             }
         }
+        let mut known = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in notifiers.iter().map(|name| (*name).to_owned()) {
+            known.entry(name.clone()).or_insert_with(|| NotifierHealth { name, ..NotifierHealth::default() });
+        }
+    }
+
+    /// This one is told nothing any more. Its series go on, so that no count is lost.
+    pub fn forget_notifier(&self, notifier: &str) {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).remove(notifier);
     }
 
     /// A configuration was read at this time and is in force, or was refused.
@@ -259,8 +291,8 @@ impl SelfMetrics {
     /// Shows what AWS was asked as well.
     #[must_use]
     pub fn with_aws(self, aws: &AwsMetrics) -> Self {
-        let collectors: [Box<dyn prometheus::core::Collector>; 2] =
-            [Box::new(aws.requests.clone()), Box::new(aws.circuits.clone())];
+        let collectors: [Box<dyn prometheus::core::Collector>; 3] =
+            [Box::new(aws.requests.clone()), Box::new(aws.metrics_requested.clone()), Box::new(aws.circuits.clone())];
         for collector in collectors {
             self.registry.register(collector).expect(VALID);
         }
@@ -291,6 +323,16 @@ impl SelfMetrics {
     pub fn delivered(&self, notifier: &str, failure: Option<&SendFailure>) {
         let outcome = failure.map_or("ok", SendFailure::kind);
         self.notifications.with_label_values(&[notifier, outcome]).inc();
+        let mut notifiers = self.notifiers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = notifiers.get_mut(notifier) {
+            health.last = Some(outcome);
+            *(if failure.is_none() { &mut health.told } else { &mut health.failed }) += 1;
+        }
+    }
+
+    /// How each notifier has fared.
+    pub fn notifiers(&self) -> Vec<NotifierHealth> {
+        self.notifiers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// A beat of the dead man's switch ended.
@@ -331,6 +373,7 @@ impl SelfMetrics {
 #[derive(Clone, Debug)]
 pub struct AwsMetrics {
     requests: IntCounterVec,
+    metrics_requested: IntCounter,
     circuits: IntGaugeVec,
 }
 
@@ -338,7 +381,8 @@ impl Default for AwsMetrics {
     fn default() -> Self {
         let circuits = Opts::new(AWS_CIRCUIT_OPEN.name, AWS_CIRCUIT_OPEN.help);
         let circuits = IntGaugeVec::new(circuits, AWS_CIRCUIT_OPEN.labels).expect(VALID);
-        Self { requests: counters(AWS_REQUESTS), circuits }
+        let metrics_requested = IntCounter::new(AWS_METRICS_REQUESTED.name, AWS_METRICS_REQUESTED.help).expect(VALID);
+        Self { requests: counters(AWS_REQUESTS), metrics_requested, circuits }
     }
 }
 
@@ -346,6 +390,11 @@ impl AwsMetrics {
     /// A request ended.
     pub fn asked(&self, api: &str, outcome: &str) {
         self.requests.with_label_values(&[api, outcome]).inc();
+    }
+
+    /// CloudWatch has answered for so many metrics.
+    pub fn metrics_requested(&self, count: usize) {
+        self.metrics_requested.inc_by(count as u64);
     }
 
     /// A service is left alone, or is not.

@@ -466,6 +466,9 @@ fn open(path: &Path) -> Result<Connection, Fault> {
         fs::create_dir_all(directory)
             .map_err(|error| Fault::Unavailable(format!("cannot make {}: {error}", directory.display())))?;
     }
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(Fault::Unavailable("it is no file; store.path names a file of pgvigil's own".to_owned()));
+    }
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     // One daemon, one file: two that tell from one ledger would each believe that the other's word was its own.
@@ -835,6 +838,18 @@ mod tests {
         let connection = Connection::open(&path).unwrap();
         assert_eq!(connection.query_row(tables, [], |row| row.get::<_, String>(0)).unwrap(), "customers");
         assert_eq!((names(dir.path()), fs::read(&path).unwrap().len()), (vec!["shop.db".to_owned()], before.len()));
+    }
+
+    #[test]
+    fn what_is_no_file_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [&socket, dir.path(), Path::new("/dev/full")] {
+            let fault = file(path).read_or_begin(&clocks("b", 1, 1)).unwrap_err();
+            assert!(fault.reason().contains("no file"), "{}: {fault:?}", path.display());
+        }
+        assert_eq!(names(dir.path()), ["socket"]);
     }
 
     #[tokio::test]

@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, Id};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::discover::Finders;
 use super::{App, Order, RunError};
+use crate::aws::cloudwatch::{self, Instance};
+use crate::aws::publish::Publisher;
 use crate::aws::{Aws, Secrets};
 use crate::clock;
 use crate::collect::beat::Beat;
@@ -60,6 +62,10 @@ pub(super) struct Members {
     /// By their names in the ledger.
     notifiers: BTreeMap<Name, (NotifierConfig, Running)>,
     heartbeat: Option<Running>,
+    /// Reads CloudWatch; who is read of can be changed while it runs.
+    cloudwatch: Option<(Running, watch::Sender<Vec<Instance>>)>,
+    /// Tells CloudWatch.
+    publisher: Option<Running>,
 }
 
 /// The polls of one server.
@@ -133,6 +139,7 @@ impl App {
                 config.notifiers.iter().enumerate().any(|(place, notifier)| notifier.names(place).contains(name));
             if !stays {
                 // The engine drops its queue, and it ends when it has told what it was handed.
+                self.metrics.forget_notifier(name.as_str());
                 self.names.remove(&running.handle.id());
             }
             stays
@@ -153,6 +160,7 @@ impl App {
             let _ = events.send(Event::Members(Box::new(config.fleet_spec()))).await;
         }
         let n_come = self.start_pollers(&config);
+        self.start_cloudwatch(&config);
         let (clusters, targets) = (config.clusters.len(), config.n_targets());
         info!(
             clusters,
@@ -207,6 +215,45 @@ impl App {
             self.members.heartbeat = Some(Running { cancel, handle });
         }
         Ok(())
+    }
+
+    /// Reads CloudWatch, and tells it, as this configuration has it. What stays as it was goes on.
+    pub(super) fn start_cloudwatch(&mut self, config: &Config) {
+        let (Some(aws), Some(events)) = (self.members.aws.clone(), self.events.clone()) else { return };
+        let before = self.members.config.as_ref();
+        let asks_as_before = before.is_some_and(|before| before.wanted == config.wanted);
+        let tells_as_before = before.is_some_and(|before| {
+            before.cloudwatch.publish == config.cloudwatch.publish
+                && before.heartbeat_limits() == config.heartbeat_limits()
+        });
+        if let (Some((_, instances)), true) = (&self.members.cloudwatch, asks_as_before) {
+            instances.send_replace(config.instances.clone());
+        }
+        if !asks_as_before {
+            if let Some((before, _)) = self.members.cloudwatch.take() {
+                self.names.remove(&before.handle.id());
+                before.cancel.cancel();
+            }
+            if let Some(wanted) = &config.wanted {
+                let (instances, watched) = watch::channel(config.instances.clone());
+                let cancel = self.cancel.child_token();
+                let reader = cloudwatch::Beat::new(aws.clone(), wanted.clone(), watched);
+                let handle = self.spawn("cloudwatch".to_owned(), reader.run(events, cancel.clone()));
+                self.members.cloudwatch = Some((Running { cancel, handle }, instances));
+            }
+        }
+        if !tells_as_before {
+            if let Some(before) = self.members.publisher.take() {
+                self.names.remove(&before.handle.id());
+                before.cancel.cancel();
+            }
+            if let Some(publish) = &config.cloudwatch.publish {
+                let cancel = self.cancel.child_token();
+                let publisher = Publisher::new(aws, publish.clone(), config.heartbeat_limits());
+                let handle = self.spawn("publish".to_owned(), publisher.run(self.snapshots.clone(), cancel.clone()));
+                self.members.publisher = Some(Running { cancel, handle });
+            }
+        }
     }
 
     /// Ends the polls of what is not to be watched any more, or in another way, and waits until they have ended. Says how

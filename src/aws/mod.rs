@@ -5,7 +5,9 @@
 //! not answer ([`crate::core::circuit`]). Nothing is looked up before the first question: AWS that cannot be reached holds
 //! up neither the start nor a poll.
 
+pub mod cloudwatch;
 mod fault;
+pub mod publish;
 mod rds;
 mod secrets;
 mod token;
@@ -30,7 +32,7 @@ use tokio::sync::OnceCell;
 
 pub use self::fault::{Fault, Kind};
 pub use self::rds::Reported;
-pub use self::secrets::{SecretRef, Secrets, Version};
+pub use self::secrets::{REFRESH as SECRETS_REFRESH, SecretRef, Secrets, Version};
 pub use self::token::{Token, region_of};
 use self::watch::Watch;
 use crate::core::circuit::{Circuit, State};

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::core::time::MonoTime;
 
 /// How often each secret is read without being asked for, so that a rotation is known before it is needed.
-const REFRESH: Duration = Duration::from_secs(3600);
+pub const REFRESH: Duration = Duration::from_secs(3600);
 /// After a refusal that a secret's new reading did not explain, it is not read again before this; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);

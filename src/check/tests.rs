@@ -285,6 +285,8 @@ fn the_json_form_keeps_its_names() {
             "poolers": [],
             "warnings": [],
         }],
+        "notifiers": [],
+        "untold": [],
     });
     assert_eq!(serde_json::to_value(&report).unwrap(), expected);
 }

@@ -654,6 +654,15 @@ IBFykaWnuGBSqUDKmmomFXuCiDRcvMeiW7p0ia/pEnkX\n\
     }
 
     #[test]
+    fn the_copy_of_the_authorities_of_rds_is_whole_and_says_when_it_was_made() {
+        let roots = Trust::default().rds_roots().expect("they can be read");
+        let text = String::from_utf8_lossy(RDS);
+        let n_written = text.matches("-----BEGIN CERTIFICATE-----").count();
+        assert_eq!((n_written, roots.certificates.len(), roots.store.len()), (87, 87, 87));
+        assert!(text.contains(&format!("on {RDS_COPIED_ON}")));
+    }
+
+    #[test]
     fn a_root_file_is_read_once_and_again_when_it_changes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("root.crt");

@@ -5,6 +5,7 @@
 //! section; only what concerns several parts is checked here. An error names where the value stands, the key, the reason
 //! and the way out, and never repeats a secret.
 
+mod cloudwatch;
 pub mod environment;
 mod error;
 mod expand;
@@ -59,12 +60,17 @@ pub struct Config {
     pub discover: Vec<discovery::Config>,
     /// Those of the presets and the written ones, or the built-in ones when nothing is written.
     pub rules: Vec<Rule>,
-    /// Rules of the presets that cannot be judged yet, since nothing states what they read.
+    /// Rules of the presets that cannot be judged, since what they read comes from CloudWatch and is not read there.
     pub awaiting_rules: Vec<Name>,
     pub alerting: AlertingConfig,
     /// Windows of maintenance.
     pub maintenance: Vec<Window>,
     pub aws: aws::Config,
+    pub cloudwatch: aws::cloudwatch::Config,
+    /// What is read of CloudWatch. `None`: nothing.
+    pub wanted: Option<aws::cloudwatch::Wanted>,
+    /// The targets that CloudWatch knows.
+    pub instances: Vec<aws::cloudwatch::Instance>,
     /// The written ones, or the log when none are written.
     pub notifiers: Vec<NotifierConfig>,
 }
@@ -76,6 +82,8 @@ pub struct Cluster {
     pub targets: Vec<Target>,
     /// Connection poolers before them: their names are in the ids' place of a target's.
     pub poolers: Vec<Target>,
+    /// Replication groups of ElastiCache beside them.
+    pub redis: Vec<Name>,
 }
 
 /// One server.
@@ -92,7 +100,7 @@ impl Config {
             name: cluster.name.clone(),
             targets: cluster.targets.iter().map(|target| target.id.target.clone()).collect(),
             poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
-            redis: Vec::new(),
+            redis: cluster.redis.clone(),
         };
         let discovery = |(place, config): (usize, &discovery::Config)| DiscoverySpec {
             name: discovery::name(place),
@@ -182,6 +190,8 @@ struct Written {
     rule: Vec<RuleConfig>,
     alerting: AlertingConfig,
     aws: aws::Config,
+    cloudwatch: aws::cloudwatch::Config,
+    redis: Vec<aws::cloudwatch::RedisConfig>,
     maintenance: Vec<WindowConfig>,
     notify: Vec<NotifierConfig>,
 }
@@ -213,6 +223,8 @@ struct WrittenTarget {
     region: Option<String>,
     #[serde(default)]
     role_arn: Option<String>,
+    #[serde(default)]
+    cloudwatch: Option<aws::cloudwatch::InstanceConfig>,
 }
 
 impl WrittenTarget {
@@ -315,7 +327,7 @@ impl Loaded {
         };
         let awaiting = match config.awaiting_rules.len() {
             0 => String::new(),
-            n_awaiting => format!(" ({n_awaiting} more wait for CloudWatch to be read)"),
+            n_awaiting => format!(" ({n_awaiting} more read CloudWatch, which is not read)"),
         };
         format!(
             "configuration ok ({}): {}, {}, {poolers}{discoveries}{}{awaiting}, notifiers: {}",
@@ -399,7 +411,8 @@ pub fn rules(file: Option<&Path>, environment: &Environment) -> Result<RuleSet, 
     )?);
     for layer in &mut layers {
         layer.dict.retain(|key, _| {
-            ["cluster", "discover", "pooler", "preset", "rule", "poll", "store"].contains(&key.as_str())
+            ["cluster", "discover", "pooler", "preset", "rule", "poll", "store", "cloudwatch", "redis"]
+                .contains(&key.as_str())
         });
         for key in ["cluster", "pooler"] {
             without_dsn(layer.dict.get_mut(key));

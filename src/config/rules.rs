@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Written;
+use super::cloudwatch::{is_read, with_named_metric};
 use super::error::did_you_mean;
 use super::validate::{MONTH_IS_MEANT, told};
 use crate::core::glob::Glob;
 use crate::core::rule::{Checked, Composed, Condition, Preset, Rule, RuleConfig, check, compose, preset};
-use crate::core::signal::Unit;
+use crate::core::signal::{Signal, Unit};
 use crate::core::topology::Name;
 
 /// Longer than anything that an alert could wait for, or a lag that nobody would have noticed.
@@ -33,7 +34,9 @@ pub(super) fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)
         }
     }
     let mut rules = Rules::default();
-    for Composed { written: place, config } in compose(&presets, &written.rule) {
+    let own = written.rule.iter().cloned().map(|rule| with_named_metric(rule, &written.cloudwatch.metric));
+    let is_stated = |signal: &Signal| !signal.is_of_cloudwatch() || is_read(signal, written);
+    for Composed { written: place, config } in compose(&presets, &own.collect::<Vec<_>>()) {
         let position = place.map(|place| place.to_string()).unwrap_or_default();
         let mut finding = |path: &[&str], reason| finding(&[&["rule", position.as_str()], path].concat(), reason);
         check_selection(&config, written, &mut finding);
@@ -43,16 +46,19 @@ pub(super) fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)
             continue;
         }
         let (rule, is_judged) = match check(&config) {
-            Ok(Checked::Judged(rule)) if !rule.condition.signal.is_of_cloudwatch() => (rule, true),
+            Ok(Checked::Judged(rule)) if is_stated(rule.condition.signal) => (rule, true),
             Ok(Checked::Judged(rule) | Checked::Awaits(rule)) if place.is_none() || !is_new(&config, &presets) => {
                 (rule, false)
             }
             Ok(Checked::Judged(rule) | Checked::Awaits(rule)) => {
                 let key = if config.when.is_some() { "when" } else { "signal" };
-                finding(
-                    &[key],
-                    format!("{} is not read yet, since it comes from CloudWatch", rule.condition.signal.name),
-                );
+                let signal = rule.condition.signal;
+                let way_out = match (written.cloudwatch.enabled, signal.is_of_cloudwatch()) {
+                    (false, true) => "; write enabled = true in [cloudwatch]",
+                    (true, true) => "; add a [[redis]]",
+                    _ => "",
+                };
+                finding(&[key], format!("{} comes from CloudWatch, where it is not read{way_out}", signal.name));
                 continue;
             }
             Err(error) => {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::error::known_keys;
 use super::*;
+use crate::aws::{cloudwatch as cloudwatch_of_aws, publish};
 use crate::core::alert::Severity;
 use crate::core::rule::{WhenUnknown, preset};
 use crate::core::topology::Name;
@@ -57,7 +58,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[exporters]\npostgres = true",
-            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, agent_check, metrics, heartbeat, store, cluster, discover, pooler, preset, rule, alerting, aws, maintenance, notify",
+            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, agent_check, metrics, heartbeat, store, cluster, discover, pooler, preset, rule, alerting, aws, cloudwatch, redis, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -88,6 +89,16 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
             "pgvigil.toml: poll.slow_interval: 1month is longer than a day; \"m\" is a minute, \"M\" a month",
         ),
         ("[poll]\ninterval = \"1m\"", "pgvigil.toml: poll.slow_interval: 15s is too short; write at least \"1m\""),
+        ("[server]\nauth = { user = \"ops\" }", "pgvigil.toml: server.auth.password: is missing: user needs one"),
+        (
+            "[server]\nauth = { user = \"ops\", password = \"sesame\" }",
+            "pgvigil.toml: server.auth.password: is shorter than 8 characters; make one with for example \"openssl rand -base64 12\"",
+        ),
+        (
+            "[server.auth]\nmetrics = true",
+            "pgvigil.toml: server.auth.user: is missing: name user and password, or token; without the section everybody may read",
+        ),
+        ("[server.tls]\ncert = \"a\"", "pgvigil.toml: server.tls: key \"key\" is missing"),
         ("[server]\ntoken = 1234567890123456", "pgvigil.toml: server.token: is a number; write it in quotes"),
         (
             "[server]\ntoken = \"hunter2\"",
@@ -206,6 +217,19 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         (
             "[[notify]]\ntype = \"sms\"",
             "pgvigil.toml: notify[0]: type: \"sms\" is not one of \"log\", \"sns\", \"alertmanager\", \"webhook\"; did you mean \"sns\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"log\"\ncluster = \"ordres\"",
+            "pgvigil.toml: notify[0]: cluster: there is no cluster \"ordres\"; did you mean \"orders\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"log\"\nname = \"pager\"\nrule = [\"MonitorIsolated\", \"ReplicaLaging\"]",
+            "pgvigil.toml: notify \"pager\": rule: there is no rule \"ReplicaLaging\"; did you mean \"ReplicaLagging\"?",
+        ),
+        ("[[notify]]\ntype = \"log\"\nrule = \"Redis*\"", "pgvigil.toml: notify[0]: rule: no rule matches \"Redis*\""),
+        (
+            "[[notify]]\ntype = \"log\"\nseverity = \"page\"",
+            "pgvigil.toml: notify[0]: severity: \"page\" is not one of \"info\", \"warning\", \"critical\"",
         ),
         (
             "[[notify]]\ntype = \"alertmanager\"\nurl = \"http://a:9093\"",
@@ -672,6 +696,11 @@ fn the_example_shows_every_key() {
         assert_eq!(shown(&example[section]), known(&[known_keys::<Written>(section)]), "{section}");
     }
     assert_eq!(shown_in_list(&example["cluster"]), known(&[known_keys::<WrittenCluster>("")]));
+    assert_eq!(shown_in_list(&example["redis"]), known(&[known_keys::<cloudwatch_of_aws::RedisConfig>("")]));
+    let cloudwatch = example["cloudwatch"].as_dict().unwrap();
+    assert_eq!(shown(&example["cloudwatch"]), known(&[known_keys::<cloudwatch_of_aws::Config>("")]));
+    assert_eq!(shown_in_list(&cloudwatch["metric"]), known(&[known_keys::<cloudwatch_of_aws::MetricConfig>("")]));
+    assert_eq!(shown(&cloudwatch["publish"]), known(&[known_keys::<publish::Config>("")]));
     let cluster = example["cluster"].as_array().unwrap()[0].as_dict().unwrap();
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
     let mut shown_of_discover = shown_in_list(&example["discover"]);
@@ -703,10 +732,10 @@ fn the_example_shows_the_defaults() {
     assert_eq!(PollConfig { stale_after: None, burst: None, ..example.poll }, default.poll);
     let shown = AgentConfig { listen: None, port: Vec::new(), ..example.agent_check };
     assert_eq!(shown, AgentConfig::default());
-    assert!(example.server.token.is_some());
+    assert!(example.server.token.is_some() && example.server.auth.is_some() && example.server.tls.is_some());
     assert_eq!(
         (
-            ServerConfig { token: None, ..example.server },
+            ServerConfig { token: None, auth: None, tls: None, ..example.server },
             example.statements,
             example.health,
             example.metrics,
@@ -732,6 +761,18 @@ fn the_example_shows_the_defaults() {
         ..discovery::Config::default()
     };
     assert_eq!(example.discover[0], least);
+    let cloudwatch = cloudwatch_of_aws::Config {
+        enabled: false,
+        metrics: None,
+        metric: Vec::new(),
+        publish: None,
+        ..example.cloudwatch.clone()
+    };
+    assert_eq!(cloudwatch, cloudwatch_of_aws::Config::default());
+    let all: Vec<&str> = crate::core::cloudwatch::DATABASE.iter().map(|metric| metric.name).collect();
+    assert_eq!(example.cloudwatch.metrics.as_ref().unwrap().iter().map(String::as_str).collect::<Vec<_>>(), all);
+    let publish = publish::Config { region: None, ..example.cloudwatch.publish.unwrap() };
+    assert_eq!(publish, publish::Config::default());
 
     let heartbeat = heartbeat::Config { url: None, notify: None, ..example.heartbeat.unwrap() };
     assert_eq!(heartbeat, heartbeat::Config::default());
@@ -755,7 +796,8 @@ fn the_example_shows_the_defaults() {
 #[test]
 fn the_examples_can_be_used_as_they_are() {
     for text in [EXAMPLE, &complete_example(), include_str!("../../config/minimal.toml")] {
-        let loaded = load_text(text, &[("PGVIGIL_TOKEN", "a-token-of-this-test")]).unwrap();
+        let secrets = ["PGVIGIL_TOKEN", "STATUS_READ_TOKEN", "STATUS_PASSWORD"];
+        let loaded = load_text(text, &secrets.map(|name| (name, "a-secret-of-this-test"))).unwrap();
         let expected = [
             "orders/orders-primary orders.example.internal:5432 pgvigil postgres",
             "orders/orders-replica-1 orders-r1.example.internal:5432 pgvigil postgres",
@@ -880,7 +922,7 @@ fn a_rule_that_cannot_be_used_says_what_would_be_right() {
         ),
         (
             "when = \"target_up == 0\"\ndatapoints = \"1 of 1\"\nevery = \"0s\"",
-            "every = \"0s\" is no period; write for example every = \"1m\"",
+            "every is less than a second, which is no period that could be counted; write for example every = \"1m\"",
         ),
         (
             "when = \"target_up == 0\"\nwarm_up = \"1M\"",
@@ -974,14 +1016,14 @@ fn presets_are_named_and_their_rules_changed() {
     );
     assert_eq!(
         error("\"rds\"", "[[rule]]\nname = \"MyCpu\"\nsignal = \"cpu_utilization_ratio\"\nwarning = \"> 80%\""),
-        "pgvigil.toml: rule \"MyCpu\": signal: cpu_utilization_ratio is not read yet, since it comes from CloudWatch"
+        "pgvigil.toml: rule \"MyCpu\": signal: cpu_utilization_ratio comes from CloudWatch, where it is not read; write enabled = true in [cloudwatch]"
     );
 
     let names = |loaded: &Loaded| loaded.config.rules.iter().map(|rule| rule.name.to_string()).collect::<Vec<_>>();
     let rds = load("\"rds\"", "").unwrap();
     let awaiting: Vec<&str> = rds.config.awaiting_rules.iter().map(Name::as_str).collect();
     assert_eq!(awaiting, ["CpuUtilization", "FreeStorage", "FreeableMemory", "ReadLatency", "WriteLatency"]);
-    assert!(rds.summary().contains("23 rules (5 more wait for CloudWatch to be read)"), "{}", rds.summary());
+    assert!(rds.summary().contains("23 rules (5 more read CloudWatch, which is not read)"), "{}", rds.summary());
     let changed = load(
         "\"rds\"",
         "[[rule]]\nname = \"ReplicaLag\"\ncritical = \"> 30s\"\n\
@@ -1003,6 +1045,119 @@ fn presets_are_named_and_their_rules_changed() {
     let redis = load("\"redis\"", "").unwrap();
     assert_eq!(names(&redis), names(&load("[]", "").unwrap()));
     assert_eq!(redis.config.awaiting_rules.len(), 6);
+}
+
+/// Two instances of RDS and a server that is none.
+const RDS: &str = r#"
+[[cluster]]
+name = "orders"
+target = [
+  { name = "a", dsn = "host=orders-a.c9akciq32.us-east-1.rds.amazonaws.com" },
+  { name = "b", dsn = "host=b.example", cloudwatch = { instance = "orders-b", region = "eu-west-1" } },
+  { name = "c", dsn = "host=c.example" },
+]
+"#;
+
+#[test]
+fn cloudwatch_is_read_of_what_it_knows() {
+    let load = |text: &str| load_text(&format!("{RDS}{text}"), &[]).unwrap().config;
+    let told = |config: &Config| {
+        let instance = |known: &cloudwatch_of_aws::Instance| format!("{} {} {}", known.id, known.instance, known.place);
+        config.instances.iter().map(instance).collect::<Vec<_>>()
+    };
+    let off = load("");
+    assert_eq!(told(&off), ["orders/a orders-a us-east-1", "orders/b orders-b eu-west-1"]);
+    assert!(off.wanted.is_none());
+    let on =
+        load("[cloudwatch]\nenabled = true\n[[redis]]\nname = \"sessions\"\nreplication_group = \"sessions-prod\"");
+    let wanted = on.wanted.as_ref().unwrap();
+    assert_eq!((wanted.metrics.len(), wanted.groups[0].group.as_str()), (15, "sessions-prod"));
+    assert_eq!(on.fleet_spec().clusters[0].redis, [Name::new("sessions")]);
+    // What reads CloudWatch is judged, now that it is read.
+    let preset = |text: &str| {
+        let loaded = load_text(&format!("preset = [\"rds\", \"redis\"]\n{RDS}{text}"), &[]).unwrap();
+        loaded.config.awaiting_rules.iter().map(Name::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(preset("").len(), 11);
+    assert_eq!(preset("[cloudwatch]\nenabled = true").len(), 6);
+    assert_eq!(
+        preset("[cloudwatch]\nenabled = true\n[[redis]]\nname = \"s\"\nreplication_group = \"s\""),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn a_rule_may_call_a_metric_by_the_name_that_it_was_given() {
+    let metric = "[cloudwatch]\nenabled = true\n[[cloudwatch.metric]]\nsignal = \"swap\"\nnamespace = \"AWS/RDS\"\n\
+                  name = \"SwapUsage\"\nunit = \"bytes\"\ndimensions = { DBInstanceIdentifier = \"{instance}\" }\n";
+    let rule = |rule: &str| load_text(&format!("{RDS}{metric}[[rule]]\nname = \"R\"\n{rule}"), &[]);
+    for text in ["when = \"swap > 1GiB\"", "signal = \"swap\"\nwarning = \"> 1GiB\""] {
+        let loaded = rule(text).unwrap();
+        assert_eq!(loaded.config.rules[0].condition.text, "cloudwatch_bytes > 1GiB");
+        assert!(loaded.config.rules[0].selects_labels(&["swap"]) && !loaded.config.rules[0].selects_labels(&["other"]));
+    }
+    let error = rule("when = \"swap > 5s\"").unwrap_err();
+    assert!(error.contains("\"5s\" is a duration, but cloudwatch_bytes is a size"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_about_cloudwatch_is_told() {
+    let on = "[cloudwatch]\nenabled = true\n";
+    let metric = |rest: &str| {
+        format!(
+            "{on}[[cloudwatch.metric]]\nsignal = \"swap\"\nnamespace = \"AWS/RDS\"\nname = \"SwapUsage\"\nunit = \"bytes\"\n{rest}"
+        )
+    };
+    for (text, expect) in [
+        (
+            format!("{on}metrics = [\"CPUUtilisation\"]"),
+            "cloudwatch.metrics: there is no signal for \"CPUUtilisation\"; did you mean \"CPUUtilization\"?; any other metric \
+             is a [[cloudwatch.metric]]",
+        ),
+        (
+            "[[redis]]\nname = \"s\"\nreplication_group = \"s\"".to_owned(),
+            "redis \"s\": it is watched through CloudWatch, which is not read; write enabled = true in [cloudwatch]",
+        ),
+        (
+            format!("{on}[[redis]]\nname = \"s\"\nreplication_group = \"s\"\ncluster = \"order\""),
+            "redis \"s\": cluster: there is no cluster \"order\"; did you mean \"orders\"?",
+        ),
+        (metric("statistic = \"avg\""), "metric \"SwapUsage\": statistic: \"avg\" is not one of Average"),
+        (
+            metric("dimensions = { A = \"{instance}\" }\nregion = \"us-east-1\""),
+            "metric \"SwapUsage\": region: it is asked for where each instance is; leave this out",
+        ),
+        (
+            metric("").replace("\"swap\"", "\"target_up\""),
+            "metric \"SwapUsage\": signal: \"target_up\" is the name of a signal that there is; choose another",
+        ),
+        (metric("").replace("\"swap\"", "\"Swap\""), "metric \"SwapUsage\": signal: \"Swap\" cannot be a name"),
+        (
+            "[cloudwatch.publish]\nmetrics = [\"replay_lag_secs\"]".to_owned(),
+            "cloudwatch.publish.metrics: there is no signal \"replay_lag_secs\"; did you mean \"replay_lag_seconds\"?",
+        ),
+        (
+            "[cloudwatch.publish]\nnamespace = \"AWS/RDS\"".to_owned(),
+            "cloudwatch.publish.namespace: \"AWS/RDS\" cannot be a namespace",
+        ),
+        ("[cloudwatch]\ninterval = \"2d\"".to_owned(), "cloudwatch.interval: \"2d\" is not between 1s and 1h"),
+    ] {
+        let error = load_text(&format!("{RDS}{text}"), &[]).map(drop).expect_err(expect);
+        assert!(error.contains(expect), "{error}\nis not\n{expect}");
+    }
+    let target = |cloudwatch: &str| {
+        let cluster =
+            format!("[[cluster]]\nname = \"c\"\ntarget = [{{ name = \"t\", dsn = \"host=t\"{cloudwatch} }}]\n");
+        load_text(&format!("{cluster}{on}"), &[]).map(drop).unwrap_err()
+    };
+    for (cloudwatch, expect) in [
+        ("", "cloudwatch.enabled: no target is known to be an instance of RDS"),
+        (", cloudwatch = { instance = \"i\" }", "target \"t\": cloudwatch: in which region is \"i\"?"),
+        (", cloudwatch = { region = \"us-east-1\" }", "target \"t\": cloudwatch: which instance is it?"),
+    ] {
+        let error = target(cloudwatch);
+        assert!(error.contains(expect), "{error}");
+    }
 }
 
 #[test]

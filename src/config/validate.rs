@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::cloudwatch::{CloudWatch, cloudwatch};
 use super::environment::Environment;
 use super::error::did_you_mean;
 use super::layers::KeyPath;
@@ -11,11 +12,15 @@ use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
 use crate::aws::Aws;
 use crate::collect::PollConfig;
+use crate::core::alert::DAEMON;
+use crate::core::alerting::isolation;
 use crate::core::glob::Glob;
 use crate::core::heartbeat::Limits;
 use crate::core::rule::Rule;
+use crate::core::silence::selector::Selector;
 use crate::core::silence::window::Window;
 use crate::core::topology::{Name, TargetId};
+use crate::http::AuthConfig;
 use crate::notify::NotifierConfig;
 use crate::notify::heartbeat::Heartbeat;
 
@@ -51,13 +56,17 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     let mut finding = |path: &[&str], reason: String| {
         findings.push(Finding { path: path.iter().map(|step| (*step).to_owned()).collect(), reason });
     };
+    if let Some((key, reason)) = written.server.auth.as_ref().and_then(AuthConfig::fault) {
+        finding(&["server", "auth", key], reason);
+    }
     check_clusters(&written, &mut finding);
     check_logins(&written, &mut finding);
     check_poolers(&written, &mut finding);
     check_poll(&written.poll, &mut finding);
+    let CloudWatch { wanted, instances } = cloudwatch(&written, &mut finding);
     let Rules { judged, awaiting } = rules(&written, &mut finding);
     let maintenance = maintenance(&written, &judged, &mut finding);
-    check_notifiers(&written.notify, &Aws::new(written.aws.clone()), &mut finding);
+    check_notifiers(&written, &judged, &awaiting, &mut finding);
     check_heartbeat(&written, &mut finding);
     check_agent(&written, &mut finding);
     if !findings.is_empty() {
@@ -67,8 +76,14 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
     let mut poolers = written.pooler;
     // Where none is named there is but one.
     let belongs = |pooler: &WrittenPooler, cluster: &str| pooler.cluster.as_deref().is_none_or(|own| own == cluster);
+    let groups = wanted.as_ref().map(|wanted| wanted.groups.clone()).unwrap_or_default();
+    let redis_of = |cluster: &str| {
+        let own = groups.iter().filter(|group| group.id.cluster.as_str() == cluster);
+        own.map(|group| group.id.target.clone()).collect()
+    };
     let cluster = |cluster: WrittenCluster| Cluster {
         name: Name::new(&cluster.name),
+        redis: redis_of(&cluster.name),
         poolers: poolers
             .extract_if(.., |pooler| belongs(pooler, &cluster.name))
             .map(|pooler| Target { id: TargetId::new(&cluster.name, &pooler.name), conninfo: Arc::new(pooler.dsn) })
@@ -94,11 +109,14 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
         discover: written.discover,
+        wanted,
         rules: judged,
         awaiting_rules: awaiting,
         alerting: written.alerting,
         maintenance,
         aws: written.aws,
+        cloudwatch: written.cloudwatch,
+        instances,
         notifiers: if written.notify.is_empty() { vec![NotifierConfig::default()] } else { written.notify },
     })
 }
@@ -279,12 +297,7 @@ fn check_heartbeat(written: &Written, finding: &mut impl FnMut(&[&str], String))
 /// The windows of maintenance, as far as they can be used.
 fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&str], String)) -> Vec<Window> {
     names("window", &["maintenance"], written.maintenance.iter().map(|window| window.name.as_str()), finding);
-    let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
-    let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
-    let targets: Vec<&str> = targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect();
-    // A rule that is written but wrong is an error of its own.
-    let rules: Vec<&str> =
-        rules.iter().map(|rule| rule.name.as_str()).chain(written.rule.iter().map(|rule| rule.name.as_str())).collect();
+    let known = Known::of(written, rules);
     let mut windows = Vec::new();
     for (position, config) in written.maintenance.iter().enumerate() {
         let position = position.to_string();
@@ -297,21 +310,47 @@ fn maintenance(written: &Written, rules: &[Rule], finding: &mut impl FnMut(&[&st
                 continue;
             }
         };
-        let selector = &window.selector;
-        for (key, wanted, known) in [
-            ("cluster", &selector.cluster, &clusters),
-            ("target", &selector.target, &targets),
-            ("rule", &selector.rule, &rules),
-        ] {
-            // What is found in AWS has names that nobody knows yet.
-            let may_be_found = key != "rule" && !written.discover.is_empty();
-            for glob in wanted.iter().filter(|glob| !may_be_found && !known.iter().any(|name| glob.matches(name))) {
-                finding(&["maintenance", &position, key], no_such(key, glob, known));
-            }
-        }
+        known.check(&window.selector, &["maintenance", &position], finding);
         windows.push(window);
     }
     windows
+}
+
+/// Names that a selector may mean.
+struct Known<'a> {
+    clusters: Vec<&'a str>,
+    targets: Vec<&'a str>,
+    rules: Vec<&'a str>,
+    /// What is found in AWS has names that nobody knows yet.
+    may_be_found: bool,
+}
+
+impl<'a> Known<'a> {
+    fn of(written: &'a Written, rules: &'a [Rule]) -> Self {
+        let targets = written.cluster.iter().flat_map(|cluster| &cluster.target).map(|target| target.name.as_str());
+        // A rule that is written but wrong is an error of its own.
+        let rules = rules.iter().map(|rule| rule.name.as_str());
+        Self {
+            clusters: written.cluster.iter().map(|cluster| cluster.name.as_str()).collect(),
+            targets: targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect(),
+            rules: rules.chain(written.rule.iter().map(|rule| rule.name.as_str())).collect(),
+            may_be_found: !written.discover.is_empty(),
+        }
+    }
+
+    /// What a selector says that matches nothing there is, is a mistake.
+    fn check(&self, selector: &Selector, place: &[&str], finding: &mut impl FnMut(&[&str], String)) {
+        for (key, wanted, known) in [
+            ("cluster", &selector.cluster, &self.clusters),
+            ("target", &selector.target, &self.targets),
+            ("rule", &selector.rule, &self.rules),
+        ] {
+            let may_be_found = self.may_be_found && key != "rule";
+            for glob in wanted.iter().filter(|glob| !may_be_found && !known.iter().any(|name| glob.matches(name))) {
+                finding(&[place, &[key]].concat(), no_such(key, glob, known));
+            }
+        }
+    }
 }
 
 /// That a pattern matches nothing there is.
@@ -323,18 +362,29 @@ fn no_such(what: &str, glob: &Glob, known: &[&str]) -> String {
     }
 }
 
-fn check_notifiers(notifiers: &[NotifierConfig], aws: &Aws, finding: &mut impl FnMut(&[&str], String)) {
+fn check_notifiers(written: &Written, rules: &[Rule], awaiting: &[Name], finding: &mut impl FnMut(&[&str], String)) {
+    let (notifiers, aws) = (&written.notify, Aws::new(written.aws.clone()));
     let own: Vec<Name> = notifiers.iter().enumerate().map(|(position, notifier)| notifier.name(position)).collect();
     names("notifier", &["notify"], own.iter().map(Name::as_str), finding);
+    let mut known = Known::of(written, rules);
+    // What the daemon says of itself.
+    known.clusters.push(DAEMON);
+    known.rules.push(isolation::RULE);
+    known.rules.extend(awaiting.iter().map(Name::as_str));
     for (position, notifier) in notifiers.iter().enumerate() {
-        if let Err(error) = notifier.clone().workers(position, aws) {
-            finding(&["notify", &position.to_string()], error.fault);
+        let place = position.to_string();
+        match notifier.route() {
+            Ok(route) => known.check(&route, &["notify", &place], finding),
+            Err(fault) => finding(&["notify", &place, fault.key], fault.reason),
+        }
+        if let Err(error) = notifier.clone().workers(position, &aws) {
+            finding(&["notify", &place], error.fault);
         }
     }
 }
 
 /// Names of one list: each usable, none twice.
-fn names<'a>(
+pub(super) fn names<'a>(
     what: &str,
     list: &[&str],
     names: impl Iterator<Item = &'a str>,

@@ -43,6 +43,16 @@ pub struct AlertId {
     pub labels: Vec<(String, String)>,
 }
 
+/// The cluster of alerts about the daemon itself.
+pub const DAEMON: &str = "pgvigil";
+
+impl AlertId {
+    /// It is about the daemon, and about no server.
+    pub fn is_of_daemon(&self) -> bool {
+        self.cluster.as_str() == DAEMON && self.target.is_none() && self.labels.is_empty()
+    }
+}
+
 impl fmt::Display for AlertId {
     /// For example `SlotRetainingWal orders/orders-primary slot=debezium`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,8 +26,8 @@ pub struct Metric {
     /// In seconds.
     pub period: i64,
     pub signal: &'static str,
-    /// What a value is multiplied by to be in the signal's base unit.
-    pub scale: f64,
+    /// What a value is divided by to be in the signal's base unit.
+    pub divisor: f64,
 }
 
 /// Of instances of RDS and Aurora, in the namespace `AWS/RDS`.
@@ -61,11 +61,11 @@ pub const REDIS: &[Metric] = &[
     metric("ReplicationLag", "redis_replication_lag_seconds", 1.0),
 ];
 
-const PERCENT: f64 = 0.01;
-const MILLI: f64 = 0.001;
+const PERCENT: f64 = 100.0;
+const MILLI: f64 = 1000.0;
 
-const fn metric(name: &'static str, signal: &'static str, scale: f64) -> Metric {
-    Metric { name, statistic: "Average", period: 60, signal, scale }
+const fn metric(name: &'static str, signal: &'static str, divisor: f64) -> Metric {
+    Metric { name, statistic: "Average", period: 60, signal, divisor }
 }
 
 const fn every(period: i64, metric: Metric) -> Metric {
@@ -76,7 +76,7 @@ impl Metric {
     /// A value in the signal's base unit. `None` for what is no number, and for what is negative: none of these can be, and
     /// RDS says -1 for a lag that it cannot tell.
     pub fn in_base_unit(&self, value: f64) -> Option<f64> {
-        (value.is_finite() && value >= 0.0).then_some(value * self.scale)
+        (value.is_finite() && value >= 0.0).then_some(value / self.divisor)
     }
 
     /// The one of a database that CloudWatch calls so.
@@ -100,12 +100,12 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// The base unit, and what a value is multiplied by to be in it.
+    /// The base unit, and what a value is divided by to be in it.
     pub const fn base(self) -> (Unit, f64) {
         match self {
             Self::Seconds => (Unit::Seconds, 1.0),
             Self::Milliseconds => (Unit::Seconds, MILLI),
-            Self::Microseconds => (Unit::Seconds, 1e-6),
+            Self::Microseconds => (Unit::Seconds, 1e6),
             Self::Bytes => (Unit::Bytes, 1.0),
             Self::BytesPerSecond => (Unit::BytesPerSecond, 1.0),
             Self::Percent => (Unit::Ratio, PERCENT),
@@ -385,10 +385,10 @@ mod tests {
             let signal = super::super::signal::Signal::named(metric.signal);
             let signal = signal.unwrap_or_else(|| panic!("{} states no signal", metric.name));
             assert!(signal.source.contains(metric.name), "{}: {}", metric.name, signal.source);
-            assert_eq!(metric.scale == PERCENT, signal.unit == Unit::Ratio, "{}", metric.name);
+            assert_eq!(metric.divisor == PERCENT, signal.unit == Unit::Ratio, "{}", metric.name);
         }
         let of = |name: &str, value| DATABASE.iter().find(|metric| metric.name == name).unwrap().in_base_unit(value);
-        assert_eq!(of("CPUUtilization", 83.5).map(|ratio| (ratio * 1e6).round() / 1e6), Some(0.835));
+        assert_eq!(of("CPUUtilization", 83.5), Some(0.835));
         assert_eq!(of("AuroraReplicaLag", 250.0), Some(0.25));
         assert_eq!(of("ReadLatency", 0.012), Some(0.012));
         assert_eq!(of("ReplicaLag", -1.0), None);

@@ -65,6 +65,12 @@ pub fn explain(alert: &AlertView, cluster: Option<&ClusterView>, now: MonoTime) 
     }
 }
 
+/// The sentence of an explanation alone.
+pub fn state_of(alert: &AlertView, cluster: &ClusterView, now: MonoTime) -> String {
+    let target = alert.id.target.as_ref().and_then(|name| cluster.target(name.as_str()));
+    state(alert, target.map(|target| &**target), now)
+}
+
 /// Whom an alert is about: `orders/orders-primary`, `slot debezium of orders/orders-primary`.
 pub fn subject(id: &AlertId) -> String {
     let target = id.target.as_ref().map_or_else(String::new, |target| format!("/{target}"));

@@ -13,6 +13,8 @@
 //!   changes later waits for more of its kind. One attempt at a time for each group.
 //! - A muted alert is not told as firing. An alert that comes and goes all the time is told as that, and then not until it
 //!   is calm. Beyond a notifier's limit for a minute a summary is told, and the rest later: the severest first.
+//! - A notifier hears of the alerts that it takes ([`Recipient::takes`]), and of no other. Of one that grew into something it
+//!   takes it hears then; who heard that an alert fires hears how it ends, whatever became of it.
 //! - An alert that fires anew while its "resolved" is still undelivered is told as firing, with its new beginning: someone
 //!   who heard the first and saw it pass must hear of the second. The stale "resolved" is dropped, for it is no longer true.
 //!
@@ -31,6 +33,7 @@ use super::alert::{AlertId, AlertView, Phase, Severity};
 use super::cause::Cause;
 use super::explain::Explanation;
 use super::saved::move_time;
+use super::silence::selector::Selector;
 use super::time::MonoTime;
 use super::topology::Name;
 
@@ -87,6 +90,8 @@ pub enum Purpose {
     Heartbeat { every: Duration },
     /// More was due than the notifier is sent in a minute. Its alerts are told later, each in its turn.
     Held,
+    /// Nothing is wrong: somebody tries whether the notifier works.
+    Test,
 }
 
 /// One alert of a notice.
@@ -308,11 +313,29 @@ pub struct Recipient {
     /// It groups, repeats and mutes by itself, and must hear of a firing alert again and again: it is told of every change
     /// at once.
     pub is_standing: bool,
+    /// The alerts that it is told of.
+    pub only: Selector,
+    /// Whether it is told when they are over.
+    pub hears_resolved: bool,
 }
 
 impl Recipient {
     pub fn new(name: &str) -> Self {
-        Self { name: Name::new(name), group_by: GroupBy::default(), is_standing: false }
+        Self {
+            name: Name::new(name),
+            group_by: GroupBy::default(),
+            is_standing: false,
+            only: Selector::default(),
+            hears_resolved: true,
+        }
+    }
+
+    /// Whether such an alert is told to it at all. What concerns the daemon itself is of no cluster that could be named.
+    pub fn takes(&self, alert: &AlertId, severity: Severity) -> bool {
+        if alert.is_of_daemon() && !self.only.cluster.is_empty() {
+            return Selector { cluster: Vec::new(), ..self.only.clone() }.matches(alert, severity);
+        }
+        self.only.matches(alert, severity)
     }
 }
 
@@ -520,8 +543,8 @@ impl Ledger {
             is_flapping: saved.is_flapping,
         };
         // It has waited for what comes with it since then: one that is killed again and again while it waits tells, too.
-        for (index, pace) in self.paces.iter().enumerate() {
-            let purpose = account.news(&account.lines[index], pace, now);
+        for (index, whose) in self.recipients.iter().zip(&self.paces).enumerate() {
+            let purpose = account.news(&account.lines[index], whose, now);
             account.lines[index].news = purpose.map(|purpose| (purpose, turned_at.unwrap_or(now)));
         }
         self.accounts.insert(id, account);
@@ -534,7 +557,7 @@ impl Ledger {
             return Vec::new();
         }
         for account in self.accounts.values_mut() {
-            account.review(&self.config, &self.paces, now);
+            account.review(&self.config, &self.recipients, &self.paces, now);
         }
         let mut due = Vec::new();
         for recipient in 0..self.recipients.len() {
@@ -566,6 +589,12 @@ impl Ledger {
         };
         let line = self.accounts.get(alert).map(|account| &account.lines[index]);
         line.and_then(Line::may_have_heard).is_some_and(|told| told.phase == Phase::Firing)
+    }
+
+    /// Whether a notifier is told of such an alert.
+    pub(super) fn takes(&self, notifier: &Name, alert: &AlertView) -> bool {
+        let recipient = self.recipients.iter().find(|recipient| recipient.name == *notifier);
+        recipient.is_some_and(|recipient| recipient.takes(&alert.id, alert.severity))
     }
 
     /// The groups of which one notifier must hear now, and how many notices it has not answered.
@@ -668,7 +697,7 @@ impl Ledger {
     }
 
     fn drop_settled(&mut self, now: MonoTime) {
-        let (config, paces) = (&self.config, &self.paces);
+        let (config, recipients, paces) = (&self.config, &self.recipients, &self.paces);
         self.accounts.retain(|_, account| {
             account.forget_changes(config, now);
             account.alert.phase == Phase::Firing
@@ -677,8 +706,8 @@ impl Ledger {
                 || account
                     .lines
                     .iter()
-                    .zip(paces)
-                    .any(|(line, pace)| line.is_open() || account.news(line, pace, now).is_some())
+                    .zip(recipients.iter().zip(paces))
+                    .any(|(line, whose)| line.is_open() || account.news(line, whose, now).is_some())
         });
     }
 }
@@ -690,7 +719,7 @@ fn paces(recipients: &[Recipient], config: &AlertingConfig) -> Vec<AlertingConfi
 
 impl Account {
     /// Brings up to date what time alone changes.
-    fn review(&mut self, config: &AlertingConfig, paces: &[AlertingConfig], now: MonoTime) {
+    fn review(&mut self, config: &AlertingConfig, recipients: &[Recipient], paces: &[AlertingConfig], now: MonoTime) {
         self.forget_changes(config, now);
         if self.is_flapping {
             let is_calm = self.changes.back().is_none_or(|last| now.duration_since(*last) >= pacing::CALM_AFTER);
@@ -701,9 +730,13 @@ impl Account {
         } else {
             self.is_flapping = config.flapping > 0 && self.changes.len() > config.flapping as usize;
         }
-        for (index, pace) in paces.iter().enumerate() {
+        let is_over = self.alert.phase == Phase::Resolved && !self.is_flapping;
+        for (index, whose) in recipients.iter().zip(paces).enumerate() {
             self.lines[index].take_for_lost(now);
-            let purpose = self.news(&self.lines[index], pace, now);
+            if is_over && !whose.0.hears_resolved {
+                self.lines[index].settle();
+            }
+            let purpose = self.news(&self.lines[index], whose, now);
             let line = &mut self.lines[index];
             if purpose.is_none() {
                 line.attempts = 0;
@@ -726,8 +759,11 @@ impl Account {
     }
 
     /// What a notifier must be told of this alert now.
-    fn news(&self, line: &Line, config: &AlertingConfig, now: MonoTime) -> Option<Purpose> {
+    fn news(&self, line: &Line, (recipient, config): (&Recipient, &AlertingConfig), now: MonoTime) -> Option<Purpose> {
         let told = line.told;
+        if told.is_none() && !recipient.takes(&self.alert.id, self.alert.severity) {
+            return None;
+        }
         let fires = self.alert.phase == Phase::Firing;
         let is_quiet = self.muted.is_some() || self.held_until.is_some_and(|until| now < until);
         if self.is_flapping && config.flapping > 0 {
@@ -766,7 +802,9 @@ impl Account {
             Purpose::Alerts if self.alert.phase == Phase::Firing && self.alert.severity > self.least_severity => {
                 format!("{phase}-{}", self.alert.severity.as_str())
             }
-            Purpose::Alerts | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } => phase.to_owned(),
+            Purpose::Alerts | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } | Purpose::Test => {
+                phase.to_owned()
+            }
             Purpose::Repeat => {
                 // Counted from the beginning, for another daemon may have begun to tell later.
                 let nth = now.duration_since(self.alert.active_at).as_secs() / repeat_interval.as_secs().max(1);
@@ -801,6 +839,13 @@ impl Line {
             && now.duration_since(handed.at) >= LOST_AFTER
         {
             self.fail(&SendFailure::Unclear(String::new()), now);
+        }
+    }
+
+    /// It need not hear that the alert is over, so it is as if it had.
+    fn settle(&mut self) {
+        if let Some(told) = self.told.as_mut().filter(|told| told.phase == Phase::Firing || told.is_flapping) {
+            (told.phase, told.is_flapping, told.is_sure) = (Phase::Resolved, false, true);
         }
     }
 
@@ -855,6 +900,7 @@ impl Purpose {
             Self::Standing => "standing",
             Self::Heartbeat { .. } => "heartbeat",
             Self::Held => "held",
+            Self::Test => "test",
         }
     }
 }

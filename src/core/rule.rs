@@ -22,7 +22,7 @@ use super::snapshot::{ClusterView, TargetView};
 use super::topology::Name;
 
 pub(crate) use self::condition::in_unit_of;
-pub use self::condition::{Condition, Op};
+pub use self::condition::{Condition, Op, compared_with};
 pub use self::config::{OneOrMany, RuleConfig, WhenUnknown};
 pub use self::fault::{RuleError, RuleFault, TemplateFault};
 pub use self::preset::{Checked, Composed, Preset, check, compose, preset};
@@ -320,7 +320,8 @@ fn datapoints(config: &RuleConfig) -> Result<Option<Datapoints>, RuleFault> {
         (Some(_), None) => return Err(RuleFault::DatapointsWithoutEvery),
         (Some(text), Some(every)) => (text, every),
     };
-    if every.is_zero() {
+    // Rules are judged about once a second: of shorter periods most would be unknown, and nothing would ever fire.
+    if every < Duration::from_secs(1) {
         return Err(RuleFault::EveryOfNothing);
     }
     Datapoints::parse(text, every).map(Some).ok_or_else(|| RuleFault::Datapoints(text.clone()))

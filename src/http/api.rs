@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
-use crate::core::alert::AlertView;
+use crate::core::alert::{AlertView, Gone};
 use crate::core::cloudwatch::{self, Point, Readings, RedisGroup};
 use crate::core::discovery::{InstanceFacts, RdsEvent};
+use crate::core::explain::explain;
 use crate::core::lag::LagEstimate;
 use crate::core::mute::Mute;
 use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
@@ -558,8 +559,29 @@ struct Alert<'a> {
     active_at: Option<String>,
     fired_at: Option<String>,
     resolved_at: Option<String>,
+    /// It resolved since its subject is there no more (`subject`), or is not watched any more (`unwatched`).
+    gone: Option<&'static str>,
+    /// What is so, in a sentence.
+    says: String,
+    /// The rule's own line, filled in, and where to read what to do.
+    summary: Option<&'a str>,
+    runbook: Option<&'a str>,
+    /// What is wrong with the replica that it is about: the cause to act on first, all in a sentence, and what helps.
+    cause: Option<&'static str>,
+    diagnosis: Option<String>,
+    remedy: Option<&'static str>,
+    /// What helps to judge it.
+    details: BTreeMap<String, String>,
+    /// Readings since it began, the oldest first.
+    recent: Vec<Reading>,
     /// Why nobody is told of it now; empty when people are.
     muted: Vec<Muted<'a>>,
+}
+
+#[derive(Serialize)]
+struct Reading {
+    at: Option<String>,
+    reading: f64,
 }
 
 #[derive(Serialize)]
@@ -620,7 +642,7 @@ pub(super) fn alerts(snapshot: &Snapshot, now: MonoTime) -> Alerts<'_> {
             .iter()
             .flat_map(|view| view.alerts.iter())
             .chain(snapshot.alerts.iter())
-            .map(|alert| Alert::new(snapshot, alert))
+            .map(|alert| Alert::new(snapshot, alert, now))
             .collect(),
     }
 }
@@ -662,7 +684,7 @@ impl<'a> Cluster<'a> {
             targets: view.targets.iter().map(|target| Target::new(snapshot, target, now, details(target))).collect(),
             poolers: view.poolers.iter().map(|pooler| Pooler::new(snapshot, pooler, now)).collect(),
             redis: view.redis.iter().map(|group| Redis::new(snapshot, group, now)).collect(),
-            alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert)).collect(),
+            alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert, now)).collect(),
             events: view.events.iter().rev().map(|event| Event::new(snapshot, event)).collect(),
             rds_events: view.rds_events.iter().rev().map(|event| Happened::new(snapshot, event)).collect(),
         }
@@ -1107,8 +1129,10 @@ impl Totals {
 }
 
 impl<'a> Alert<'a> {
-    fn new(snapshot: &Snapshot, alert: &'a AlertView) -> Self {
+    fn new(snapshot: &Snapshot, alert: &'a AlertView, now: MonoTime) -> Self {
         let time = |at: MonoTime| time_of_day(snapshot.wall_time(at));
+        let told = explain(alert, snapshot.cluster(alert.id.cluster.as_str()).map(|cluster| &**cluster), now);
+        let cause = told.diagnosis.as_ref().and_then(|found| found.causes.first());
         Self {
             rule: alert.id.rule.as_str(),
             cluster: alert.id.cluster.as_str(),
@@ -1123,6 +1147,15 @@ impl<'a> Alert<'a> {
             active_at: time(alert.active_at),
             fired_at: alert.fired_at.and_then(time),
             resolved_at: alert.resolved_at.and_then(time),
+            gone: alert.gone.map(Gone::as_str),
+            says: told.state,
+            summary: alert.summary.as_deref(),
+            runbook: alert.runbook.as_deref(),
+            cause: cause.map(|cause| cause.as_str()),
+            remedy: cause.map(|cause| cause.remedy()),
+            diagnosis: told.diagnosis.map(|found| found.sentence),
+            details: told.details.into_iter().collect(),
+            recent: alert.recent.iter().map(|(at, reading)| Reading { at: time(at), reading }).collect(),
             muted: alert.muted.iter().map(Muted::new).collect(),
         }
     }

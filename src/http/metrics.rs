@@ -788,31 +788,59 @@ mod tests {
     #[test]
     fn dashboards_and_alerts_use_only_series_that_exist() {
         let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
-        known.extend([ALERT, SILENCES, MAINTENANCE, DISCOVERY_UP, DISCOVERY_AGE, DISCOVERY_TARGETS].map(str::to_owned));
+        known.extend([ALERT, MUTED, SILENCES, MAINTENANCE].map(str::to_owned));
+        known.extend([DISCOVERY_UP, DISCOVERY_AGE, DISCOVERY_TARGETS].map(str::to_owned));
         for family in FAMILIES {
             known.insert(family.name.to_owned());
             if family.kind == "histogram" {
                 known.extend(["_bucket", "_sum", "_count"].map(|suffix| format!("{}{suffix}", family.name)));
             }
         }
-        for text in [include_str!("../../dashboards/replication.json"), include_str!("../../dashboards/alerts.yml")] {
+        for (name, text) in DASHBOARDS.into_iter().chain(RULES) {
             let used = series_named_in(text);
             let unknown: Vec<_> = used.iter().filter(|name| !known.contains(**name)).collect();
-            assert!(unknown.is_empty() && used.len() > 5, "{unknown:?}");
+            assert!(unknown.is_empty() && used.len() > 5, "{name}: {unknown:?}");
         }
     }
 
+    const DASHBOARDS: [(&str, &str); 5] = [
+        ("fleet", include_str!("../../dashboards/pgvigil-fleet.json")),
+        ("cluster", include_str!("../../dashboards/pgvigil-cluster.json")),
+        ("target", include_str!("../../dashboards/pgvigil-target.json")),
+        ("statements", include_str!("../../dashboards/pgvigil-statements.json")),
+        ("alerts", include_str!("../../dashboards/pgvigil-alerts.json")),
+    ];
+
+    const RULES: [(&str, &str); 2] = [
+        ("rules", include_str!("../../dashboards/prometheus-rules.yml")),
+        ("rules-rds", include_str!("../../dashboards/prometheus-rules-rds.yml")),
+    ];
+
     #[test]
-    fn the_dashboard_is_json_and_every_panel_says_what_it_shows() {
-        let text = include_str!("../../dashboards/replication.json");
-        let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
-        let panels = dashboard["panels"].as_array().expect("panels");
-        let mut ids = HashSet::new();
-        for panel in panels {
-            assert!(ids.insert(panel["id"].to_string()), "{panel}");
-            if panel["type"] != "row" {
-                assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{}", panel["title"]);
-                assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+    fn every_panel_says_what_it_shows_has_a_place_of_its_own_and_leads_somewhere() {
+        for (name, text) in DASHBOARDS {
+            let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            assert_eq!(dashboard["uid"], format!("pgvigil-{name}"));
+            let (mut ids, mut places) = (HashSet::new(), HashSet::new());
+            for panel in dashboard["panels"].as_array().expect("panels") {
+                assert!(ids.insert(panel["id"].to_string()), "{panel}");
+                let of = |key| panel["gridPos"][key].as_u64().expect("a place");
+                assert!(of("x") + of("w") <= 24, "{panel}");
+                for place in
+                    (of("x")..of("x") + of("w")).flat_map(|x| (of("y")..of("y") + of("h")).map(move |y| (x, y)))
+                {
+                    assert!(places.insert(place), "{name}: {} lies on another panel", panel["title"]);
+                }
+                if panel["type"] != "row" {
+                    assert!(panel["description"].as_str().is_some_and(|text| !text.is_empty()), "{}", panel["title"]);
+                    assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+                    assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
+                }
+                for link in panel["fieldConfig"]["defaults"]["links"].as_array().into_iter().flatten() {
+                    let url = link["url"].as_str().expect("an address");
+                    let uid = url.strip_prefix("/d/pgvigil-").and_then(|rest| rest.split('?').next());
+                    assert!(DASHBOARDS.iter().any(|(name, _)| Some(*name) == uid), "{url}");
+                }
             }
         }
     }

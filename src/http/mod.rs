@@ -6,12 +6,16 @@
 //! once. Clients are held to limits: see [`serve`].
 
 mod api;
+mod assets;
+mod auth;
 mod aws;
 pub mod drains;
-mod index;
+pub mod history;
 pub mod limits;
+mod live;
 pub mod metrics;
 pub mod overall;
+mod page;
 mod patroni;
 mod probe;
 mod reply;
@@ -19,6 +23,7 @@ mod route;
 mod serve;
 pub mod silences;
 mod subscriptions;
+pub mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -26,20 +31,26 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get};
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
+pub use self::auth::AuthConfig;
+pub use self::live::Live;
 pub use self::metrics::MetricsConfig;
 pub use self::serve::{places, serve, waiters};
 pub use crate::core::health::HealthConfig;
 
 use self::drains::Draining;
+use self::history::History;
 use self::limits::{Limits, decode};
+use self::page::For;
 use self::reply::Reply;
 use self::silences::{Silencing, Token};
+use self::tls::TlsConfig;
 use crate::aws::Aws;
 use crate::clock;
 use crate::core::health;
@@ -52,11 +63,15 @@ use crate::waiting::Waiting;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port. Nobody who reads is asked who it is: listen on loopback or a trusted network.
+    /// Address and port. Without `auth` nobody who reads is asked who it is: listen on loopback or a trusted network.
     #[serde(deserialize_with = "listen")]
     pub listen: SocketAddr,
     /// By which silences and drains can be made over HTTP. Not set: they cannot.
     pub token: Option<Token>,
+    /// Who may read. Not set: everybody.
+    pub auth: Option<AuthConfig>,
+    /// Not set: plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
@@ -70,7 +85,7 @@ fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::E
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9732)), token: None }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9732)), token: None, auth: None, tls: None }
     }
 }
 
@@ -85,6 +100,9 @@ pub struct AppState {
     pub silencing: Silencing,
     pub draining: Draining,
     pub token: Option<Token>,
+    pub auth: Option<AuthConfig>,
+    pub history: History,
+    pub live: Live,
     /// As many clients may wait for a server to read from.
     pub waiters: Arc<Semaphore>,
     pub waiting: Arc<Waiting>,
@@ -92,7 +110,7 @@ pub struct AppState {
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 19] = [
+pub const PATHS: [(&str, &str); 23] = [
     ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
     ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
     ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
@@ -103,6 +121,7 @@ pub const PATHS: [(&str, &str); 19] = [
     ("/healthz/{cluster}/{target}", "may reads be sent there: ?max_lag=5s&max_lag_bytes=16MB&role=replica&max_age=10s"),
     ("/api/v1/clusters", "topology, lags and alerts as JSON"),
     ("/api/v1/clusters/{cluster}", "one cluster in detail"),
+    ("/api/v1/clusters/{cluster}/lag", "how far its replicas lagged in the last six hours"),
     (
         "/api/v1/clusters/{cluster}/route",
         "which server to read from: ?max_lag=1s&lsn=0/16B3748&wait=500ms&fallback=primary",
@@ -114,7 +133,10 @@ pub const PATHS: [(&str, &str); 19] = [
     ("/api/v1/drains", "targets that somebody keeps reads from; POST drains one"),
     ("/api/v1/drains/{cluster}/{target}", "DELETE undoes it"),
     ("/patroni/{cluster}/{target}/{path}", "as Patroni answers: primary, replica?lag=16MB, read-only, health"),
-    ("/", "this page"),
+    ("/", "the status page"),
+    ("/clusters/{cluster}", "the status page of one cluster"),
+    ("/live", "what changes on the status page, as server-sent events; ?cluster= for one cluster's"),
+    ("/assets/{name}", "its style and scripts"),
 ];
 
 /// One request, with all that an answer may depend on.
@@ -133,6 +155,7 @@ type Page = fn(&Ask<'_>) -> Reply;
 
 /// The routes.
 pub fn router(state: AppState) -> Router {
+    let state = Arc::new(state);
     Router::new()
         .route("/metrics", page(probe::metrics_page))
         .route("/probe", page(probe::probe))
@@ -154,9 +177,27 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/drains/{cluster}/{target}", delete(drains::change).fallback(wrong_method))
         .route("/patroni/{cluster}/{target}", page(patroni::page))
         .route("/patroni/{cluster}/{target}/{*path}", page(patroni::page))
-        .route("/", page(|ask| Reply::html(index::render(&ask.snapshot, ask.now))))
+        .route("/api/v1/clusters/{cluster}/lag", page(api_lag))
+        .route("/", page(|ask| Reply::html(page::fleet(ask, For::Document).document())))
+        .route("/clusters/{cluster}", page(cluster_page))
+        .route("/assets/{name}", page(asset))
+        .route("/live", get(live::events).options(live::events).fallback(wrong_method))
         .fallback(no_such_path)
-        .with_state(Arc::new(state))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), ask_who))
+        .with_state(state)
+}
+
+/// Lets in who may read. Whoever changes something is asked for more than that: see [`silences`].
+async fn ask_who(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    match refused(&state, request.method(), request.uri(), request.headers()) {
+        Some(response) => response,
+        None => next.run(request).await,
+    }
+}
+
+fn refused(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Response> {
+    let reply = auth::refusal(state, uri.path(), headers, wants_text(headers))?;
+    Some(auth::challenging(state, reply.into_response_to(method)))
 }
 
 /// A page answers GET, and HEAD and OPTIONS with the same status and no body.
@@ -168,16 +209,8 @@ fn page(page: Page) -> MethodRouter<Arc<AppState>> {
 }
 
 fn answer(state: &AppState, method: &Method, uri: &Uri, headers: &HeaderMap, page: Page) -> Response {
-    let ask = Ask {
-        state,
-        // One statement: the borrow holds a lock that the engine's next publication would wait for.
-        snapshot: Arc::clone(&state.snapshots.borrow()),
-        now: clock::now(),
-        path: uri.path(),
-        query: uri.query(),
-        host: headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty()),
-        wants_text: wants_text(headers),
-    };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+    let ask = Ask { query: uri.query(), host, wants_text: wants_text(headers), ..Ask::of_path(state, uri.path()) };
     allowing(uri.path(), page(&ask).into_response_to(method))
 }
 
@@ -201,8 +234,10 @@ fn methods(path: &str) -> &'static str {
 /// The path that load balancers ask many times a second, without the way through the router. Its answer is the router's.
 fn answer_at_once<B>(state: &AppState, request: &axum::http::Request<B>) -> Option<Response> {
     let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    (is_read && two_names(request.uri().path()).is_some())
-        .then(|| answer(state, request.method(), request.uri(), request.headers(), healthz_target))
+    (is_read && two_names(request.uri().path()).is_some()).then(|| {
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        refused(state, method, uri, headers).unwrap_or_else(|| answer(state, method, uri, headers, healthz_target))
+    })
 }
 
 fn wants_text(headers: &HeaderMap) -> bool {
@@ -276,6 +311,25 @@ fn api_cluster(ask: &Ask<'_>) -> Reply {
     }
 }
 
+fn api_lag(ask: &Ask<'_>) -> Reply {
+    let name = ask.path.strip_suffix("/lag").and_then(|path| name_after(path, "/api/v1/clusters/"));
+    match name.and_then(|name| ask.snapshot.cluster(&name).cloned()) {
+        Some(cluster) => ask.without_parameters(|| Reply::json(StatusCode::OK, &page::lags(ask, &cluster))),
+        None => Reply::not_configured(ask.path, ask.wants_text),
+    }
+}
+
+fn cluster_page(ask: &Ask<'_>) -> Reply {
+    match name_after(ask.path, "/clusters/").and_then(|name| ask.snapshot.cluster(&name).cloned()) {
+        Some(cluster) => Reply::html(page::cluster(ask, &cluster, For::Document).document()),
+        None => Reply::not_configured(ask.path, ask.wants_text),
+    }
+}
+
+fn asset(ask: &Ask<'_>) -> Reply {
+    assets::reply(ask.path, ask.query).unwrap_or_else(|| Reply::no_such_path(ask.wants_text))
+}
+
 /// Yes or no, and why not.
 #[derive(Serialize)]
 struct Answer {
@@ -283,7 +337,13 @@ struct Answer {
     reasons: Vec<String>,
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    fn of_path(state: &'a AppState, path: &'a str) -> Self {
+        // One statement: the borrow holds a lock that the engine's next publication would wait for.
+        let snapshot = Arc::clone(&state.snapshots.borrow());
+        Self { state, snapshot, now: clock::now(), path, query: None, host: None, wants_text: false }
+    }
+
     fn yes_or_no(&self, yes: &'static str, no: &'static str, trouble: Option<String>) -> Reply {
         let (code, status) =
             if trouble.is_none() { (StatusCode::OK, yes) } else { (StatusCode::SERVICE_UNAVAILABLE, no) };

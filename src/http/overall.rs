@@ -15,7 +15,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::core::alert::{AlertView, Phase, Severity};
-use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
+use crate::core::explain;
+use crate::core::snapshot::{ClusterView, Failing, PoolerView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
 
@@ -91,7 +92,7 @@ pub fn of_all(snapshot: &Snapshot, now: MonoTime) -> Verdict {
         }
     }
     for cluster in &snapshot.clusters {
-        let verdict = of_views(cluster, now);
+        let verdict = of_views(cluster, now, &WHOLE);
         all.status = all.status.max(verdict.status);
         all.reasons.extend(verdict.reasons.into_iter().map(|reason| format!("{}: {reason}", cluster.name)));
     }
@@ -100,14 +101,31 @@ pub fn of_all(snapshot: &Snapshot, now: MonoTime) -> Verdict {
 
 /// Judges one cluster.
 pub fn of_cluster(snapshot: &Snapshot, cluster: &ClusterView, now: MonoTime) -> Verdict {
-    let mut verdict = of_views(cluster, now);
+    told(snapshot, cluster, now, &WHOLE)
+}
+
+/// The same in these words.
+pub(super) fn told(snapshot: &Snapshot, cluster: &ClusterView, now: MonoTime, words: &Words) -> Verdict {
+    let mut verdict = of_views(cluster, now, words);
     if let Some(reason) = engine_stuck(snapshot, now) {
         verdict.add(Overall::Stale, reason);
     }
     verdict
 }
 
-fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
+/// How reasons are put.
+pub(super) struct Words {
+    pub(super) failing: fn(&Failing) -> String,
+    /// That an alert fires.
+    pub(super) fires: fn(&AlertView, &ClusterView, MonoTime) -> String,
+}
+
+const WHOLE: Words = Words {
+    failing: |failing| format!("{}, {} in a row", failing.failure, failing.count),
+    fires: |alert, cluster, now| format!("{} fires: {}", alert.id.rule, explain::state_of(alert, cluster, now)),
+};
+
+fn of_views(cluster: &ClusterView, now: MonoTime, words: &Words) -> Verdict {
     let mut verdict = Verdict::OK;
     if !cluster.targets.iter().any(|target| target.tried()) {
         verdict.add(Overall::Stale, "not polled yet".to_owned());
@@ -119,7 +137,7 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
         verdict.add(Overall::Critical, "no target answers".to_owned());
     }
     for target in &cluster.targets {
-        if let Some(reason) = trouble(target, now) {
+        if let Some(reason) = trouble(target, now, words) {
             verdict.add(Overall::Degraded, format!("{}: {reason}", target.id.target));
         }
         if let Some(drained) = target.drained(now) {
@@ -127,24 +145,24 @@ fn of_views(cluster: &ClusterView, now: MonoTime) -> Verdict {
         }
     }
     for pooler in &cluster.poolers {
-        if let Some(reason) = pooler_trouble(pooler, now) {
+        if let Some(reason) = pooler_trouble(pooler, now, words) {
             verdict.add(Overall::Degraded, format!("pooler {}: {reason}", pooler.id.target));
         }
     }
     for alert in cluster.alerts.iter().filter(|alert| alert.phase == Phase::Firing) {
         match alert.severity {
             Severity::Info => {}
-            Severity::Warning => verdict.add(Overall::Degraded, fires(alert)),
-            Severity::Critical => verdict.add(Overall::Critical, fires(alert)),
+            Severity::Warning => verdict.add(Overall::Degraded, fires(alert, cluster, now, words)),
+            Severity::Critical => verdict.add(Overall::Critical, fires(alert, cluster, now, words)),
         }
     }
     verdict
 }
 
 /// That nobody is told of it changes nothing about it: it is said beside.
-fn fires(alert: &AlertView) -> String {
+fn fires(alert: &AlertView, cluster: &ClusterView, now: MonoTime, words: &Words) -> String {
     let muted = alert.muted.iter().map(|mute| format!(", {mute}"));
-    std::iter::once(format!("{} fires", alert.id)).chain(muted).collect()
+    std::iter::once((words.fires)(alert, cluster, now)).chain(muted).collect()
 }
 
 fn judge_primary(cluster: &ClusterView, now: MonoTime, verdict: &mut Verdict) {
@@ -165,9 +183,9 @@ fn judge_primary(cluster: &ClusterView, now: MonoTime, verdict: &mut Verdict) {
     }
 }
 
-fn trouble(target: &TargetView, now: MonoTime) -> Option<String> {
+fn trouble(target: &TargetView, now: MonoTime, words: &Words) -> Option<String> {
     if let Some(failing) = &target.failing {
-        return Some(format!("{}, {} in a row", failing.failure, failing.count));
+        return Some((words.failing)(failing));
     }
     if target.answer.is_none() {
         return Some("not polled yet".to_owned());
@@ -175,9 +193,9 @@ fn trouble(target: &TargetView, now: MonoTime) -> Option<String> {
     target.fresh(now).is_none().then(|| "its sample is stale".to_owned())
 }
 
-fn pooler_trouble(pooler: &PoolerView, now: MonoTime) -> Option<String> {
+fn pooler_trouble(pooler: &PoolerView, now: MonoTime, words: &Words) -> Option<String> {
     match (&pooler.failing, &pooler.answer) {
-        (Some(failing), _) => Some(format!("{}, {} in a row", failing.failure, failing.count)),
+        (Some(failing), _) => Some((words.failing)(failing)),
         (None, None) => Some("not polled yet".to_owned()),
         (None, Some(_)) => pooler.fresh(now).is_none().then(|| "its sample is stale".to_owned()),
     }

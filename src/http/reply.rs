@@ -21,7 +21,30 @@ pub(super) struct Reply {
     pub(super) body: Vec<u8>,
     /// What follows, of a page that is too long to be held whole. Its length is not known when it begins.
     pub(super) rest: Option<Box<Page>>,
+    pub(super) keep: Keep,
 }
+
+/// Whether a reply may be kept by who gets it.
+#[derive(Clone, Copy)]
+pub(super) enum Keep {
+    /// All that is told is true at one instant.
+    Never,
+    /// Another content has another path.
+    Forever,
+}
+
+impl Keep {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "no-store",
+            Self::Forever => "private, max-age=31536000, immutable",
+        }
+    }
+}
+
+/// Nothing is asked of anybody else, run that is not ours, or shown within another's page.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Why there is no page.
 #[derive(Serialize)]
@@ -55,7 +78,7 @@ impl Reply {
         match serde_json::to_vec(body) {
             Ok(mut body) => {
                 body.push(b'\n');
-                Self { status, content_type: "application/json", body, rest: None }
+                Self { status, content_type: "application/json", body, rest: None, keep: Keep::Never }
             }
             // Our own types do not fail to serialize; were one to, the status must not say that all is well.
             Err(error) => Self::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -63,19 +86,29 @@ impl Reply {
     }
 
     pub(super) fn text(status: StatusCode, line: String) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: line.into_bytes(), rest: None }
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: line.into_bytes(),
+            rest: None,
+            keep: Keep::Never,
+        }
     }
 
     pub(super) fn html(page: String) -> Self {
         let (status, content_type) = (StatusCode::OK, "text/html; charset=utf-8");
-        Self { status, content_type, body: page.into_bytes(), rest: None }
+        Self { status, content_type, body: page.into_bytes(), rest: None, keep: Keep::Never }
+    }
+
+    pub(super) fn asset(content_type: &'static str, content: &'static str, keep: Keep) -> Self {
+        Self { status: StatusCode::OK, content_type, body: content.as_bytes().to_vec(), rest: None, keep }
     }
 
     /// One piece is sent as any page is.
     pub(super) fn metrics(mut page: Page) -> Self {
         let first = page.next().unwrap_or_default();
         let rest = Some(page).filter(|page| !page.has_ended()).map(Box::new);
-        Self { status: StatusCode::OK, content_type: CONTENT_TYPE, body: first.into_bytes(), rest }
+        Self { status: StatusCode::OK, content_type: CONTENT_TYPE, body: first.into_bytes(), rest, keep: Keep::Never }
     }
 
     pub(super) fn not_configured(path: &str, wants_text: bool) -> Self {
@@ -125,14 +158,14 @@ impl Reply {
         if let Some(length) = length {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.keep.as_str()));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         if *method == Method::OPTIONS || self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
         }
         if self.content_type.starts_with("text/html") {
-            let policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'";
-            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+            headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         }
         response
     }

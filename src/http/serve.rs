@@ -19,14 +19,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
 use super::reply::Reply;
+use super::tls::Tls;
 use super::{AppState, answer_at_once, route, router, wants_text};
 
 /// Connections open at once. Beyond them clients wait in the kernel's queue.
@@ -70,7 +73,15 @@ pub fn waiters(places: usize) -> Semaphore {
 }
 
 /// Answers requests, `places` clients at once, until `cancel`; then lets open connections finish what they are answering.
-pub async fn serve(listener: TcpListener, state: AppState, places: usize, cancel: CancellationToken) -> io::Result<()> {
+///
+/// Speaks TLS where there is one.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    state: AppState,
+    places: usize,
+    cancel: CancellationToken,
+) -> io::Result<()> {
     let pages = Arc::new(Pages { router: router(state.clone()), state, turn: Semaphore::new(1) });
     let places = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
@@ -94,8 +105,9 @@ pub async fn serve(listener: TcpListener, state: AppState, places: usize, cancel
             Ok((stream, _)) => {
                 accepting = true;
                 let (pages, cancel) = (Arc::clone(&pages), cancel.clone());
+                let acceptor = tls.as_ref().map(Tls::acceptor);
                 connections.spawn(async move {
-                    converse(stream, pages, cancel).await;
+                    receive(stream, acceptor, pages, cancel).await;
                     drop(place);
                 });
             }
@@ -132,7 +144,7 @@ struct Pages {
     turn: Semaphore,
 }
 
-async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToken) {
+async fn receive(stream: TcpStream, acceptor: Option<TlsAcceptor>, pages: Arc<Pages>, cancel: CancellationToken) {
     // Answers are small and written at once; waiting to fill a packet would only delay them.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "cannot set TCP_NODELAY");
@@ -140,6 +152,20 @@ async fn converse(stream: TcpStream, pages: Arc<Pages>, cancel: CancellationToke
     if let Err(error) = sockopt::set_tcp_user_timeout(&stream, UNREAD.as_millis() as u32) {
         debug!(%error, "cannot set TCP_USER_TIMEOUT");
     }
+    let Some(acceptor) = acceptor else { return converse(stream, pages, cancel).await };
+    let shaken = tokio::select! {
+        biased;
+        shaken = tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)) => shaken,
+        () = cancel.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => converse(stream, pages, cancel).await,
+        Ok(Err(error)) => debug!(%error, "TLS handshake failed"),
+        Err(_) => debug!("TLS handshake took too long"),
+    }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, pages: Arc<Pages>, cancel: CancellationToken) {
     let service = service_fn(|request| {
         let pages = Arc::clone(&pages);
         async move { Ok::<_, Infallible>(pages.respond(request).await) }

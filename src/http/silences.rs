@@ -1,6 +1,6 @@
 //! `/api/v1/silences`: what holds alerts back, and the one thing that can be changed over HTTP.
 //!
-//! Reading is open like every other page. Making and ending takes the token of `server.token`; where none is set nobody
+//! Reading is as open as every other page. Making and ending takes the token of `server.token`; where none is set nobody
 //! can. A change is put to the engine, and answered when it is written.
 
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ impl Token {
     }
 
     /// In a time that tells nothing but the length.
-    fn is(&self, given: &str) -> bool {
+    pub(super) fn is(&self, given: &str) -> bool {
         self.0.as_bytes().ct_eq(given.as_bytes()).into()
     }
 }

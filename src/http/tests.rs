@@ -14,13 +14,16 @@ use crate::core::fixture;
 use crate::core::observation::PollFailure;
 use crate::core::snapshot::{Failing, PoolerView, TargetView};
 
-fn state_of(snapshot: Snapshot) -> AppState {
+pub(super) fn state_of(snapshot: Snapshot) -> AppState {
     let snapshot = fixture::moved_to(snapshot, clock::now());
     // The sender may go: readers keep the last value.
     let (_, snapshots) = watch::channel(Arc::new(snapshot));
     let (silencing, _) = tokio::sync::mpsc::channel(1);
     let (draining, _) = tokio::sync::mpsc::channel(1);
     let metrics = Arc::new(SelfMetrics::new(&["log"]));
+    let history = History::default();
+    history.sample(&snapshots.borrow(), clock::now());
+    let live = Live::new(CancellationToken::new());
     AppState {
         snapshots,
         metrics,
@@ -29,22 +32,25 @@ fn state_of(snapshot: Snapshot) -> AppState {
         silencing,
         draining,
         token: None,
+        auth: None,
+        history,
+        live,
         waiters: Arc::new(waiters(4)),
         waiting: Arc::default(),
         aws: Aws::new(crate::aws::Config::default()),
     }
 }
 
-fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {
+pub(super) fn orders(change: impl FnOnce(&mut Vec<TargetView>)) -> Snapshot {
     let mut targets = fixture::orders();
     change(&mut targets);
     fixture::snapshot(vec![fixture::cluster("orders", targets, Vec::new())])
 }
 
-struct Got {
-    status: u16,
-    headers: HeaderMap,
-    body: String,
+pub(super) struct Got {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
 }
 
 impl Got {
@@ -53,7 +59,7 @@ impl Got {
     }
 }
 
-async fn ask(state: &AppState, method: &str, path: &str, accept: &str) -> Got {
+pub(super) async fn ask(state: &AppState, method: &str, path: &str, accept: &str) -> Got {
     let request = HttpRequest::builder().method(method).uri(path).header("accept", accept).body(Body::empty());
     let response = router(state.clone()).oneshot(request.expect("a request")).await.expect("infallible");
     let (parts, body) = response.into_parts();
@@ -65,7 +71,7 @@ async fn ask(state: &AppState, method: &str, path: &str, accept: &str) -> Got {
     }
 }
 
-async fn get_json(state: &AppState, path: &str) -> (u16, Json) {
+pub(super) async fn get_json(state: &AppState, path: &str) -> (u16, Json) {
     let got = ask(state, "GET", path, "*/*").await;
     (got.status, got.json())
 }
@@ -145,6 +151,16 @@ async fn every_path_answers_each_method_with_the_same_status() {
         ("/patroni/orders/replica-1/health", 200, 503),
         ("/patroni/orders/replica-2/failover", 404, 404),
         ("/patroni/orders/nobody/replica", 404, 404),
+        ("/api/v1/clusters/orders/lag", 200, 200),
+        ("/api/v1/clusters/orders/lag?x=1", 400, 400),
+        ("/api/v1/clusters/nothing/lag", 404, 404),
+        ("/clusters/orders", 200, 200),
+        ("/clusters/nothing", 404, 404),
+        ("/assets/page.css", 200, 200),
+        ("/assets/nothing", 404, 404),
+        ("/live?cluster=nothing", 404, 404),
+        ("/live?cluster=a&cluster=b", 400, 400),
+        ("/live?x=1", 400, 400),
         ("/nothing", 404, 404),
     ] {
         for (state, expect) in [(&healthy, well), (&sick, ill)] {
@@ -439,39 +455,18 @@ fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("serializes")
 }
 
-#[tokio::test]
-async fn the_index_escapes_what_it_shows() {
-    let hostile = "<script>alert('x')</script>\"&";
-    let targets = vec![fixture::primary(hostile, hostile)];
-    let state = state_of(fixture::snapshot(vec![fixture::cluster(hostile, targets, Vec::new())]));
-    let got = ask(&state, "GET", "/", "*/*").await;
-    assert!(!got.body.contains("<script"), "{}", got.body);
-    assert!(got.body.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;"), "{}", got.body);
-    assert!(got.headers.contains_key("content-security-policy"));
-}
-
-#[tokio::test]
-async fn the_index_does_not_show_a_dead_primary_as_one_that_is_well() {
-    let mut targets = fixture::orders();
-    fixture::fail(&mut targets[0], PollFailure::Refused);
-    let state = state_of(fixture::snapshot(vec![fixture::cluster("orders", targets, Vec::new())]));
-    let body = ask(&state, "GET", "/", "*/*").await.body;
-    let row = body.lines().find(|line| line.starts_with("<tr><td>primary</td>")).expect("a row");
-    assert_eq!(row, "<tr><td>primary</td><td>primary, down</td><td>–</td><td></td><td>connection refused</td></tr>");
-}
-
 /// A real server on a port of its own.
-async fn served(
+pub(super) async fn served(
     state: AppState,
 ) -> (std::net::SocketAddr, CancellationToken, tokio::task::JoinHandle<std::io::Result<()>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let cancel = CancellationToken::new();
-    let task = tokio::spawn(serve(listener, state, 1024, cancel.clone()));
+    let task = tokio::spawn(serve(listener, None, state, 1024, cancel.clone()));
     (address, cancel, task)
 }
 
-async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {
+pub(super) async fn exchange(address: std::net::SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     // A server that refuses early may reset the connection while the rest is being written.
     let _ = stream.write_all(request).await;
@@ -768,7 +763,7 @@ async fn serving(snapshot: Snapshot, n_waiters: usize) -> (u16, watch::Sender<Ar
     let state = AppState { snapshots, waiters, ..state_of(orders(|_| ())) };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(serve(listener, state.clone(), 1024, CancellationToken::new()));
+    tokio::spawn(serve(listener, None, state.clone(), 1024, CancellationToken::new()));
     (port, sender, state)
 }
 

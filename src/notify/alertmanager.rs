@@ -18,10 +18,11 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Endpoint, Failure, Identity, Refusal, Secret, TlsFiles, default_timeout, timeout};
-use super::message::{self, Format, Message};
+use super::message::{self, Message, Shape};
 use crate::clock;
 use crate::core::alert::{AlertId, Phase, Severity};
 use crate::core::ledger::{Entry, Notice, Purpose, SendFailure};
+use crate::core::rule::OneOrMany;
 
 const PATH: &str = "/api/v2/alerts";
 /// A firing alert ends by itself after so long without a word: ten times as long as it is until the next.
@@ -45,11 +46,21 @@ pub struct Config {
     /// What it is called in logs and metrics. With several addresses each has its number behind a slash.
     #[serde(default)]
     pub name: Option<String>,
+    /// Which alerts it is told of: those of these severities, clusters and rules. Not set: of all.
+    #[serde(default)]
+    pub severity: OneOrMany,
+    #[serde(default)]
+    pub cluster: OneOrMany,
+    #[serde(default)]
+    pub rule: OneOrMany,
     /// Each of them gets all alerts.
     pub urls: Vec<Secret>,
     /// Beside the labels of each alert, for routing.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether readers may see addresses of clients.
+    #[serde(default)]
+    pub include_sensitive: bool,
     #[serde(default)]
     pub username: Option<String>,
     #[serde(default)]
@@ -253,7 +264,7 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
     };
     let mut annotations = BTreeMap::from([
         ("summary", entry.alert.summary.clone().unwrap_or_else(|| message::line(Purpose::Alerts, entry))),
-        ("description", Message::new(&notice, Format::Text).body),
+        ("description", Message::new(&notice, Shape::Text).body),
     ]);
     if let Some(cause) = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first()) {
         annotations.insert("cause", cause.as_str().to_owned());

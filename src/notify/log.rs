@@ -6,6 +6,7 @@ use super::message;
 use crate::core::alert::{Phase, Severity};
 use crate::core::ledger::{Entry, Notice, Purpose};
 use crate::core::quantity;
+use crate::core::rule::OneOrMany;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -13,6 +14,13 @@ pub struct Config {
     /// What it is called in logs and metrics.
     #[serde(default)]
     pub name: Option<String>,
+    /// Which alerts it is told of: those of these severities, clusters and rules. Not set: of all.
+    #[serde(default)]
+    pub severity: OneOrMany,
+    #[serde(default)]
+    pub cluster: OneOrMany,
+    #[serde(default)]
+    pub rule: OneOrMany,
 }
 
 /// Writes one line for each alert: an error when a critical alert fires, a warning when another does, information when one resolves.

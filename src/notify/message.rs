@@ -1,14 +1,25 @@
-//! The words of a notice, as pure functions: a subject that SNS takes, a text for someone who was asleep, a JSON body for
-//! programs, attributes for filter policies. Nothing of query texts, sessions or passwords can get in: a notice has none.
+//! The words of a notice, as pure functions: a subject that SNS takes, a body in the form that its readers want, attributes
+//! for filter policies. Nothing of query texts or passwords can get in: a notice has none. Addresses of clients do only where
+//! somebody asked for them ([`revealed`], [`withheld`]).
+
+mod amazon_q;
+mod cloudwatch;
+mod json;
+mod text;
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::alert::Phase;
+use super::topic::Topic;
+use crate::core::alert::{AlertId, Gone, Phase};
+use crate::core::explain;
 use crate::core::ledger::{Entry, Group, Notice, Purpose};
 use crate::core::quantity::{self, duration};
 use crate::core::signal::Unit;
+use crate::core::topology::Name;
+
+pub(super) use self::text::line;
 
 /// SNS takes a body and its attributes up to this size together.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -18,17 +29,44 @@ const MAX_SUBJECT: usize = 99;
 const MAX_DETAIL: usize = 1024;
 /// SNS takes group ids of FIFO topics up to this length.
 const MAX_GROUP: usize = 128;
+/// Values of one attribute, and characters of one value.
+const MAX_VALUES: usize = 100;
+const MAX_VALUE: usize = 256;
 const CUT: &str = " [cut]";
 
-/// The form of a body.
+/// The form of a body, as configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// For programs: the object that `Body` draws, version 1.
+    /// For programs: version 1 of `config/alert.schema.json`.
     Json,
+    /// As CloudWatch tells of an alarm, for pagers that know no other form. One alert a message.
+    Cloudwatch,
+    /// A custom notification of Amazon Q Developer in chat applications. One alert a message, and a thread for each alert.
+    AmazonQ,
+}
+
+impl Format {
+    /// Whether one body has the place for several alerts.
+    pub const fn takes_groups(self) -> bool {
+        match self {
+            Self::Text | Self::Json => true,
+            Self::Cloudwatch | Self::AmazonQ => false,
+        }
+    }
+}
+
+/// The same with what it takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape<'a> {
+    Text,
+    Json,
+    /// Of an alarm that tells this topic.
+    Cloudwatch(&'a Topic),
+    AmazonQ,
 }
 
 /// A notice in words.
@@ -36,38 +74,94 @@ pub enum Format {
 pub struct Message {
     pub subject: String,
     pub body: String,
-    /// Names and values; no value is empty.
-    pub attributes: Vec<(&'static str, String)>,
+    /// For people who read it by e-mail. `None`: the body.
+    pub email: Option<String>,
+    /// Names, each with its values. None is empty.
+    pub attributes: Vec<(&'static str, Vec<String>)>,
 }
 
 impl Message {
-    pub fn new(notice: &Notice, format: Format) -> Self {
-        if let Purpose::Heartbeat { every } = notice.purpose {
-            return heartbeat(every, format);
-        }
+    pub(super) fn new(notice: &Notice, shape: Shape<'_>) -> Self {
         let attributes = attributes(notice);
-        let taken: usize = attributes.iter().map(|(name, value)| name.len() + "String".len() + value.len()).sum();
-        let limit = MAX_BYTES.saturating_sub(taken);
-        let body = match format {
-            Format::Text => cut(text(notice), limit),
-            Format::Json => json(notice, limit),
+        let limit = MAX_BYTES.saturating_sub(size(&attributes));
+        let text = |limit: usize| cut(text::text(notice), limit);
+        let (subject, body, email) = match shape {
+            Shape::Text => (subject(notice), text(limit), None),
+            Shape::Json => (subject(notice), json::json(notice, limit), Some(text(limit / 4))),
+            Shape::Cloudwatch(topic) => {
+                let (subject, body) = cloudwatch::alarm(notice, topic);
+                (subject, body, Some(text(limit / 4)))
+            }
+            Shape::AmazonQ => (subject(notice), amazon_q::notification(notice), Some(text(limit / 4))),
         };
-        Self { subject: subject(notice), body, attributes }
+        Self { subject, body, email, attributes }
+    }
+
+    /// A body for each protocol: a short line for telephones, a text for e-mail, the body for all others. `None` where
+    /// that is more than SNS takes: then all get the body.
+    pub(super) fn by_protocol(&self) -> Option<String> {
+        let mut bodies = serde_json::json!({ "default": self.body, "sms": self.subject });
+        if let Some(email) = &self.email {
+            bodies["email"] = email.as_str().into();
+        }
+        Some(bodies.to_string()).filter(|bodies| bodies.len() + size(&self.attributes) <= MAX_BYTES)
     }
 }
 
-/// What a notifier is sent at each beat of the heart.
-fn heartbeat(every: Duration, format: Format) -> Message {
-    let body = match format {
-        Format::Text => format!("{}\n", alive(every)),
-        Format::Json => {
-            let body = serde_json::json!({
-                "version": 1, "source": "pgvigil", "state": "heartbeat", "every_seconds": every.as_secs(), "summary": alive(every),
-            });
-            format!("{body:#}")
-        }
+/// An attribute's type and value, as SNS has them: filter policies look for one of several values.
+pub(super) fn typed(values: &[String]) -> (&'static str, String) {
+    match values {
+        [value] => ("String", value.clone()),
+        values => ("String.Array", serde_json::Value::from(values).to_string()),
+    }
+}
+
+fn size(attributes: &[(&'static str, Vec<String>)]) -> usize {
+    let size = |(name, values): &(&str, Vec<String>)| {
+        let (kind, value) = typed(values);
+        name.len() + kind.len() + value.len()
     };
-    Message { subject: "HEARTBEAT of pgvigil".to_owned(), body, attributes: vec![("state", "heartbeat".to_owned())] }
+    attributes.iter().map(size).sum()
+}
+
+/// With what not everybody may read among the details.
+pub(super) fn revealed(notice: &Notice) -> Notice {
+    let mut notice = notice.clone();
+    for entry in &mut notice.alerts {
+        entry.told.details.append(&mut entry.told.sensitive);
+    }
+    notice
+}
+
+/// Without addresses of clients, also where a rule is about them: each has the same other name in their place every time.
+pub(super) fn withheld(notice: &Notice) -> Notice {
+    let mut notice = notice.clone();
+    for entry in &mut notice.alerts {
+        entry.told.sensitive.clear();
+        for address in withhold(&mut entry.alert.id) {
+            let texts = [Some(&mut entry.told.state), entry.alert.summary.as_mut(), entry.alert.runbook.as_mut()];
+            for text in texts.into_iter().flatten() {
+                *text = text.replace(&address, &stand_in(&address));
+            }
+        }
+    }
+    for (_, alert) in &mut notice.also_firing {
+        withhold(alert);
+    }
+    notice
+}
+
+/// Labels that are addresses of clients.
+const ADDRESS: &str = "client_addr";
+
+fn withhold(alert: &mut AlertId) -> Vec<String> {
+    let addresses = alert.labels.iter_mut().filter(|(name, value)| name == ADDRESS && !value.is_empty());
+    addresses.map(|(_, value)| std::mem::replace(value, stand_in(value))).collect()
+}
+
+fn stand_in(address: &str) -> String {
+    let hash = address.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("withheld-{:04x}", hash >> 16)
 }
 
 /// What a heartbeat says.
@@ -78,25 +172,27 @@ pub(super) fn alive(every: Duration) -> String {
     )
 }
 
-/// One line: printable ASCII, at most 99 characters, beginning with a letter.
 fn subject(notice: &Notice) -> String {
-    let Some(first) = notice.alerts.first() else { return String::new() };
-    let line = match notice.alerts.len() {
-        1 => format!("{}{}", prefix(notice.purpose), headline(first)),
-        n_alerts => format!("{}{} (and {} more)", prefix(notice.purpose), headline(first), n_alerts - 1),
+    let line = match (notice.purpose, notice.alerts.as_slice()) {
+        (Purpose::Heartbeat { .. }, _) => "HEARTBEAT of pgvigil".to_owned(),
+        (Purpose::Test, _) => format!("TEST of pgvigil, nothing is wrong: notifier {}", notice.notifier),
+        (_, []) => String::new(),
+        (purpose, [only]) => format!("{}{}", headline(purpose, only), reading(only)),
+        (purpose, [first, others @ ..]) => {
+            format!("{} and {} more{}", headline(purpose, first), others.len(), reading(first))
+        }
     };
-    let ascii: String = line
-        .chars()
-        .map(|c| {
-            if c.is_control() {
-                ' '
-            } else if c.is_ascii() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect();
+    subject_line(&line)
+}
+
+/// One line: printable ASCII, at most 99 characters, beginning with a letter.
+fn subject_line(line: &str) -> String {
+    let plain = |c: char| match c {
+        c if c.is_control() => ' ',
+        c if c.is_ascii() => c,
+        _ => '?',
+    };
+    let ascii: String = line.chars().map(plain).collect();
     let mut words = ascii.split_whitespace().collect::<Vec<_>>().join(" ");
     if words.len() > MAX_SUBJECT {
         words.truncate(MAX_SUBJECT - 3);
@@ -106,216 +202,74 @@ fn subject(notice: &Notice) -> String {
     words
 }
 
-/// What tells a notice from one of alerts that are new.
-const fn prefix(purpose: Purpose) -> &'static str {
-    match purpose {
-        Purpose::Alerts | Purpose::Standing | Purpose::Heartbeat { .. } => "",
-        Purpose::Repeat => "still ",
-        Purpose::Flapping => "flapping: ",
-        Purpose::Calm => "calm again: ",
-        Purpose::Held => "held back for now: ",
-    }
+/// `FIRING critical: TargetDown on orders/orders-replica-1`.
+fn headline(purpose: Purpose, entry: &Entry) -> String {
+    let alert = &entry.alert;
+    let state = match (purpose, alert.phase) {
+        (Purpose::Repeat, _) => "STILL FIRING".to_owned(),
+        (Purpose::Flapping, _) => "FLAPPING".to_owned(),
+        (Purpose::Held, _) => "HELD BACK".to_owned(),
+        (Purpose::Calm, phase) => format!("CALM AGAIN, {}", phase.as_str().to_uppercase()),
+        (_, phase) => phase.as_str().to_uppercase(),
+    };
+    format!("{state} {}: {} on {}", alert.severity.as_str(), alert.id.rule, subject_of(&alert.id))
 }
 
-fn headline(entry: &Entry) -> String {
+/// What is left when the line is cut is its beginning, so the number comes before its cause.
+fn reading(entry: &Entry) -> String {
     let alert = &entry.alert;
-    let reading = match (alert.phase, alert.reading) {
-        (Phase::Firing, Some(reading)) => {
+    match (alert.phase, alert.gone, alert.reading) {
+        (Phase::Firing, _, Some(reading)) => {
             let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
             let cause = cause.map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
             // A number without a unit says nothing by itself.
-            let signal = match alert.unit {
-                Unit::Count | Unit::Bool => format!("{} is ", signal(entry)),
-                Unit::Seconds | Unit::Bytes | Unit::BytesPerSecond | Unit::Ratio => String::new(),
+            let reading = match alert.unit {
+                Unit::Count | Unit::Bool => predicate(entry).to_owned(),
+                Unit::Seconds | Unit::Bytes | Unit::BytesPerSecond | Unit::Ratio => {
+                    quantity::reading(alert.unit, reading)
+                }
             };
-            // The number first, for it is what is left should the line be cut.
-            format!(": {signal}{}{cause}", quantity::reading(alert.unit, reading))
+            format!(": {reading}{cause}")
         }
+        (_, Some(Gone::Subject), _) if alert.id.labels.is_empty() => ": it does not apply any more".to_owned(),
+        (_, Some(Gone::Subject), _) => ": it is gone".to_owned(),
+        (_, Some(Gone::Unwatched), _) => ": it is no longer watched".to_owned(),
         _ => String::new(),
-    };
-    let (state, severity) = (alert.phase.as_str().to_uppercase(), alert.severity.as_str());
-    format!("{state} {severity}: {} on {}{reading}", alert.id.rule, subject_of(entry))
+    }
 }
 
-/// A line for a log: the alert, and what is wrong.
-pub(super) fn line(purpose: Purpose, entry: &Entry) -> String {
-    let diagnosis = entry.told.diagnosis.as_ref().map_or_else(String::new, |found| format!(". {}", found.sentence));
-    format!("{}{}{diagnosis}", prefix(purpose), sentence(entry))
+/// What is wrong, without of whom.
+fn predicate(entry: &Entry) -> &str {
+    let state = entry.told.state.as_str();
+    let predicate = state.strip_prefix(&explain::subject(&entry.alert.id)).unwrap_or(state);
+    predicate.trim_start_matches([' ', ':'])
 }
 
-/// One sentence about the alert, for the head of a text.
-fn sentence(entry: &Entry) -> String {
-    let (rule, state) = (&entry.alert.id.rule, &entry.told.state);
-    match (entry.alert.phase, entry.resolved_at) {
-        (Phase::Resolved, Some(resolved_at)) => {
-            let took = duration(resolved_at.duration_since(entry.active_at).unwrap_or_default().as_secs_f64());
-            format!("{rule} resolved after {took}: {state}")
+/// For filter policies: of each, all that the alerts have. `target` is not there where all are on whole clusters.
+fn attributes(notice: &Notice) -> Vec<(&'static str, Vec<String>)> {
+    if let Purpose::Heartbeat { .. } = notice.purpose {
+        return vec![("state", vec!["heartbeat".to_owned()])];
+    }
+    let clean =
+        |value: &str| value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_VALUE).collect::<String>();
+    let all = |value: fn(&Entry) -> &str| {
+        let mut values = Vec::new();
+        for value in notice.alerts.iter().map(value).filter(|value| !value.is_empty()).map(clean) {
+            if values.len() < MAX_VALUES && !values.contains(&value) {
+                values.push(value);
+            }
         }
-        _ => format!("{rule} fires: {state}"),
-    }
-}
-
-fn text(notice: &Notice) -> String {
-    let texts: Vec<String> =
-        notice.alerts.iter().map(|entry| format!("{}{}", prefix(notice.purpose), text_of(entry))).collect();
-    texts.join("\n")
-}
-
-fn text_of(entry: &Entry) -> String {
-    let alert = &entry.alert;
-    let mut lines = vec![sentence(entry)];
-    lines.extend(entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
-    lines.push(String::new());
-    let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
-    add("State", alert.phase.as_str());
-    add("Severity", alert.severity.as_str());
-    add("Rule", &format!("{}: {}", alert.id.rule, alert.condition));
-    add("Cluster", alert.id.cluster.as_str());
-    if let Some(target) = &alert.id.target {
-        add("Target", target.as_str());
-    }
-    if let Some(role) = entry.told.role {
-        add("Role", role.as_str());
-    }
-    for (name, value) in &alert.id.labels {
-        add(&capitalised(name), value);
-    }
-    let unknown = if alert.is_unknown { " (the last known; it is unknown now)" } else { "" };
-    match alert.reading {
-        Some(reading) => add("Reading", &format!("{}{unknown}", quantity::reading(alert.unit, reading))),
-        None => add("Reading", "unknown"),
-    }
-    if let Some((first, others)) = entry.told.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
-        add("Cause", first.as_str());
-        if !others.is_empty() {
-            add("Also", &others.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join(", "));
-        }
-        add("What helps", &first.remedy().replace('`', ""));
-    }
-    add("Since", &utc(entry.active_at));
-    if let Some(fired_at) = entry.fired_at {
-        add("Fired", &utc(fired_at));
-    }
-    if let Some(resolved_at) = entry.resolved_at {
-        add("Resolved", &utc(resolved_at));
-    }
-    for (name, value) in &entry.told.details {
-        add(&capitalised(name), &cut(value.clone(), MAX_DETAIL));
-    }
-    lines.push(String::new());
-    lines.join("\n")
-}
-
-/// Version 1 of the JSON body. Fields may be added; none is renamed or removed without another version.
-#[derive(Serialize)]
-struct Body<'a> {
-    version: u32,
-    source: &'static str,
-    /// What a firing and its resolved have in common, and all later ones of the same rule and subject.
-    id: String,
-    dedup_key: &'a str,
-    state: &'static str,
-    severity: &'static str,
-    rule: &'a str,
-    cluster: &'a str,
-    /// `null` for an alert on a whole cluster.
-    target: Option<&'a str>,
-    /// The signal's own labels, such as `slot`.
-    labels: serde_json::Map<String, serde_json::Value>,
-    /// `null` when the target has not said it.
-    role: Option<&'static str>,
-    /// The rule's condition as written.
-    condition: &'a str,
-    /// `seconds`, `bytes`, `bytes_per_second`, `ratio`, `count` or `bool`.
-    unit: &'static str,
-    /// In the unit; `null` when it was never known, or is infinite.
-    reading: Option<f64>,
-    /// The reading is the last known one, and it is unknown now.
-    reading_is_unknown: bool,
-    /// RFC 3339, UTC. Since when the condition holds.
-    active_at: String,
-    fired_at: Option<String>,
-    resolved_at: Option<String>,
-    summary: String,
-    /// Why the replica lags, or is about to: the cause to act on first. `null` when nothing is wrong with it.
-    cause: Option<&'static str>,
-    other_causes: Vec<&'static str>,
-    /// What helps against `cause`; names and commands in backticks.
-    remedy: Option<&'static str>,
-    /// The same in one sentence.
-    diagnosis: Option<String>,
-    details: serde_json::Map<String, serde_json::Value>,
-}
-
-/// One object for one alert, and an array of them for several.
-fn json(notice: &Notice, limit: usize) -> String {
-    let write = |with_details: bool| {
-        let bodies: Vec<Body<'_>> = notice.alerts.iter().map(|entry| body(entry, with_details)).collect();
-        match bodies.as_slice() {
-            [body] => serde_json::to_string_pretty(body),
-            bodies => serde_json::to_string_pretty(bodies),
-        }
-        .expect("text and numbers always serialize")
+        values
     };
-    let whole = write(true);
-    // Half a JSON text is none. All but the details is short.
-    if whole.len() <= limit { whole } else { write(false) }
-}
-
-fn body(entry: &Entry, with_details: bool) -> Body<'_> {
-    let alert = &entry.alert;
-    let map = |pairs: &[(String, String)]| {
-        pairs.iter().map(|(name, value)| (name.clone(), cut(value.clone(), MAX_DETAIL).into())).collect()
-    };
-    let causes = entry.told.diagnosis.as_ref().map_or(&[][..], |found| found.causes.as_slice());
-    Body {
-        version: 1,
-        source: "pgvigil",
-        id: alert.id.to_string(),
-        dedup_key: &entry.dedup_key,
-        state: alert.phase.as_str(),
-        severity: alert.severity.as_str(),
-        rule: alert.id.rule.as_str(),
-        cluster: alert.id.cluster.as_str(),
-        target: alert.id.target.as_ref().map(crate::core::topology::Name::as_str),
-        labels: map(&alert.id.labels),
-        role: entry.told.role.map(crate::core::topology::Role::as_str),
-        condition: &alert.condition,
-        unit: unit(alert.unit),
-        reading: alert.reading.filter(|reading| reading.is_finite()),
-        reading_is_unknown: alert.is_unknown,
-        active_at: rfc3339(entry.active_at),
-        fired_at: entry.fired_at.map(rfc3339),
-        resolved_at: entry.resolved_at.map(rfc3339),
-        summary: sentence(entry),
-        cause: causes.first().map(|cause| cause.as_str()),
-        other_causes: causes.iter().skip(1).map(|cause| cause.as_str()).collect(),
-        remedy: causes.first().map(|cause| cause.remedy()),
-        diagnosis: entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)),
-        details: if with_details {
-            map(&entry.told.details)
-        } else {
-            [("cut".to_owned(), "the details are too long to send".into())].into_iter().collect()
-        },
-    }
-}
-
-/// For filter policies, of the first alert. `target` is not there for several alerts or one on a whole cluster: SNS refuses empty values.
-fn attributes(notice: &Notice) -> Vec<(&'static str, String)> {
-    let Some(Entry { alert, .. }) = notice.alerts.first() else { return Vec::new() };
-    let is_one = notice.alerts.len() == 1;
-    let clean = |value: &str| value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect::<String>();
-    [
-        ("severity", alert.severity.as_str()),
-        ("state", alert.phase.as_str()),
-        ("rule", if is_one { alert.id.rule.as_str() } else { "" }),
-        ("cluster", alert.id.cluster.as_str()),
-        ("target", alert.id.target.as_ref().filter(|_| is_one).map_or("", crate::core::topology::Name::as_str)),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name, clean(value)))
-    .filter(|(_, value)| !value.is_empty())
-    .collect()
+    let mut attributes = vec![
+        ("severity", all(|entry| entry.alert.severity.as_str())),
+        ("state", all(|entry| entry.alert.phase.as_str())),
+        ("rule", all(|entry| entry.alert.id.rule.as_str())),
+        ("cluster", all(|entry| entry.alert.id.cluster.as_str())),
+        ("target", all(|entry| entry.alert.id.target.as_ref().map_or("", Name::as_str))),
+    ];
+    attributes.retain(|(_, values)| !values.is_empty());
+    attributes
 }
 
 /// The group of a FIFO topic: one for each target where notices tell of one alert, else one for each group; within it order
@@ -324,37 +278,24 @@ pub(super) fn group_id(notice: &Notice) -> String {
     let name = match &notice.group {
         Group::All => "all".to_owned(),
         Group::Cluster(cluster) => format!("{cluster}/"),
-        Group::Alert(id) => {
-            let target = id.target.as_ref().map_or("", crate::core::topology::Name::as_str);
-            format!("{}/{target}", id.cluster)
-        }
+        Group::Alert(id) => format!("{}/{}", id.cluster, id.target.as_ref().map_or("", Name::as_str)),
     };
     // Names that differ beyond what is kept share a group: they are ordered more than they need to be, no worse.
     name.chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).take(MAX_GROUP).collect()
 }
 
-/// The name of the signal that the condition is about.
-fn signal(entry: &Entry) -> &str {
-    entry.alert.condition.split(' ').next().unwrap_or_default()
-}
-
 /// `orders/orders-replica-1 slot=debezium`.
-fn subject_of(entry: &Entry) -> String {
-    let id = &entry.alert.id;
+fn subject_of(id: &AlertId) -> String {
     let target = id.target.as_ref().map_or_else(String::new, |target| format!("/{target}"));
     let labels: String = id.labels.iter().map(|(name, value)| format!(" {name}={value}")).collect();
     format!("{}{target}{labels}", id.cluster)
 }
 
-const fn unit(unit: Unit) -> &'static str {
-    match unit {
-        Unit::Seconds => "seconds",
-        Unit::Bytes => "bytes",
-        Unit::BytesPerSecond => "bytes_per_second",
-        Unit::Ratio => "ratio",
-        Unit::Count => "count",
-        Unit::Bool => "bool",
-    }
+/// What of a key is the same for all that is told of one life of an alert, on every daemon: its begin, and the alert's hash.
+fn life(entry: &Entry) -> (&str, &str) {
+    let mut parts = entry.dedup_key.rsplitn(3, '-');
+    let hash = parts.next().unwrap_or_default();
+    (parts.next().unwrap_or_default(), hash)
 }
 
 /// `2026-03-05 04:12:09 UTC`.
@@ -366,12 +307,6 @@ fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_seconds(at).to_string()
 }
 
-fn capitalised(name: &str) -> String {
-    let name = name.replace('_', " ");
-    let mut chars = name.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 /// Cut to `limit` bytes at a character's boundary, and said so.
 fn cut(mut text: String, limit: usize) -> String {
     if text.len() > limit {
@@ -381,257 +316,11 @@ fn cut(mut text: String, limit: usize) -> String {
     text
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::core::alert::{AlertId, AlertView, Recent, Severity};
-    use crate::core::cause::Cause;
-    use crate::core::explain::Explanation;
-    use crate::core::ledger::Finding;
-    use crate::core::time::MonoTime;
-    use crate::core::topology::{Name, Role};
-
-    fn wall(seconds: u64) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000 + seconds)
-    }
-
-    pub(crate) fn firing() -> Notice {
-        of(firing_entry())
-    }
-
-    pub(crate) fn resolved() -> Notice {
-        of(resolved_entry())
-    }
-
-    fn of(entry: Entry) -> Notice {
-        Notice {
-            notifier: Name::new("sns-1"),
-            group: Group::Alert(entry.alert.id.clone()),
-            purpose: Purpose::Alerts,
-            dedup_key: entry.dedup_key.clone(),
-            alerts: vec![entry],
-            also_firing: vec![],
-            attempt: 1,
-        }
-    }
-
-    fn firing_entry() -> Entry {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        Entry {
-            alert: AlertView {
-                id: AlertId {
-                    rule: Name::new("ReplicaLagging"),
-                    cluster: Name::new("orders"),
-                    target: Some(Name::new("orders-replica-1")),
-                    labels: vec![],
-                },
-                severity: Severity::Warning,
-                phase: Phase::Firing,
-                active_at: MonoTime::from_nanos(0),
-                fired_at: Some(MonoTime::from_nanos(60_000_000_000)),
-                resolved_at: None,
-                reading: Some(75.25),
-                is_unknown: false,
-                condition: "replay_lag_seconds > 5s".to_owned(),
-                unit: Unit::Seconds,
-                gone: None,
-                recent: Recent::default(),
-                rule_labels: vec![],
-                summary: None,
-                runbook: None,
-                muted: vec![],
-            },
-            dedup_key: "ReplicaLagging-firing-30000000.0-26e06d21722064a4390fd9f59861d1a0".to_owned(),
-            active_at: wall(0),
-            fired_at: Some(wall(60)),
-            resolved_at: None,
-            recent: vec![(wall(0), 12.5), (wall(60), 75.25)],
-            told: Explanation {
-                state: "orders/orders-replica-1 is 1m 15s behind its primary".to_owned(),
-                role: Some(Role::Replica),
-                diagnosis: None,
-                details: vec![
-                    pair("certainty", "exact"),
-                    pair("method", "lsn+ts"),
-                    pair("server", "15.18"),
-                    pair("meaning", "Age of the oldest WAL that the replica has not replayed."),
-                ],
-                sensitive: vec![pair("clients", "10.0.0.5 (40)")],
-            },
-        }
-    }
-
-    fn resolved_entry() -> Entry {
-        let notice = firing_entry();
-        let alert = AlertView {
-            phase: Phase::Resolved,
-            resolved_at: Some(MonoTime::from_nanos(200_000_000_000)),
-            reading: Some(0.25),
-            ..notice.alert
-        };
-        let dedup_key = notice.dedup_key.replace("firing", "resolved");
-        let state = "orders/orders-replica-1 is 0.25s behind its primary".to_owned();
-        let told = Explanation { state, ..notice.told };
-        Entry { alert, dedup_key, resolved_at: Some(wall(200)), told, ..notice }
-    }
-
-    fn unknown_slot() -> Notice {
-        let notice = firing_entry();
-        let id = AlertId {
-            rule: Name::new("InactiveSlotRetainsWal"),
-            labels: vec![("slot".to_owned(), "debezium".to_owned())],
-            ..notice.alert.id
-        };
-        let alert = AlertView {
-            id,
-            severity: Severity::Critical,
-            reading: Some(5e9),
-            is_unknown: true,
-            condition: "slot_inactive_retained_bytes > 1GiB".to_owned(),
-            unit: Unit::Bytes,
-            ..notice.alert
-        };
-        let told = Explanation {
-            state: "slot debezium of orders/orders-replica-1 keeps 4.7 GiB of WAL, and nothing reads it".to_owned(),
-            details: vec![("failing_for".to_owned(), "35s".to_owned())],
-            ..Explanation::default()
-        };
-        of(Entry { alert, told, ..notice })
-    }
-
-    #[test]
-    fn a_text_tells_someone_who_was_asleep() {
-        insta::assert_snapshot!(Message::new(&firing(), Format::Text).body);
-        insta::assert_snapshot!(Message::new(&resolved(), Format::Text).body);
-        insta::assert_snapshot!(Message::new(&unknown_slot(), Format::Text).body);
-    }
-
-    #[test]
-    fn a_notice_of_several_alerts_tells_each() {
-        let notice = Notice { alerts: vec![firing_entry(), resolved_entry()], ..firing() };
-        let text = Message::new(&notice, Format::Text);
-        assert_eq!(text.subject, "FIRING warning: ReplicaLagging on orders/orders-replica-1: 1m 15s (and 1 more)");
-        let each = [firing(), resolved()].map(|notice| Message::new(&notice, Format::Text).body);
-        assert_eq!(text.body, each.join("\n"));
-        let body: serde_json::Value =
-            serde_json::from_str(&Message::new(&notice, Format::Json).body).expect("it is JSON");
-        assert_eq!((&body[0]["state"], &body[1]["state"]), (&"firing".into(), &"resolved".into()));
-        let names: Vec<_> = text.attributes.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["severity", "state", "cluster"]);
-    }
-
-    fn diagnosed() -> Notice {
-        let sentence = "orders-replica-1 is 75 s behind and falling further: replay is paused; also WAL arrives slower \
-                        than it is made; at this rate it will not catch up";
-        let causes = vec![Cause::ReplayPaused, Cause::SlowNetwork];
-        let entry = firing_entry();
-        let diagnosis = Some(Finding { causes, sentence: sentence.to_owned() });
-        of(Entry { told: Explanation { diagnosis, ..entry.told }, ..entry })
-    }
-
-    #[test]
-    fn an_alert_about_a_replica_says_why() {
-        let notice = diagnosed();
-        let text = Message::new(&notice, Format::Text);
-        let lines: Vec<&str> = text.body.lines().collect();
-        assert_eq!(lines[1], notice.alerts[0].told.diagnosis.as_ref().map_or("", |found| &found.sentence));
-        assert_eq!(lines[2], "");
-        assert!(text.body.contains("\nCause: replay_paused\nAlso: slow_network\n"), "{}", text.body);
-        assert!(text.body.contains("\nWhat helps: SELECT pg_wal_replay_resume().\nSince: "), "{}", text.body);
-        assert_eq!(text.subject, "FIRING warning: ReplicaLagging on orders/orders-replica-1: 1m 15s (replay paused)");
-        let body: serde_json::Value =
-            serde_json::from_str(&Message::new(&notice, Format::Json).body).expect("it is JSON");
-        assert_eq!(body["cause"], "replay_paused");
-        assert_eq!(body["other_causes"], serde_json::json!(["slow_network"]));
-        assert_eq!(body["remedy"], "`SELECT pg_wal_replay_resume()`.");
-        assert_eq!(body["diagnosis"], lines[1]);
-        assert_eq!(line(Purpose::Alerts, &notice.alerts[0]), format!("{}. {}", lines[0], lines[1]));
-    }
-
-    #[test]
-    fn a_json_body_tells_programs_all_of_it() {
-        insta::assert_snapshot!(Message::new(&firing(), Format::Json).body);
-    }
-
-    #[test]
-    fn a_reading_that_is_infinite_or_never_known_is_null_in_json() {
-        for reading in [Some(f64::INFINITY), None] {
-            let entry = firing_entry();
-            let notice = of(Entry { alert: AlertView { reading, ..entry.alert }, ..entry });
-            let body = Message::new(&notice, Format::Json).body;
-            let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-            assert_eq!(body["reading"], serde_json::Value::Null);
-        }
-    }
-
-    #[test]
-    fn attributes_have_no_empty_value() {
-        let (notice, entry) = (firing(), firing_entry());
-        let whole = AlertView { id: AlertId { target: None, ..entry.alert.id.clone() }, ..entry.alert.clone() };
-        let expect = |names: &[(&'static str, &str)]| {
-            names.iter().map(|&(name, value)| (name, value.to_owned())).collect::<Vec<_>>()
-        };
-        let common = [("severity", "warning"), ("state", "firing"), ("rule", "ReplicaLagging"), ("cluster", "orders")];
-        let all = [&common[..], &[("target", "orders-replica-1")]].concat();
-        assert_eq!(Message::new(&notice, Format::Text).attributes, expect(&all));
-        let notice = of(Entry { alert: whole, ..entry });
-        assert_eq!(Message::new(&notice, Format::Text).attributes, expect(&common));
-    }
-
-    fn named(rule: &str, target: &str) -> Notice {
-        let entry = firing_entry();
-        let id = AlertId { rule: Name::new(rule), target: Some(Name::new(target)), ..entry.alert.id };
-        of(Entry { alert: AlertView { id, ..entry.alert }, ..entry })
-    }
-
-    #[test]
-    fn a_subject_is_short_printable_and_says_when_it_was_cut() {
-        for (notice, expect) in [
-            (firing(), "FIRING warning: ReplicaLagging on orders/orders-replica-1: 1m 15s"),
-            (resolved(), "RESOLVED warning: ReplicaLagging on orders/orders-replica-1"),
-            (
-                unknown_slot(),
-                "FIRING critical: InactiveSlotRetainsWal on orders/orders-replica-1 slot=debezium: 4.7 GiB",
-            ),
-            (named("Lücke\n\t\u{7f}\u{202e}", "数据"), "FIRING warning: L?cke ? on orders/??: 1m 15s"),
-            (
-                named(&"x".repeat(90), &"y".repeat(90)),
-                "FIRING warning: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...",
-            ),
-        ] {
-            let subject = Message::new(&notice, Format::Text).subject;
-            assert_eq!(subject, expect);
-            assert!(subject.len() <= 99 && subject.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
-        }
-    }
-
-    #[test]
-    fn a_body_fits_with_its_attributes_and_says_that_it_was_cut() {
-        for (format, expect) in [(Format::Text, "ü [cut]"), (Format::Json, "\"cut\": \"the details are too long")] {
-            let details = (0..300).map(|index| (format!("detail_{index}"), "ü".repeat(2000))).collect();
-            let entry = named(&"規".repeat(100), &"r".repeat(1000)).alerts.remove(0);
-            let notice = of(Entry { told: Explanation { details, ..entry.told }, ..entry });
-            let message = Message::new(&notice, format);
-            let attributes: usize =
-                message.attributes.iter().map(|(name, value)| name.len() + value.len() + "String".len()).sum();
-            assert!(message.body.contains(expect), "{format:?}");
-            assert!(message.body.len() + attributes <= 262_144, "{format:?}: {}", message.body.len());
-            if format == Format::Json {
-                serde_json::from_str::<serde_json::Value>(&message.body).expect("still JSON");
-            }
-        }
-        assert_eq!(cut("€€€".to_owned(), 9), "€€€");
-        assert_eq!(cut("€€€€€".to_owned(), 11), "€ [cut]");
-    }
-
-    #[test]
-    fn a_group_is_a_target_in_what_sns_takes() {
-        assert_eq!(group_id(&firing()), "orders/orders-replica-1");
-        let long = group_id(&named("R", &"ü b".repeat(100)));
-        assert!(long.len() == 128 && long.bytes().all(|byte| byte.is_ascii_graphic()), "{long}");
-        let entry = firing_entry();
-        let id = AlertId { target: None, ..entry.alert.id };
-        assert_eq!(group_id(&of(Entry { alert: AlertView { id, ..entry.alert }, ..entry })), "orders/");
-        assert_eq!(group_id(&Notice { group: Group::Cluster(Name::new("orders")), ..firing() }), "orders/");
-    }
+/// How long the alert lasted.
+fn took(entry: &Entry) -> String {
+    let end = entry.resolved_at.unwrap_or(entry.active_at);
+    duration(end.duration_since(entry.active_at).unwrap_or_default().as_secs_f64())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -7,6 +7,8 @@ pub mod heartbeat;
 pub mod log;
 pub mod message;
 pub mod sns;
+mod topic;
+pub mod trial;
 pub mod webhook;
 
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::aws::Aws;
 use crate::core::fleet::Event;
 use crate::core::ledger::pacing::{AlertingConfig, GroupBy};
 use crate::core::ledger::{Delivery, Group, Notice, Recipient, SendFailure};
+use crate::core::silence::selector::{Selector, SelectorConfig, SelectorFault};
 use crate::core::topology::Name;
 
 /// One `[[notify]]`.
@@ -55,23 +58,79 @@ pub struct NotifierError {
 impl NotifierConfig {
     /// The name it was given, or its type and its place among all notifiers: `sns-1`.
     pub fn name(&self, index: usize) -> Name {
-        let (name, kind) = match self {
-            Self::Log(config) => (&config.name, "log"),
-            Self::Sns(config) => (&config.name, "sns"),
-            Self::Alertmanager(config) => (&config.name, "alertmanager"),
-            Self::Webhook(config) => (&config.name, "webhook"),
+        let name = match self {
+            Self::Log(config) => &config.name,
+            Self::Sns(config) => &config.name,
+            Self::Alertmanager(config) => &config.name,
+            Self::Webhook(config) => &config.name,
         };
         match name {
             Some(name) => Name::new(name),
-            None => Name::new(&format!("{kind}-{}", index + 1)),
+            None => Name::new(&format!("{}-{}", self.kind(), index + 1)),
         }
+    }
+
+    /// Its `type`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Log(_) => "log",
+            Self::Sns(_) => "sns",
+            Self::Alertmanager(_) => "alertmanager",
+            Self::Webhook(_) => "webhook",
+        }
+    }
+
+    /// Where each of its names leads, without secrets.
+    pub fn places(&self) -> Vec<String> {
+        let shown =
+            |url: &client::Secret| client::Endpoint::parse(url).map_or_else(str::to_owned, |url| url.to_string());
+        match self {
+            Self::Log(_) => vec!["the daemon's own log".to_owned()],
+            Self::Sns(config) => vec![config.topic_arn.clone()],
+            Self::Alertmanager(config) => config.urls.iter().map(shown).collect(),
+            Self::Webhook(config) => vec![shown(&config.url)],
+        }
+    }
+
+    /// The alerts that it is told of, in words.
+    pub fn told_of(&self) -> String {
+        let route = self.route().unwrap_or_default();
+        if route.is_everything() { "all alerts".to_owned() } else { format!("alerts with {route}") }
     }
 
     /// Whom the ledger tells.
     pub fn recipients(&self, index: usize, alerting: &AlertingConfig) -> Vec<Recipient> {
         let is_standing = matches!(self, Self::Alertmanager(_));
-        let group_by = if is_standing { GroupBy::Alert } else { alerting.group_by };
-        self.names(index).into_iter().map(|name| Recipient { name, group_by, is_standing }).collect()
+        let takes_groups = match self {
+            Self::Sns(config) => config.format.takes_groups(),
+            Self::Alertmanager(_) => false,
+            Self::Log(_) | Self::Webhook(_) => true,
+        };
+        let group_by = if takes_groups { alerting.group_by } else { GroupBy::Alert };
+        let hears_resolved = match self {
+            Self::Sns(config) => config.send_resolved,
+            Self::Webhook(config) => config.send_resolved,
+            Self::Log(_) | Self::Alertmanager(_) => true,
+        };
+        // One that is wrong was refused. Rather too much is told than too little.
+        let only = self.route().unwrap_or_default();
+        let recipient = |name| Recipient { name, group_by, is_standing, only: only.clone(), hears_resolved };
+        self.names(index).into_iter().map(recipient).collect()
+    }
+
+    /// The alerts that it is told of.
+    ///
+    /// # Errors
+    /// The first pattern or severity that cannot be one.
+    pub fn route(&self) -> Result<Selector, SelectorFault> {
+        let (severity, cluster, rule) = match self {
+            Self::Log(log::Config { severity, cluster, rule, .. })
+            | Self::Sns(sns::Config { severity, cluster, rule, .. })
+            | Self::Alertmanager(alertmanager::Config { severity, cluster, rule, .. })
+            | Self::Webhook(webhook::Config { severity, cluster, rule, .. }) => (severity, cluster, rule),
+        };
+        let [severity, cluster, rule] = [severity, cluster, rule].map(Clone::clone);
+        Selector::parse(&SelectorConfig { cluster, rule, severity, ..SelectorConfig::default() })
     }
 
     /// What the ledger calls it. One with several addresses is as many notifiers there: `alertmanager-1/1`, `alertmanager-1/2`.
@@ -91,6 +150,16 @@ impl NotifierConfig {
     /// When the notifier cannot work as configured.
     pub fn workers(self, index: usize, aws: &Aws) -> Result<Vec<Worker>, NotifierError> {
         let (name, names) = (self.name(index), self.names(index));
+        let privacy = match &self {
+            // Nobody but those who have the machine reads it.
+            Self::Log(_) => Privacy::AsItIs,
+            Self::Sns(sns::Config { include_sensitive, .. })
+            | Self::Alertmanager(alertmanager::Config { include_sensitive, .. })
+            | Self::Webhook(webhook::Config { include_sensitive, .. }) => match include_sensitive {
+                true => Privacy::Revealed,
+                false => Privacy::Withheld,
+            },
+        };
         let notifiers = match self {
             Self::Log(_) => Ok(vec![Notifier::Log]),
             Self::Sns(config) => sns::Sns::new(config, aws).map(|sns| vec![Notifier::Sns(sns)]),
@@ -100,8 +169,12 @@ impl NotifierConfig {
             Self::Webhook(config) => webhook::Webhook::new(config).map(|webhook| vec![Notifier::Webhook(webhook)]),
         };
         let notifiers = notifiers.map_err(|fault| NotifierError { notifier: name, fault })?;
-        Ok(names.into_iter().zip(notifiers).map(|(name, notifier)| Worker { name, notifier }).collect())
+        Ok(names.into_iter().zip(notifiers).map(|(name, notifier)| Worker { name, notifier, privacy }).collect())
     }
+}
+
+const fn is_true() -> bool {
+    true
 }
 
 /// Tells one notifier.
@@ -109,6 +182,25 @@ impl NotifierConfig {
 pub struct Worker {
     name: Name,
     notifier: Notifier,
+    privacy: Privacy,
+}
+
+/// What becomes of the addresses of clients.
+#[derive(Clone, Copy, Debug)]
+enum Privacy {
+    AsItIs,
+    Withheld,
+    Revealed,
+}
+
+impl Privacy {
+    fn of(self, notice: Notice) -> Notice {
+        match self {
+            Self::AsItIs => notice,
+            Self::Withheld => message::withheld(&notice),
+            Self::Revealed => message::revealed(&notice),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -122,6 +214,11 @@ enum Notifier {
 impl Worker {
     pub const fn name(&self) -> &Name {
         &self.name
+    }
+
+    /// One attempt, of which nobody keeps account.
+    pub async fn attempt(&self, notice: &Notice) -> Result<(), SendFailure> {
+        self.tell(notice.clone()).await.outcome
     }
 
     /// Runs until cancelled, or until no more notices can come; then ends the attempts that it has begun.
@@ -149,7 +246,7 @@ impl Worker {
                 () = cancel.cancelled() => break,
                 Some(delivery) = attempts.next() => self.report(delivery, &mut edge, &events).await,
                 notice = next, if attempts.len() < notifier.at_once() => match notice {
-                    Some(notice) => attempts.push(notifier.tell(notice)),
+                    Some(notice) => attempts.push(self.tell(notice)),
                     None => break,
                 },
             }
@@ -177,11 +274,18 @@ impl Worker {
                     return;
                 },
             }
-            let outcomes = alertmanager.tell(&batch).await;
+            let told: Vec<Notice> = batch.iter().map(|notice| self.privacy.of(notice.clone())).collect();
+            let outcomes = alertmanager.tell(&told).await;
             for (notice, outcome) in batch.drain(..).zip(outcomes) {
                 self.report(notice.ended(outcome), &mut edge, &events).await;
             }
         }
+    }
+
+    /// One attempt.
+    async fn tell(&self, notice: Notice) -> Delivery {
+        let told = self.privacy.of(notice.clone());
+        notice.ended(self.notifier.tell(&told).await)
     }
 
     async fn report(&self, delivery: Delivery, edge: &mut Edge, events: &mpsc::Sender<Event>) {
@@ -234,18 +338,16 @@ impl Notifier {
         }
     }
 
-    /// One attempt.
-    async fn tell(&self, notice: Notice) -> Delivery {
-        let outcome: Result<(), SendFailure> = match self {
+    async fn tell(&self, notice: &Notice) -> Result<(), SendFailure> {
+        match self {
             Self::Log => {
-                log::tell(&notice);
+                log::tell(notice);
                 Ok(())
             }
-            Self::Sns(sns) => sns.tell(&notice).await,
-            Self::Alertmanager(alertmanager) => alertmanager.tell(std::slice::from_ref(&notice)).await.remove(0),
-            Self::Webhook(webhook) => webhook.tell(&notice).await,
-        };
-        notice.ended(outcome)
+            Self::Sns(sns) => sns.tell(notice).await,
+            Self::Alertmanager(alertmanager) => alertmanager.tell(std::slice::from_ref(notice)).await.remove(0),
+            Self::Webhook(webhook) => webhook.tell(notice).await,
+        }
     }
 }
 
@@ -253,6 +355,7 @@ impl Notifier {
 mod tests {
     use super::message::tests::{firing, resolved};
     use super::*;
+    use crate::core::rule::OneOrMany;
 
     #[test]
     fn a_notifier_is_read_by_its_type() {
@@ -262,8 +365,13 @@ mod tests {
         let sns = |extra: &str| read(&format!(r#"{{"type": "sns", "topic_arn": "{arn}"{extra}}}"#));
         let expect = sns::Config {
             name: None,
+            severity: OneOrMany::default(),
+            cluster: OneOrMany::default(),
+            rule: OneOrMany::default(),
+            send_resolved: true,
             topic_arn: arn.to_owned(),
             format: message::Format::Text,
+            include_sensitive: false,
             region: None,
             endpoint_url: None,
             timeout: Duration::from_secs(10),
@@ -273,7 +381,7 @@ mod tests {
         assert_eq!(sns(r#", "format": "json", "timeout": "3s""#), Ok(NotifierConfig::Sns(json)));
         for (extra, reason) in [
             (r#", "topic": "x""#, "unknown field `topic`"),
-            (r#", "format": "xml""#, "unknown variant `xml`, expected `text` or `json`"),
+            (r#", "format": "xml""#, "unknown variant `xml`, expected one of `text`, `json`, `cloudwatch`, `amazon_q`"),
             (r#", "timeout": "1h""#, "\"1h\" is not between 100ms and 15s"),
         ] {
             let error = sns(extra).expect_err(extra);
@@ -284,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_notifier_without_a_name_is_called_by_its_type_and_place() {
-        let named = NotifierConfig::Log(log::Config { name: Some("journal".to_owned()) });
+        let named = NotifierConfig::Log(log::Config { name: Some("journal".to_owned()), ..log::Config::default() });
         assert_eq!(NotifierConfig::default().name(1), Name::new("log-2"));
         assert_eq!(named.name(1), Name::new("journal"));
     }

@@ -10,9 +10,12 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::client::{default_timeout, timeout};
-use super::message::{Format, Message, group_id};
+use super::is_true;
+use super::message::{Format, Message, Shape, group_id, typed};
+use super::topic::Topic;
 use crate::aws::{Aws, Place};
-use crate::core::ledger::{Notice, SendFailure};
+use crate::core::ledger::{Notice, Purpose, SendFailure};
+use crate::core::rule::OneOrMany;
 
 /// SNS disables an e-mail subscription that is sent more than ten messages a second: a storm of alerts would cut its own channel.
 pub(super) const PACE: Duration = Duration::from_millis(125);
@@ -26,10 +29,23 @@ pub struct Config {
     /// What it is called in logs and metrics.
     #[serde(default)]
     pub name: Option<String>,
+    /// Which alerts it is told of: those of these severities, clusters and rules. Not set: of all.
+    #[serde(default)]
+    pub severity: OneOrMany,
+    #[serde(default)]
+    pub cluster: OneOrMany,
+    #[serde(default)]
+    pub rule: OneOrMany,
+    /// Whether it is told when an alert is over.
+    #[serde(default = "is_true")]
+    pub send_resolved: bool,
     /// The topic's ARN. One that ends in `.fifo` is a FIFO topic.
     pub topic_arn: String,
     #[serde(default)]
     pub format: Format,
+    /// Whether readers may see addresses of clients.
+    #[serde(default)]
+    pub include_sensitive: bool,
     /// Not set: the region in the topic's ARN.
     #[serde(default)]
     pub region: Option<String>,
@@ -41,10 +57,11 @@ pub struct Config {
     pub timeout: Duration,
 }
 
-/// A topic.
+/// A notifier of one topic.
 #[derive(Debug)]
 pub(super) struct Sns {
     config: Config,
+    topic: Topic,
     place: Place,
     aws: Aws,
     /// Made at the first notice: looking up the settings reads files and the environment.
@@ -53,31 +70,14 @@ pub(super) struct Sns {
 
 impl Sns {
     pub(super) fn new(config: Config, aws: &Aws) -> Result<Self, String> {
-        let arn = &config.topic_arn;
-        let parts: Vec<&str> = arn.splitn(6, ':').collect();
-        let &["arn", partition, "sns", region, account, topic] = parts.as_slice() else {
-            return Err(not_an_arn(arn));
-        };
-        let name = topic.strip_suffix(".fifo").unwrap_or(topic);
-        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-        if !partition.starts_with("aws") || region.is_empty() || account.is_empty() || !is_name {
-            return Err(not_an_arn(arn));
-        }
+        let topic = Topic::parse(&config.topic_arn)?;
         if let Some(url) = &config.endpoint_url
             && !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme))
         {
             return Err("endpoint_url must begin with http:// or https://".to_owned());
         }
-        let place = Place::region(config.region.as_deref().unwrap_or(region));
-        Ok(Self { config, place, aws: aws.clone(), client: OnceCell::new() })
-    }
-
-    #[expect(
-        clippy::case_sensitive_file_extension_comparisons,
-        reason = "a topic is no file, and its suffix is lower case"
-    )]
-    fn is_fifo(&self) -> bool {
-        self.config.topic_arn.ends_with(".fifo")
+        let place = Place::region(config.region.as_deref().unwrap_or(&topic.region));
+        Ok(Self { config, topic, place, aws: aws.clone(), client: OnceCell::new() })
     }
 
     /// One attempt, within the time-out.
@@ -89,15 +89,30 @@ impl Sns {
     }
 
     async fn publish(&self, notice: &Notice) -> Result<(), SendFailure> {
-        let Message { subject, body, attributes } = Message::new(notice, self.config.format);
-        let mut publish =
-            self.client().await.publish().topic_arn(&self.config.topic_arn).subject(subject).message(body);
-        for (name, value) in attributes {
-            let value = MessageAttributeValue::builder().data_type("String").string_value(value).build();
-            let value = value.map_err(|error| SendFailure::Permanent(error.to_string()))?;
-            publish = publish.message_attributes(name, value);
+        if notice.purpose == Purpose::Held && !self.config.format.takes_groups() {
+            // A summary of several alerts, each of which is told later. These formats have no place for it.
+            return Ok(());
         }
-        if self.is_fifo() {
+        let shape = match self.config.format {
+            Format::Text => Shape::Text,
+            Format::Json => Shape::Json,
+            Format::Cloudwatch => Shape::Cloudwatch(&self.topic),
+            Format::AmazonQ => Shape::AmazonQ,
+        };
+        let message = Message::new(notice, shape);
+        let mut publish = self.client().await.publish().topic_arn(&self.config.topic_arn).subject(&message.subject);
+        for (name, values) in &message.attributes {
+            let (kind, value) = typed(values);
+            let value = MessageAttributeValue::builder().data_type(kind).string_value(value).build();
+            let value = value.map_err(|error| SendFailure::Permanent(error.to_string()))?;
+            publish = publish.message_attributes(*name, value);
+        }
+        publish = match message.by_protocol().filter(|_| !self.topic.is_fifo()) {
+            Some(bodies) => publish.message_structure("json").message(bodies),
+            // To a FIFO topic no people can subscribe.
+            None => publish.message(message.body),
+        };
+        if self.topic.is_fifo() {
             publish = publish.message_group_id(group_id(notice)).message_deduplication_id(&notice.dedup_key);
         }
         publish.send().await.map(drop).map_err(|error| failure(&error, self.config.timeout))
@@ -108,10 +123,6 @@ impl Sns {
             .get_or_init(|| self.aws.sns(&self.place, self.config.endpoint_url.as_deref(), self.config.timeout))
             .await
     }
-}
-
-fn not_an_arn(text: &str) -> String {
-    format!("{text:?} is not the ARN of an SNS topic; write for example \"arn:aws:sns:us-east-1:123456789012:alerts\"")
 }
 
 /// What to make of an error, and its reason in a line that holds no secret.
@@ -190,8 +201,13 @@ mod tests {
     fn config(topic: &str, endpoint_url: &str) -> Config {
         Config {
             name: None,
+            severity: OneOrMany::default(),
+            cluster: OneOrMany::default(),
+            rule: OneOrMany::default(),
+            send_resolved: true,
             topic_arn: format!("arn:aws:sns:eu-west-1:123456789012:{topic}"),
             format: Format::Text,
+            include_sensitive: false,
             region: None,
             endpoint_url: Some(endpoint_url.to_owned()),
             timeout: Duration::from_millis(500),
@@ -341,22 +357,14 @@ mod tests {
 
     #[test]
     fn a_topic_that_cannot_be_one_is_refused_before_the_first_alert() {
-        for arn in [
-            "alerts",
-            "arn:aws:sqs:eu-west-1:123456789012:alerts",
-            "arn:aws:sns::123456789012:alerts",
-            "arn:aws:sns:eu-west-1:123456789012:",
-            "arn:aws:sns:eu-west-1:123456789012:alerts:5be8a5a1",
-        ] {
-            let config = Config { topic_arn: arn.to_owned(), ..config("", "http://127.0.0.1:1") };
-            assert_eq!(Sns::new(config, &nowhere()).map(drop), Err(not_an_arn(arn)));
-        }
+        let config = Config { topic_arn: "alerts".to_owned(), ..config("", "http://127.0.0.1:1") };
+        assert!(Sns::new(config, &nowhere()).is_err_and(|reason| reason.contains("is not the ARN of an SNS topic")));
         let region = |region: Option<&str>| {
-            let config = Config { region: region.map(str::to_owned), ..config("alerts", "http://127.0.0.1:1") };
+            let config = Config { region: region.map(str::to_owned), ..self::config("alerts", "http://127.0.0.1:1") };
             Sns::new(config, &nowhere()).map(|sns| sns.place.region)
         };
         assert_eq!(region(None), Ok(Some("eu-west-1".to_owned())));
         assert_eq!(region(Some("eu-central-1")), Ok(Some("eu-central-1".to_owned())));
-        assert!(Sns::new(config("alerts", "localhost:4566"), &nowhere()).is_err());
+        assert!(Sns::new(self::config("alerts", "localhost:4566"), &nowhere()).is_err());
     }
 }

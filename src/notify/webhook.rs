@@ -17,9 +17,11 @@ use serde::Deserialize;
 use sha2::Sha256;
 
 use super::client::{Client, Endpoint, Identity, Refusal, Secret, TlsFiles, default_timeout, timeout};
-use super::message::{Format, Message};
+use super::is_true;
+use super::message::{Message, Shape};
 use crate::clock;
 use crate::core::ledger::{Notice, SendFailure};
+use crate::core::rule::OneOrMany;
 
 /// Attempts under way at once, so that one slow answer does not hold up the rest.
 pub(super) const AT_ONCE: usize = 4;
@@ -36,6 +38,16 @@ pub struct Config {
     /// What it is called in logs and metrics.
     #[serde(default)]
     pub name: Option<String>,
+    /// Which alerts it is told of: those of these severities, clusters and rules. Not set: of all.
+    #[serde(default)]
+    pub severity: OneOrMany,
+    #[serde(default)]
+    pub cluster: OneOrMany,
+    #[serde(default)]
+    pub rule: OneOrMany,
+    /// Whether it is told when an alert is over.
+    #[serde(default = "is_true")]
+    pub send_resolved: bool,
     /// Its path is taken for a secret: only scheme and host are ever logged.
     pub url: Secret,
     /// What notices are signed with. Not set: they are not signed.
@@ -44,6 +56,9 @@ pub struct Config {
     /// Sent along with each notice.
     #[serde(default)]
     pub headers: BTreeMap<String, Secret>,
+    /// Whether readers may see addresses of clients.
+    #[serde(default)]
+    pub include_sensitive: bool,
     /// PEM: authorities that may have issued the server's certificate, instead of the machine's own store.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
@@ -84,7 +99,7 @@ impl Webhook {
 
     /// One attempt, within the time-out.
     pub(super) async fn tell(&self, notice: &Notice) -> Result<(), SendFailure> {
-        let body = Message::new(notice, Format::Json).body;
+        let body = Message::new(notice, Shape::Json).body;
         let headers = headers(self.key.as_ref(), &notice.dedup_key, clock::wall(), &body);
         let outcome = self.client.post(&self.url, &headers, body).await;
         // What the answer says may repeat the address, which is a secret.

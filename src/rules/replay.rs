@@ -60,7 +60,9 @@ fn wall_of(minute: i64) -> SystemTime {
 }
 
 fn told(wall: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(wall).to_string()
+    // Before 1970 and after the year 9999 it could not be written.
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_seconds(wall.clamp(SystemTime::UNIX_EPOCH, last)).to_string()
 }
 
 /// A line for each turn, and one for each rule.

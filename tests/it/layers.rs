@@ -52,7 +52,8 @@ fn names(code: &str, word: &str) -> bool {
 const CRATES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["collect/", "demo/"]),
     ("tokio_postgres_rustls", &["collect/"]),
-    ("rustls", &["collect/", "notify/client.rs"]),
+    ("rustls", &["collect/", "notify/client.rs", "http/tls.rs"]),
+    ("tokio_rustls", &["http/"]),
     ("hyper_rustls", &["notify/client.rs"]),
     ("x509_cert", &["collect/"]),
     ("aws_config", &["aws/"]),
@@ -64,6 +65,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aws_sdk_sts", &["aws/"]),
     ("aws_smithy_runtime_api", &["aws/"]),
     ("axum", &["http/"]),
+    ("maud", &["http/page/"]),
     ("hyper", &["http/", "notify/client.rs", "notify/webhook.rs", "notify/alertmanager.rs"]),
     ("hyper_util", &["http/", "notify/client.rs"]),
     ("tower", &["http/", "notify/client.rs"]),
@@ -76,7 +78,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jiff", &["core/silence/"]),
     ("subtle", &["http/"]),
     ("ureq", &["silence.rs"]),
-    ("toml", &["rules/"]),
+    ("toml", &["rules/", "plan.rs"]),
 ];
 
 /// What a part may import of this crate besides `core`, `clock` and itself.

@@ -95,21 +95,6 @@ pub(crate) fn thresholds(rule: &RuleConfig) -> String {
     levels.collect::<Vec<_>>().join(", ")
 }
 
-/// Prometheus users get the same rules by the same names.
-#[test]
-fn the_rules_for_prometheus_are_the_built_in_ones() {
-    let text = std::fs::read_to_string(root("dashboards/alerts.yml")).unwrap();
-    let names: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    for rule in preset() {
-        let block = text.split("- alert: ").find(|block| block.lines().next() == Some(rule.name.as_str()));
-        let block = block.unwrap_or_else(|| panic!("dashboards/alerts.yml has no {}, only {names:?}", rule.name));
-        assert!(block.contains(&format!("severity: {}", rule.severity.map_or("warning", Severity::as_str))), "{block}");
-        let held = block.lines().find_map(|line| line.trim().strip_prefix("for: "));
-        let held = held.map_or(Duration::ZERO, |held| humantime::parse_duration(held).unwrap());
-        assert_eq!(held, rule.hold_for.unwrap_or_default(), "{block}");
-    }
-}
-
 #[test]
 fn the_readme_shows_the_series_and_the_file_that_there_are() {
     let have = std::fs::read_to_string(root("README.md")).unwrap();

@@ -43,7 +43,16 @@ async fn rules_are_replayed_over_what_a_daemon_kept() {
     for part in ["firing    warning   Down c/p  (target_up == 0; reading 0)", "\nDown: once, ", "\nLag: never\n"] {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
     }
+    // As long ago as there was no time.
+    let (status, text) = replay(&["--since", "100000days", "--config", rules, "--store", store]);
+    assert!(status == Some(0) && text.contains("\nDown: once, "), "{text}");
     assert_eq!(running.stop().await, Some(0));
+    std::fs::write(dir.path().join("empty.readings"), "").unwrap();
+    for since in ["7d", "100000days"] {
+        let empty = dir.path().join("empty");
+        let (status, text) = replay(&["--since", since, "--config", rules, "--store", empty.to_str().unwrap()]);
+        assert!(status == Some(1) && text.contains("has no readings"), "{text}");
+    }
     let (status, text) = replay(&["--config", rules, "--store", "/no/such/store"]);
     assert!(status == Some(1) && text.contains("there are no readings at /no/such/store.readings"), "{text}");
 }

@@ -66,7 +66,10 @@ async fn a_silence_outlives_a_kill_and_its_end_tells_what_still_fires() {
     })
     .await;
     let health = daemon.get("/healthz").await.unwrap();
-    assert!(health.status == 503 && health.body.contains("Down c/a fires, silenced by ada until "), "{health:?}");
+    assert!(
+        health.status == 503 && health.body.contains("Down fires: c/a does not answer, silenced by ada until "),
+        "{health:?}"
+    );
     assert_eq!(daemon.series("pgvigil_alert", &[("state", "firing")]).await, Some(1.0));
     assert_eq!(daemon.series("pgvigil_silences", &[("state", "active")]).await, Some(1.0));
     let listed = silence(&daemon, &["list"]).await;

@@ -117,6 +117,126 @@ async fn a_fifo_topic_that_is_out_of_reach_for_a_while_gets_both_firing_and_reso
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+/// One notifier of each of these, and two rules, each about a target of its own: neither follows from the other.
+fn formats(topics: &[(&str, &str, &str)]) -> String {
+    let rule = |name: &str, severity: &str, target: &str| {
+        format!(
+            "[[rule]]\nname = \"{name}\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"{severity}\"\ntarget = \"{target}\"\n"
+        )
+    };
+    let notify = |(topic, format, more): &(&str, &str, &str)| {
+        format!(
+            "[[notify]]\ntype = \"sns\"\nname = \"{format}\"\ntopic_arn = \"{topic}\"\nformat = \"{format}\"\n{more}\n"
+        )
+    };
+    let rules = rule("Down", "critical", "r1") + &rule("Unwell", "warning", "r2");
+    rules + &topics.iter().map(notify).collect::<String>()
+}
+
+/// A daemon that tells a cluster's alerts together.
+async fn grouping(config: &str, aws: &Aws) -> Daemon {
+    Daemon::start_with(config, |command| {
+        command.envs(aws.environment());
+        command.env("PGVIGIL_ALERTING__GROUP_BY", "cluster").env("PGVIGIL_ALERTING__GROUP_WAIT", "10s");
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_format_arrives_as_its_readers_know_it_and_each_notifier_hears_of_its_own() {
+    let Some(aws) = Aws::start().await else { return };
+    let servers = pg::cluster(2).await;
+    let (pager, chat, machines) = (aws.topic("pager.fifo").await, aws.topic("chat").await, aws.topic("machines").await);
+    let pages = aws.subscribe(&pager, "pages.fifo").await;
+    let chats = aws.subscribe(&chat, "chats").await;
+    let warned = aws.subscribe_where(&machines, "warned", r#"{"severity": ["warning"], "state": ["firing"]}"#).await;
+    let informed = aws.subscribe_where(&machines, "informed", r#"{"severity": ["info"]}"#).await;
+    let targets: Vec<(&str, String)> =
+        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let topics = [
+        (pager.as_str(), "cloudwatch", "severity = \"critical\""),
+        (&chat, "amazon_q", "rule = \"Un*\"\nsend_resolved = false"),
+        (&machines, "json", ""),
+    ];
+    let daemon = grouping(&(cluster_toml("c", &targets) + &formats(&topics)), &aws).await;
+
+    for node in ["r1", "r2"] {
+        servers.node(node).crash().await.unwrap();
+    }
+    let json = |received: &Received| -> serde_json::Value { serde_json::from_str(&received.message).unwrap() };
+    let page = aws.receive(&pages, SOON * 3).await;
+    let alarm = json(&page);
+    let told = ["AlarmName", "NewStateValue", "OldStateValue"].map(|key| alarm[key].as_str().unwrap());
+    assert_eq!(told, ["Down c/r1", "ALARM", "OK"]);
+    assert_eq!(page.subject.as_deref(), Some("ALARM: \"Down c/r1\" in US East (N. Virginia)"));
+    let said = json(&aws.receive(&chats, SOON * 3).await);
+    assert_eq!((&said["version"], &said["source"]), (&"1.0".into(), &"custom".into()));
+    assert_eq!(said["metadata"]["additionalContext"]["rule"], "Unwell");
+    // Both in one, which a policy finds by either.
+    let both = aws.receive(&warned, SOON * 3).await;
+    let rules: Vec<_> = json(&both)["alerts"].as_array().unwrap().iter().map(|alert| alert["rule"].clone()).collect();
+    assert_eq!(rules, ["Down", "Unwell"]);
+    assert_eq!(attribute(&both, "severity"), r#"["critical","warning"]"#);
+    assert_eq!((attribute(&both, "state"), attribute(&both, "target")), ("firing", r#"["r1","r2"]"#));
+
+    for node in ["r1", "r2"] {
+        servers.node(node).start().await.unwrap();
+    }
+    let end = json(&aws.receive(&pages, SOON * 3).await);
+    assert_eq!((&end["NewStateValue"], &end["AlarmName"]), (&"OK".into(), &alarm["AlarmName"]));
+    daemon.until_series(FAMILY, &[("notifier", "json"), ("outcome", "ok")], SOON * 3, |ok| ok >= Some(2.0)).await;
+    for quiet in [&pages, &chats, &warned, &informed] {
+        let more = aws.try_receive(quiet).await;
+        assert!(more.is_none(), "{more:?}");
+    }
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_test_goes_through_each_notifier_and_says_which_does_not_work() {
+    let Some(aws) = Aws::start().await else { return };
+    let (people, pager) = (aws.topic("people").await, aws.topic("pager.fifo").await);
+    let (mails, pages) = (aws.subscribe(&people, "mails").await, aws.subscribe(&pager, "pages.fifo").await);
+    let missing = people.replace("people", "nowhere");
+    let topics = [(people.as_str(), "text", "severity = \"info\""), (&pager, "cloudwatch", ""), (&missing, "json", "")];
+    // No server is asked.
+    let config =
+        cluster_toml("c", &["r1", "r2"].map(|name| (name, "postgresql://mon@127.0.0.1:1/postgres".to_owned())))
+            + &formats(&topics);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("pgvigil.toml"), config).unwrap();
+    let test = |names: &[&str]| {
+        let mut command = pgvigil();
+        command.current_dir(dir.path()).args(["--config", "pgvigil.toml", "notify", "test"]).args(names);
+        let output = command.envs(aws.environment()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+
+    let (code, table, log) = test(&[]);
+    assert_eq!(code, Some(1), "{table}{log}");
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows.len() == 4 && rows[1].starts_with("text ") && rows[1].ends_with("  delivered"), "{table}");
+    assert!(rows[2].contains(&pager) && rows[2].ends_with("delivered: firing, then resolved"), "{table}");
+    assert!(rows[3].contains("not delivered: SNS refused: "), "{table}");
+    let mail = aws.receive(&mails, SOON).await;
+    assert_eq!(mail.subject.as_deref(), Some("TEST of pgvigil, nothing is wrong: notifier text"));
+    assert_eq!((attribute(&mail, "severity"), attribute(&mail, "rule")), ("info", "NotifyTest"));
+    for state in ["ALARM", "OK"] {
+        let page = aws.receive(&pages, SOON).await;
+        assert!(page.subject.as_deref().is_some_and(|subject| subject.starts_with(&format!("{state}: "))), "{page:?}");
+        assert!(page.message.contains("nothing is wrong"), "{page:?}");
+    }
+
+    // One alone, and again at once: a FIFO topic lets it through.
+    assert_eq!(test(&["cloudwatch"]).0, Some(0));
+    assert_eq!(attribute(&aws.receive(&pages, SOON).await, "state"), "firing");
+    assert!(aws.try_receive(&mails).await.is_none());
+    let (code, _, error) = test(&["pagr"]);
+    assert_eq!(code, Some(64));
+    assert!(error.contains("there is no notifier \"pagr\"; there are text, cloudwatch, json"), "{error}");
+}
+
 #[tokio::test]
 async fn two_urls_in_the_environment_are_enough() {
     let servers = pg::cluster(1).await;

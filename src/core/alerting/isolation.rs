@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::alert::{AlertId, AlertView, Phase, Recent, SHOWN_AFTER_RESOLVED, Severity};
+use crate::core::alert::{AlertId, AlertView, DAEMON, Phase, Recent, SHOWN_AFTER_RESOLVED, Severity};
 use crate::core::ledger::Episode;
 use crate::core::observation::PollFailure;
 use crate::core::signal::Unit;
@@ -25,9 +25,6 @@ use crate::core::topology::Name;
 
 /// The rule's name.
 pub const RULE: &str = "MonitorIsolated";
-
-/// The name in the place of a cluster's, of alerts about the daemon itself.
-pub const DAEMON: &str = "pgvigil";
 
 /// What fails together is found out within a time-out of the poll and some.
 const ONE_BEAT: Duration = Duration::from_secs(15);

@@ -63,7 +63,9 @@ impl Alerting {
     ) -> Option<Notice> {
         let stands = |alert: &&AlertView| match (alert.phase, alert.resolved_at) {
             (Phase::Firing, _) => self.ledger.has_heard(notifier, &alert.id),
-            (Phase::Resolved, Some(resolved_at)) => now.duration_since(resolved_at) < RESOLVED_FOR,
+            (Phase::Resolved, Some(resolved_at)) => {
+                self.ledger.takes(notifier, alert) && now.duration_since(resolved_at) < RESOLVED_FOR
+            }
             _ => false,
         };
         let alerts = self.views.values().flat_map(|views| views.iter());

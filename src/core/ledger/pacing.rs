@@ -42,13 +42,13 @@ pub enum GroupBy {
 pub struct AlertingConfig {
     pub group_by: GroupBy,
     /// What is new waits this long for what comes with it.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "wait")]
     pub group_wait: Duration,
     /// What changes in a group of which people know waits until its last notice is this old.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "interval")]
     pub group_interval: Duration,
     /// A critical alert that fires on is told again after this long. 0s: never.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "repeat")]
     pub repeat_interval: Duration,
     /// An alert that fires and resolves more often than this within an hour flaps. 0: none ever does.
     pub flapping: u32,
@@ -82,10 +82,37 @@ impl AlertingConfig {
     };
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+/// An alert waits for so long, so a slip of the pen (`5M` is five months) must not swallow it.
+fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let most = 60 * MINUTE;
+    duration(deserializer, |wait| wait <= most, "a duration of at most \"1h\" (\"m\" is a minute, \"M\" a month)")
+}
+
+fn interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let most = 24 * 60 * MINUTE;
+    duration(
+        deserializer,
+        |interval| interval <= most,
+        "a duration of at most \"1d\" (\"m\" is a minute, \"M\" a month)",
+    )
+}
+
+fn repeat<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let most = 366 * 24 * 60 * MINUTE;
+    let is_good = |repeat: Duration| repeat.is_zero() || (MINUTE..=most).contains(&repeat);
+    duration(deserializer, is_good, "a duration of at least \"1m\" and at most a year, or \"0s\"")
+}
+
+fn duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    is_good: impl Fn(Duration) -> bool,
+    expected: &str,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text)
-        .map_err(|_| de::Error::invalid_value(de::Unexpected::Str(&text), &"a duration such as \"1m\""))
+        .ok()
+        .filter(|duration| is_good(*duration))
+        .ok_or_else(|| de::Error::invalid_value(de::Unexpected::Str(&text), &expected))
 }
 
 /// One for the summary of what is held, and one for something that is not.
@@ -163,7 +190,12 @@ fn is_due(members: &Members<'_>, purpose: Purpose, config: &AlertingConfig, now:
         match purpose {
             // The waits are behind it.
             Purpose::Repeat => true,
-            Purpose::Flapping | Purpose::Calm | Purpose::Held | Purpose::Standing | Purpose::Heartbeat { .. } => waited,
+            Purpose::Flapping
+            | Purpose::Calm
+            | Purpose::Held
+            | Purpose::Standing
+            | Purpose::Heartbeat { .. }
+            | Purpose::Test => waited,
             Purpose::Alerts => {
                 let is_severer = account.alert.phase == Phase::Firing && Some(account.alert.severity) > told_severity;
                 let is_urgent = told_severity.is_none() || is_severer || is_over;
@@ -172,4 +204,27 @@ fn is_due(members: &Members<'_>, purpose: Purpose, config: &AlertingConfig, now:
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_swallows_no_alert_and_repeats_none_each_second() {
+        for (key, text, is_good) in [
+            ("group_wait", "1h", true),
+            ("group_wait", "5M", false),
+            ("group_wait", "584542046090y", false),
+            ("group_interval", "1d", true),
+            ("group_interval", "1M", false),
+            ("repeat_interval", "0s", true),
+            ("repeat_interval", "1m", true),
+            ("repeat_interval", "1ns", false),
+            ("repeat_interval", "9y", false),
+        ] {
+            let read = serde_json::from_str::<AlertingConfig>(&format!("{{\"{key}\": \"{text}\"}}"));
+            assert_eq!(read.is_ok(), is_good, "{key} = {text}: {read:?}");
+        }
+    }
 }

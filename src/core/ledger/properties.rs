@@ -101,7 +101,7 @@ impl World {
     }
 
     fn ledger(config: &AlertingConfig) -> Ledger {
-        let recipient = Recipient { name: Name::new("pager"), group_by: config.group_by, is_standing: false };
+        let recipient = Recipient { group_by: config.group_by, ..Recipient::new("pager") };
         Ledger::new(vec![recipient], config.clone())
     }
 

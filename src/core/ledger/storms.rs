@@ -21,10 +21,7 @@ struct Pager {
 impl Pager {
     fn new(config: AlertingConfig) -> Self {
         Self {
-            ledger: Ledger::new(
-                vec![Recipient { name: Name::new("pager"), group_by: config.group_by, is_standing: false }],
-                config,
-            ),
+            ledger: Ledger::new(vec![Recipient { group_by: config.group_by, ..Recipient::new("pager") }], config),
             keys: Vec::new(),
             began: BTreeMap::new(),
         }

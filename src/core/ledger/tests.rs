@@ -6,7 +6,7 @@ use crate::core::signal::Unit;
 
 /// Somebody who is told of each alert by itself.
 fn each(name: &str) -> Recipient {
-    Recipient { name: Name::new(name), group_by: GroupBy::Alert, is_standing: false }
+    Recipient { group_by: GroupBy::Alert, ..Recipient::new(name) }
 }
 
 fn at(seconds: u64) -> MonoTime {
@@ -331,4 +331,105 @@ fn keys_tell_apart_what_is_news_and_unite_what_is_not() {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), 10);
+}
+
+/// Whoever is told of what: `pager: firing A`.
+fn tell(ledger: &mut Ledger, second: u64, outcome: &Result<(), SendFailure>) -> Vec<String> {
+    let due = ledger.due(at(second));
+    let told = due.into_iter().map(|Due { notifier, group, alerts, dedup_key, .. }| {
+        let words: Vec<String> =
+            alerts.iter().map(|(alert, _)| format!("{} {}", alert.phase.as_str(), alert.id.rule)).collect();
+        let told = format!("{notifier}: {}", words.join(", "));
+        ledger.record(&Delivery { notifier, group, dedup_key, outcome: outcome.clone() }, at(second));
+        told
+    });
+    told.collect()
+}
+
+fn only(key: &str, patterns: &[&str]) -> Selector {
+    use crate::core::silence::selector::SelectorConfig;
+    let patterns = crate::core::rule::OneOrMany(patterns.iter().map(|pattern| (*pattern).to_owned()).collect());
+    let mut config = SelectorConfig::default();
+    match key {
+        "severity" => config.severity = patterns,
+        "cluster" => config.cluster = patterns,
+        _ => config.rule = patterns,
+    }
+    Selector::parse(&config).expect("a good selector")
+}
+
+#[test]
+fn each_hears_of_what_it_takes_and_of_nothing_else() {
+    let recipients = vec![
+        each("all"),
+        Recipient { only: only("rule", &["A*", "C"]), ..each("by_rule") },
+        Recipient { only: only("cluster", &["ord*"]), ..each("by_cluster") },
+        Recipient { only: only("cluster", &["billing"]), ..each("elsewhere") },
+        Recipient { only: only("severity", &["critical"]), ..each("by_severity") },
+    ];
+    let mut ledger = Ledger::new(recipients, AlertingConfig::IMMEDIATE);
+    for rule in ["A1", "B"] {
+        ledger.set(view(rule, Phase::Firing, 0), Episode::begin(wall(0), None), at(0));
+    }
+    // Of the daemon itself everybody hears, whatever their clusters are.
+    let own = AlertId { cluster: Name::new("pgvigil"), target: None, ..id("MonitorIsolated") };
+    let own = AlertView { id: own, severity: Severity::Critical, ..view("A", Phase::Firing, 0) };
+    ledger.set(own, Episode::begin(wall(0), None), at(0));
+    let mut told = tell(&mut ledger, 0, &Result::Ok(()));
+    told.sort();
+    let expect = [
+        "all: firing A1",
+        "all: firing B",
+        "all: firing MonitorIsolated",
+        "by_cluster: firing A1",
+        "by_cluster: firing B",
+        "by_cluster: firing MonitorIsolated",
+        "by_rule: firing A1",
+        "by_severity: firing MonitorIsolated",
+        "elsewhere: firing MonitorIsolated",
+    ];
+    assert_eq!(told, expect);
+    // No line was made for the others.
+    let (_, kept) = ledger.saved().find(|(id, _)| id.rule.as_str() == "B").expect("it fires");
+    assert_eq!(kept.told.keys().map(Name::as_str).collect::<Vec<_>>(), ["all", "by_cluster"]);
+}
+
+#[test]
+fn an_alert_that_grows_is_told_to_those_who_take_it_then_and_so_is_its_end() {
+    let pager = Recipient { only: only("severity", &["critical"]), ..each("pager") };
+    let mut ledger = Ledger::new(vec![pager], AlertingConfig::IMMEDIATE);
+    let at_severity = |ledger: &mut Ledger, second, phase, severity| {
+        let alert = AlertView { severity, ..view("A", phase, 0) };
+        ledger.set(alert, Episode::begin(wall(0), None), at(second));
+        tell(ledger, second, &Result::Ok(()))
+    };
+    let none = [""; 0];
+    assert_eq!(at_severity(&mut ledger, 0, Phase::Firing, Severity::Warning), none);
+    assert_eq!(at_severity(&mut ledger, 10, Phase::Firing, Severity::Critical), ["pager: firing A"]);
+    assert_eq!(at_severity(&mut ledger, 20, Phase::Firing, Severity::Warning), none);
+    // Kept over a restart with another configuration, too: who heard the begin hears the end.
+    let saved: Vec<(AlertId, SavedAccount)> = ledger.saved().map(|(id, saved)| (id.clone(), saved)).collect();
+    let mut ledger =
+        Ledger::new(vec![Recipient { only: only("rule", &["Other"]), ..each("pager") }], AlertingConfig::IMMEDIATE);
+    for (id, saved) in saved {
+        ledger.restore(id, saved, at(25));
+    }
+    assert_eq!(at_severity(&mut ledger, 30, Phase::Resolved, Severity::Warning), ["pager: resolved A"]);
+    assert_eq!(at_severity(&mut ledger, 4000, Phase::Firing, Severity::Critical), none);
+}
+
+#[test]
+fn who_need_not_hear_the_end_hears_every_begin() {
+    let phone = Recipient { hears_resolved: false, ..each("phone") };
+    let mut ledger = Ledger::new(vec![phone, each("mail")], AlertingConfig::IMMEDIATE);
+    let away = Err(SendFailure::Unclear("no answer".to_owned()));
+    let mut step = |second: u64, phase, began: u64, outcome: &Result<(), SendFailure>| {
+        ledger.set(view("A", phase, began), Episode::begin(wall(began), None), at(second));
+        tell(&mut ledger, second, outcome)
+    };
+    assert_eq!(step(0, Phase::Firing, 0, &Result::Ok(())), ["phone: firing A", "mail: firing A"]);
+    assert_eq!(step(60, Phase::Resolved, 0, &Result::Ok(())), ["mail: resolved A"]);
+    assert_eq!(step(120, Phase::Firing, 120, &away), ["phone: firing A", "mail: firing A"]);
+    assert_eq!(step(180, Phase::Resolved, 120, &Result::Ok(())), ["mail: resolved A"]);
+    assert_eq!(step(240, Phase::Firing, 240, &Result::Ok(())), ["phone: firing A", "mail: firing A"]);
 }

@@ -96,6 +96,17 @@ impl Condition {
 }
 
 impl Op {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gt => ">",
+            Self::Ge => ">=",
+            Self::Lt => "<",
+            Self::Le => "<=",
+            Self::Eq => "==",
+            Self::Ne => "!=",
+        }
+    }
+
     fn at_start_of(text: &str) -> Option<(Self, &'static str)> {
         [(Self::Ge, ">="), (Self::Le, "<="), (Self::Eq, "=="), (Self::Ne, "!="), (Self::Gt, ">"), (Self::Lt, "<")]
             .into_iter()
@@ -153,15 +164,21 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> 
         .map_or("", |(_, name)| name)
 }
 
-/// A value, written as in a rule, in the base unit of its signal.
-pub(crate) fn in_unit_of(signal: &'static Signal, text: &str) -> Option<f64> {
-    threshold(text, signal).ok()
+/// What an alert's condition compares with, in the unit. `None` for one that compares with nothing: `... is unknown`.
+pub fn compared_with(condition: &str, unit: Unit) -> Option<(Op, f64)> {
+    let (_, comparison) = condition.split_once(' ')?;
+    let (op, _, text) = compared(comparison)?;
+    Some((op, in_unit(text, unit)?))
 }
 
-/// A threshold in the base unit of its signal.
-fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
-    let plain = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    let value = match signal.unit {
+/// A value, written as in a rule, in the base unit of its signal.
+pub(crate) fn in_unit_of(signal: &'static Signal, text: &str) -> Option<f64> {
+    in_unit(text, signal.unit)
+}
+
+fn in_unit(text: &str, unit: Unit) -> Option<f64> {
+    let plain = number(text);
+    match unit {
         Unit::Seconds => seconds(text),
         Unit::Bytes => bytes(text),
         Unit::BytesPerSecond => bytes(text.strip_suffix("/s").unwrap_or(text)),
@@ -169,8 +186,17 @@ fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
         Unit::Ratio => percent(text).or(plain.filter(|ratio| (-1.0..=1.0).contains(ratio))),
         Unit::Count => plain,
         Unit::Bool => plain.filter(|bit| [0.0, 1.0].contains(bit)),
-    };
-    value.ok_or_else(|| RuleFault::Unit {
+    }
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|number| number.is_finite())
+}
+
+/// A threshold in the base unit of its signal.
+fn threshold(text: &str, signal: &'static Signal) -> Result<f64, RuleFault> {
+    let plain = number(text);
+    in_unit(text, signal.unit).ok_or_else(|| RuleFault::Unit {
         text: text.to_owned(),
         given: if bytes(text).is_some() && plain.is_none() {
             "a size"

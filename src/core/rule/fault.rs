@@ -52,7 +52,7 @@ pub enum RuleFault {
     DatapointsWithoutEvery,
     #[error("`every` goes with `datapoints`; write for example datapoints = \"3 of 5\"")]
     EveryWithoutDatapoints,
-    #[error("every = \"0s\" is no period; write for example every = \"1m\"")]
+    #[error("every is less than a second, which is no period that could be counted; write for example every = \"1m\"")]
     EveryOfNothing,
     #[error("it selects by {selector}, but {signal} is {about}")]
     Selector { selector: &'static str, signal: &'static str, about: &'static str },

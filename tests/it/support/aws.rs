@@ -80,6 +80,11 @@ impl Aws {
 
     /// Subscribes a new queue to a topic. What is published from now on can be read.
     pub(crate) async fn subscribe(&self, topic_arn: &str, queue: &str) -> Subscriber {
+        self.subscribe_where(topic_arn, queue, "").await
+    }
+
+    /// The same to what a filter policy lets through. An empty one lets all.
+    pub(crate) async fn subscribe_where(&self, topic_arn: &str, queue: &str, policy: &str) -> Subscriber {
         let mut asked = vec![("Action", "CreateQueue"), ("QueueName", queue)];
         if is_fifo(queue) {
             asked.extend([("Attribute.1.Name", "FifoQueue"), ("Attribute.1.Value", "true")]);
@@ -87,7 +92,11 @@ impl Aws {
         let queue_url = element(&self.call("sqs", &asked).await.body, "QueueUrl");
         let asked = [("Action", "GetQueueAttributes"), ("QueueUrl", &queue_url), ("AttributeName.1", "QueueArn")];
         let queue_arn = element(&self.call("sqs", &asked).await.body, "Value");
-        let asked = [("Action", "Subscribe"), ("TopicArn", topic_arn), ("Protocol", "sqs"), ("Endpoint", &queue_arn)];
+        let mut asked =
+            vec![("Action", "Subscribe"), ("TopicArn", topic_arn), ("Protocol", "sqs"), ("Endpoint", &queue_arn)];
+        if !policy.is_empty() {
+            asked.extend([("Attributes.entry.1.key", "FilterPolicy"), ("Attributes.entry.1.value", policy)]);
+        }
         self.call("sns", &asked).await;
         Subscriber { queue_url }
     }

@@ -3,6 +3,7 @@
 
 pub(crate) mod alertmanager;
 pub(crate) mod aws;
+pub(crate) mod cloudwatch;
 pub(crate) mod daemon;
 pub(crate) mod haproxy;
 pub(crate) mod http;

@@ -25,7 +25,7 @@ fn installed(program: &str) -> bool {
 impl Prometheus {
     /// Starts one that scrapes `target` (an address, `/metrics`) each second and judges by our rules, or says that it is missing.
     pub(crate) async fn start(target: &str) -> Option<Self> {
-        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/alerts.yml");
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/prometheus-rules.yml");
         let scrape = format!("- job_name: pgvigil\n  static_configs: [{{targets: ['{target}']}}]\n");
         Self::start_with(&scrape, &rules).await
     }
@@ -84,16 +84,6 @@ impl Prometheus {
         })
         .await
     }
-}
-
-/// What `promtool check rules` says of a file: whether all is well, and its words.
-pub(crate) fn check_rules(file: &std::path::Path) -> Option<(bool, String)> {
-    if !installed("promtool") {
-        super::missing("promtool");
-        return None;
-    }
-    let output = Command::new("promtool").args(["check", "rules"]).arg(file).output().unwrap();
-    Some((output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()))
 }
 
 /// What `promtool check metrics` finds in the text of a `/metrics`; empty when all is well.

@@ -172,9 +172,15 @@ async fn request(stream: &mut TcpStream) -> Option<String> {
 
 /// The alerts of a published message: every object of it that has a key of its own.
 fn told(form: &str) -> Vec<Told> {
-    let message = form.split('&').find_map(|field| field.strip_prefix("Message=")).unwrap_or_default();
+    let field = |name: &str| form.split('&').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    let message = super::http::decode(field("Message").unwrap_or_default());
     let mut told = Vec::new();
-    match serde_json::from_str(&super::http::decode(message)) {
+    // A body for each protocol: that of programs is the default.
+    let message = match field("MessageStructure") {
+        Some(_) => serde_json::from_str::<Value>(&message).unwrap()["default"].as_str().unwrap().to_owned(),
+        None => message,
+    };
+    match serde_json::from_str(&message) {
         Ok(value) => collect(&value, &mut told),
         Err(error) => panic!("not JSON ({error}): {form}"),
     }

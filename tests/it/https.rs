@@ -1,0 +1,150 @@
+//! `[server.tls]` and `[server.auth]` of the real daemon.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::daemon::{SOON, cluster_toml, pgvigil};
+use crate::support::process::Process;
+use crate::support::tls::Certificates;
+use crate::support::{free_port, until};
+
+struct Here {
+    process: Process,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+fn config(port: u16, dir: &Path, server: &str) -> String {
+    let targets = cluster_toml("orders", &[("gone", "postgresql://x@127.0.0.1:1/x".to_owned())]);
+    let (cert, key) = (dir.join("tls.crt"), dir.join("tls.key"));
+    format!(
+        "[server]\nlisten = \"127.0.0.1:{port}\"\n{server}\n[server.tls]\ncert = \"{}\"\nkey = \"{}\"\n{targets}",
+        cert.display(),
+        key.display()
+    )
+}
+
+fn command(dir: &Path, config: &str) -> Command {
+    let file = dir.join("pgvigil.toml");
+    fs::write(&file, config).unwrap();
+    let mut command = pgvigil();
+    command.arg("run").arg("--config").arg(file);
+    command
+}
+
+/// Puts a certificate and its key where the daemon looks: each is whole at every moment.
+fn install(certificates: &Certificates, dir: &Path) {
+    for (from, to) in [("server.key", "tls.key"), ("server.crt", "tls.crt")] {
+        fs::copy(certificates.path(from), dir.join("new")).unwrap();
+        fs::rename(dir.join("new"), dir.join(to)).unwrap();
+    }
+}
+
+async fn start(certificates: &Certificates, server: &str) -> Here {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    install(certificates, dir.path());
+    let mut process = Process::start(command(dir.path(), &config(port, dir.path(), server)));
+    process.wait_for_output("listening on https://", SOON).await;
+    Here { process, port, dir }
+}
+
+/// The answer to a request of a client that knows this authority and speaks these versions.
+async fn ask(
+    port: u16,
+    authority: &Certificates,
+    versions: &[&'static SupportedProtocolVersion],
+    request: &str,
+) -> Result<String, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.path("ca.crt")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let connector = TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()));
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+    stream.write_all(request.as_bytes()).await.map_err(|error| error.to_string())?;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+const BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+
+#[tokio::test]
+async fn https_is_spoken_and_a_new_certificate_taken_up() {
+    let (first, second) = (Certificates::make(), Certificates::make());
+    let here = start(&first, "auth = { user = \"ops\", password = \"open sesame\" }").await;
+    for version in BOTH {
+        let answer = ask(here.port, &first, &[version], LIVEZ).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+    let page = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    let refused = ask(here.port, &first, &BOTH, &format!("{page}\r\n")).await.unwrap();
+    assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("www-authenticate: Basic realm="), "{refused}");
+    // "ops:open sesame".
+    let shown = format!("{page}authorization: Basic b3BzOm9wZW4gc2VzYW1l\r\n\r\n");
+    let answer = ask(here.port, &first, &BOTH, &shown).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("<h1>"), "{answer}");
+    assert!(ask(here.port, &second, &BOTH, LIVEZ).await.is_err(), "nobody vouches for it");
+    // Who does not speak TLS is closed, and holds up no one.
+    let mut plain = TcpStream::connect(("127.0.0.1", here.port)).await.unwrap();
+    plain.write_all(LIVEZ.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+
+    install(&second, here.dir.path());
+    until("the new certificate", 3 * SOON, || async {
+        ask(here.port, &second, &BOTH, LIVEZ).await.map(|answer| assert!(answer.starts_with("HTTP/1.1 200")))
+    })
+    .await;
+    // One that cannot be used changes nothing.
+    fs::write(here.dir.path().join("tls.crt"), "no certificate").unwrap();
+    until("a word of it", 3 * SOON, || async {
+        let log = here.process.output();
+        if log.contains("the one before is kept") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(ask(here.port, &second, &BOTH, LIVEZ).await.is_ok());
+    assert!(!here.process.output().contains("sesame"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_files_is_told_at_the_start() {
+    let (certificates, other) = (Certificates::make(), Certificates::make());
+    let cert = fs::read(certificates.path("server.crt")).unwrap();
+    let key = fs::read(certificates.path("server.key")).unwrap();
+    let others = fs::read(other.path("server.key")).unwrap();
+    let locked = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n".to_vec();
+    for (cert, key, says) in [
+        (None, Some(&key), ["server.tls.cert: ", "tls.crt: cannot be read: there is no such file"]),
+        (Some(&cert), None, ["server.tls.key: ", "tls.key: cannot be read: there is no such file"]),
+        (Some(&key), Some(&key), ["server.tls.cert: ", "tls.crt: holds no certificate"]),
+        (Some(&cert), Some(&cert), ["server.tls.key: ", "tls.key: holds no private key"]),
+        (Some(&cert), Some(&locked), ["server.tls.key: ", "tls.key: has a passphrase; "]),
+        (Some(&cert), Some(&others), ["server.tls.key: ", "tls.key: does not belong to the certificate in"]),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in [("tls.crt", cert), ("tls.key", key)] {
+            if let Some(content) = content {
+                fs::write(dir.path().join(name), content).unwrap();
+            }
+        }
+        let mut process = Process::start(command(dir.path(), &config(free_port(), dir.path(), "")));
+        let status = process.wait(SOON).await;
+        let log = process.output();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(says.iter().all(|part| log.contains(part)), "{says:?}: {log}");
+    }
+}
