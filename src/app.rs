@@ -4,9 +4,10 @@
 //! than a restarted one. On shutdown pollers stop and notifiers finish their attempt; when the last of them is gone the
 //! engine has applied their last events and ends too.
 //!
-//! What is watched, and who is told, may change at any time ([`members`]); the configuration is read again when it is told
-//! to, or has changed ([`reload`]).
+//! What is watched, and who is told, may change at any time ([`members`]): the configuration is read again when it is told
+//! to, or has changed ([`reload`]), and AWS is asked what there is ([`discover`]).
 
+mod discover;
 mod members;
 mod reload;
 
@@ -28,12 +29,14 @@ use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::discover::Finders;
 use self::members::Members;
 use crate::agent_check::{self, Agent};
-use crate::aws::Aws;
+use crate::aws::{Aws, Reported};
 use crate::config::{Config, Source};
 use crate::core::fleet::{Event, Fleet};
 use crate::core::snapshot::Snapshot;
+use crate::discovery::{self, Kept, Look};
 use crate::engine::{Engine, Queues, Unwritten, tick_of};
 use crate::http::Live;
 use crate::http::history::History;
@@ -60,6 +63,10 @@ const ORDER_QUEUE: usize = 16;
 enum Order {
     /// This configuration, checked, takes the place of the one in force.
     Configuration(Box<Config>),
+    /// AWS was asked, for this `[[discover]]`.
+    Found(Box<(discovery::Config, Look)>),
+    /// RDS reports something of what was found for it, by region.
+    Reported(Box<discovery::Config>, Vec<(String, Reported)>),
 }
 
 /// Why the daemon could not start, or had to stop.
@@ -206,6 +213,11 @@ impl App {
         let address =
             listener.local_addr().map_err(|source| RunError::Listen { address: config.server.listen, source })?;
 
+        // What was found before is watched at once, whether AWS answers or not.
+        let kept = config.store.as_deref().filter(|_| !config.discover.is_empty()).map(Kept::beside);
+        let mut finders = Finders::new(kept);
+        let listed = config;
+        let config = finders.with_found(&listed);
         let mut agent_listeners = Vec::new();
         for (address, target) in config.agent_check.addresses() {
             let listener = TcpListener::bind(address).await.map_err(|source| RunError::Agent { address, source })?;
@@ -245,7 +257,7 @@ impl App {
         }
 
         let queues = Queues::default();
-        app.members = Members::new(queues.clone(), aws.clone());
+        app.members = Members::new(queues.clone(), aws.clone(), finders);
         app.start_notifiers(&config)?;
         let engine = Engine {
             fleet,
@@ -289,6 +301,7 @@ impl App {
             aws: aws.clone(),
         };
         let cancel = app.cancel.clone();
+        app.members.listed = Some(listed);
         let agent = Arc::new(Agent {
             snapshots: app.snapshots.clone(),
             health: config.health,
@@ -296,6 +309,7 @@ impl App {
             gates: Mutex::default(),
         });
         app.members.keep(config);
+        app.start_finders();
         let scheme = if tls.is_some() { "https" } else { "http" };
         info!(%address, "listening on {scheme}://{address}");
         if let Some(tls) = tls.clone() {

@@ -20,15 +20,17 @@ use crate::collect::tls::{Roots, Trust};
 use crate::collect::{Probe, probe, probe_pooler};
 use crate::config::{Cluster, Config};
 use crate::core::alert::AlertId;
+use crate::core::discovery::Endpoint;
 use crate::core::ledger::Recipient;
 use crate::core::observation::{PollFailure, Positions, StandbyState, StatementsAccess};
 use crate::core::pooler::PoolerFacts;
 use crate::core::topology::{Name, Role, twins};
+use crate::discovery::Sought;
 use crate::notify::NotifierConfig;
 use crate::table::{Cell, Table, Tone, painted, short, wrapped};
 
 pub use self::findings::{Finding, Severity};
-use self::findings::{Patient, of_pooler, of_target};
+use self::findings::{Patient, of_endpoint, of_pooler, of_target};
 
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
 const AT_ONCE: usize = 64;
@@ -54,8 +56,10 @@ pub async fn run(config: &Config) -> Report {
             let Some(outcome) = outcomes.next().await else { break };
             let dbname = target.conninfo.dbname().to_owned();
             let is_local = target.conninfo.is_local();
+            let endpoint = target.conninfo.host_names().find_map(Endpoint::of);
             let trusts_copy = target.conninfo.tls().roots == Roots::Rds;
-            targets.push(Examined { target: target.id.target.clone(), dbname, is_local, trusts_copy, outcome });
+            let name = target.id.target.clone();
+            targets.push(Examined { target: name, dbname, is_local, endpoint, trusts_copy, outcome });
         }
         let mut poolers = Vec::with_capacity(cluster.poolers.len());
         for pooler in &cluster.poolers {
@@ -124,6 +128,8 @@ pub struct Examined {
     pub dbname: String,
     /// The way to it does not leave this machine.
     pub is_local: bool,
+    /// Its address leads to whichever server it is at the time.
+    pub endpoint: Option<Endpoint>,
     /// Its certificate is verified against the built-in copy of the authorities of RDS.
     pub trusts_copy: bool,
     pub outcome: Result<Probe, PollFailure>,
@@ -133,6 +139,9 @@ pub struct Examined {
 #[derive(Debug, PartialEq, Serialize)]
 pub struct Report {
     pub ok: bool,
+    /// What was looked for in AWS.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub discoveries: Vec<Sought>,
     pub clusters: Vec<ClusterReport>,
     /// Who is told of alerts.
     pub notifiers: Vec<NotifierReport>,
@@ -231,7 +240,19 @@ impl Report {
                 && cluster.targets.iter().all(|target| target.reachable && harmless(&target.findings))
                 && cluster.poolers.iter().all(|pooler| pooler.reachable && harmless(&pooler.findings))
         };
-        Self { ok: clusters.iter().all(is_well), clusters, notifiers: Vec::new(), untold: Vec::new() }
+        Self {
+            ok: clusters.iter().all(is_well),
+            discoveries: Vec::new(),
+            clusters,
+            notifiers: Vec::new(),
+            untold: Vec::new(),
+        }
+    }
+
+    /// With what was looked for in AWS.
+    #[must_use]
+    pub fn with_discoveries(self, discoveries: Vec<Sought>) -> Self {
+        Self { ok: self.ok && discoveries.iter().all(|sought| sought.fault.is_none()), discoveries, ..self }
     }
 }
 
@@ -268,7 +289,7 @@ fn report(target: &Examined, targets: &[Examined], wants_statements: bool, wall:
                 reachable: false,
                 failure: Some(failure.to_string()),
                 server: None,
-                findings: Vec::new(),
+                findings: target.endpoint.map(of_endpoint).into_iter().collect(),
             };
         }
     };
@@ -403,6 +424,13 @@ impl Report {
             explain(&mut text, cluster, paper);
         }
         text.push_str(&self.told(paper));
+        for sought in &self.discoveries {
+            let found = format!("{} found {} of {}", sought.name, sought.targets, sought.looks_for);
+            let _ = match &sought.fault {
+                None => writeln!(text, "\n{found}"),
+                Some(fault) => writeln!(text, "\n{} {found}: {fault}", painted("error", Tone::Bad, has_colour)),
+            };
+        }
         let (verdict, tone) = if self.ok { ("all well", Tone::Good) } else { ("something to fix", Tone::Doubtful) };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{}{}", painted(verdict, tone, has_colour), self.counts());

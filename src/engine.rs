@@ -395,7 +395,7 @@ impl Engine {
             Event::Delivered(delivery) => {
                 self.metrics.delivered(delivery.notifier.as_str(), delivery.outcome.as_ref().err());
             }
-            Event::Measured(_) | Event::Tick | Event::Members(_) => {}
+            Event::Measured(_) | Event::Tick | Event::Members(_) | Event::Discovered(_) | Event::Happened(_) => {}
         }
     }
 }
@@ -430,6 +430,7 @@ mod tests {
     fn hung(dir: &std::path::Path) -> (Engine, crate::store::Writer, mpsc::Receiver<Notice>) {
         let fleet = Fleet::new(FleetSpec {
             clusters: Vec::new(),
+            discoveries: Vec::new(),
             poll_interval: Duration::from_secs(1),
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),

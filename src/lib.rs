@@ -14,6 +14,7 @@
 //! | [`store`] | what outlives a restart: written behind the engine, and before a notice leaves |
 //! | [`notify`] | out: one worker per notifier makes one attempt at a time and reports back |
 //! | [`http`] | out: metrics, health, API; pure functions of a [`core::snapshot::Snapshot`] |
+//! | [`discovery`] | what AWS has becomes clusters of the configuration |
 //! | [`aws`] | the one way to AWS: clients, credentials, errors |
 //! | [`agent_check`] | out: what load balancers ask for a target's share of the reads |
 //! | [`waiting`] | tells [`collect`] that a client of [`http`] waits for the next sample |
@@ -50,6 +51,7 @@ pub mod collect;
 pub mod config;
 pub mod core;
 pub mod demo;
+pub mod discovery;
 pub mod engine;
 pub mod http;
 pub mod notify;

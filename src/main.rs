@@ -122,7 +122,11 @@ fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> Ex
         let text = if args.json { lines(&loaded.summary_json()) } else { format!("{}\n", loaded.summary()) };
         return print(text.as_bytes(), true);
     }
-    let Some(report) = wait_for(pgvigil::check::run(&loaded.config)) else { return ExitCode::FAILURE };
+    let look = async {
+        let (config, sought) = pgvigil::discovery::once(loaded.config).await;
+        pgvigil::check::run(&config).await.with_discoveries(sought)
+    };
+    let Some(report) = wait_for(look) else { return ExitCode::FAILURE };
     let text =
         if args.json { lines(&report) } else { report.table(has_colour(&std::io::stdout(), environment), width()) };
     print(text.as_bytes(), report.ok)
@@ -139,13 +143,22 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
             let _ = writeln!(std::io::stderr().lock(), "pgvigil: {what} ...");
         }
     };
-    let Some(snapshot) = wait_for(pgvigil::poll::look(loaded.config, say)) else { return ExitCode::FAILURE };
+    let look = async {
+        let (config, sought) = pgvigil::discovery::once(loaded.config).await;
+        (pgvigil::poll::look(config, say).await, sought)
+    };
+    let Some((snapshot, sought)) = wait_for(look) else { return ExitCode::FAILURE };
+    let mut is_found = true;
+    for (fault, sought) in sought.iter().filter_map(|sought| Some((sought.fault.as_ref()?, sought))) {
+        is_found = false;
+        let _ = writeln!(std::io::stderr().lock(), "pgvigil: {} ({}): {fault}", sought.name, sought.looks_for);
+    }
     let text = if args.json {
         lines(&pgvigil::poll::json(&snapshot))
     } else {
         pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment), width())
     };
-    print(text.as_bytes(), pgvigil::poll::is_well(&snapshot))
+    print(text.as_bytes(), is_found && pgvigil::poll::is_well(&snapshot))
 }
 
 fn plan(file: Option<&Path>, environment: &Environment, args: &PlanArgs) -> ExitCode {

@@ -17,6 +17,7 @@ use tokio::task::{AbortHandle, Id};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::discover::Finders;
 use super::{App, Order, RunError};
 use crate::aws::cloudwatch::{self, Instance};
 use crate::aws::publish::Publisher;
@@ -43,8 +44,11 @@ const ENDS_WITHIN: Duration = Duration::from_secs(2);
 /// What runs now.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    /// The configuration in force.
+    /// The configuration in force as it was read.
+    pub(super) listed: Option<Config>,
+    /// The same with what was found in AWS.
     config: Option<Config>,
+    pub(super) finders: Finders,
     /// Certificates and secrets that were read, for all connections.
     trust: Arc<Trust>,
     queues: Queues,
@@ -73,18 +77,27 @@ struct Polling {
 
 /// A task that can be told to end.
 #[derive(Debug)]
-struct Running {
-    cancel: CancellationToken,
-    handle: AbortHandle,
+pub(super) struct Running {
+    pub(super) cancel: CancellationToken,
+    pub(super) handle: AbortHandle,
 }
 
 impl Members {
-    pub(super) fn new(queues: Queues, aws: Aws) -> Self {
-        Self { queues, trust: Arc::new(Trust::new(aws.clone())), aws: Some(aws), ..Self::default() }
+    pub(super) fn new(queues: Queues, aws: Aws, finders: Finders) -> Self {
+        Self { queues, trust: Arc::new(Trust::new(aws.clone())), aws: Some(aws), finders, ..Self::default() }
     }
 
     pub(super) fn secrets(&self) -> &Secrets {
         self.trust.secrets()
+    }
+
+    pub(super) fn aws(&self) -> Option<Aws> {
+        self.aws.clone()
+    }
+
+    /// Whether this configuration watches anything else, or anything in another way.
+    pub(super) fn watches_other_than(&self, config: &Config) -> bool {
+        self.config.as_ref().is_none_or(|in_force| in_force.clusters != config.clusters)
     }
 
     /// This configuration is in force.
@@ -102,6 +115,11 @@ impl App {
     pub(super) async fn follow(&mut self, order: Order) -> Result<(), RunError> {
         match order {
             Order::Configuration(config) => self.reconfigure(*config).await,
+            Order::Found(found) => self.found(&found.0, found.1).await,
+            Order::Reported(config, reported) => {
+                self.reported(&config, reported).await;
+                Ok(())
+            }
         }
     }
 
@@ -116,11 +134,6 @@ impl App {
         if let Some(before) = &self.members.config {
             keep_what_takes_a_restart(before, &mut config);
         }
-        let n_gone = self.stop_pollers(&config).await?;
-        if let Some(events) = self.events.clone() {
-            // The engine takes it in its turn; it is gone only when the daemon stops.
-            let _ = events.send(Event::Members(Box::new(config.fleet_spec()))).await;
-        }
         self.members.notifiers.retain(|name, (_, running)| {
             let stays =
                 config.notifiers.iter().enumerate().any(|(place, notifier)| notifier.names(place).contains(name));
@@ -131,9 +144,23 @@ impl App {
             }
             stays
         });
+        let effective = self.with_known(&config);
+        self.members.listed = Some(config);
+        self.refresh(effective).await?;
+        self.start_finders();
+        self.metrics.configured(Ok(clock::wall()));
+        Ok(())
+    }
+
+    /// Watches what this configuration says, of which all else is in force already.
+    pub(super) async fn refresh(&mut self, config: Config) -> Result<(), RunError> {
+        let n_gone = self.stop_pollers(&config).await?;
+        if let Some(events) = self.events.clone() {
+            // The engine takes it in its turn; it is gone only when the daemon stops.
+            let _ = events.send(Event::Members(Box::new(config.fleet_spec()))).await;
+        }
         let n_come = self.start_pollers(&config);
         self.start_cloudwatch(&config);
-        self.metrics.configured(Ok(clock::wall()));
         let (clusters, targets) = (config.clusters.len(), config.n_targets());
         info!(
             clusters,

@@ -8,6 +8,7 @@
 pub mod cloudwatch;
 mod fault;
 pub mod publish;
+mod rds;
 mod secrets;
 mod token;
 mod watch;
@@ -30,6 +31,7 @@ use serde::de::{Deserializer, Error};
 use tokio::sync::OnceCell;
 
 pub use self::fault::{Fault, Kind};
+pub use self::rds::Reported;
 pub use self::secrets::{REFRESH as SECRETS_REFRESH, SecretRef, Secrets, Version};
 pub use self::token::{Token, region_of};
 use self::watch::Watch;

@@ -12,6 +12,7 @@ use super::{Examined, list, positions};
 use crate::collect::Probe;
 use crate::collect::tls::RDS_COPIED_ON;
 use crate::core::checkup::{SlotState, Verified};
+use crate::core::discovery::Endpoint;
 use crate::core::observation::{Flavor, Identity, PollFailure, Positions, Receiver, SenderState, StatementsAccess};
 use crate::core::pooler::PoolerFacts;
 use crate::core::survey::Sessions;
@@ -136,12 +137,30 @@ fn setting<'a>(probe: &'a Probe, name: &str) -> Option<&'a str> {
     probe.checkup.settings.as_ref()?.get(name).map(String::as_str)
 }
 
+/// An address that leads to another server from time to time cannot be watched: a lag, a slot, a session would be anybody's.
+pub(super) fn of_endpoint(endpoint: Endpoint) -> Finding {
+    let sees = match endpoint {
+        Endpoint::Proxy => {
+            "a proxy hands each session to whichever server it has, hides who is connected, and ends what it calls idle"
+        }
+        Endpoint::Writer => {
+            "after a failover it leads to another instance, under the old name and with another's history"
+        }
+        Endpoint::Reader | Endpoint::Custom => {
+            "each connection may lead to another instance, so that the lag of none is known"
+        }
+    };
+    let way_out = "name the endpoint of each instance instead, or let [[discover]] find them";
+    Finding::new(Severity::Warning, format!("its host is {}", endpoint.as_str()), format!("{sees}: {way_out}"))
+}
+
 /// All that is found about one server, the worst first.
 pub(super) fn of_target(patient: Patient<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for part in [unread, grants, statements, role, connection, certificate, settings, slots, standby, sender_side] {
         part(patient, &mut findings);
     }
+    findings.extend(patient.target.endpoint.map(of_endpoint));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }

@@ -105,14 +105,21 @@ pub(super) fn answered(name: &str, positions: Positions) -> Examined {
         target: Name::new(name),
         dbname: "app".to_owned(),
         is_local: false,
+        endpoint: None,
         trusts_copy: false,
         outcome: Ok(probe),
     }
 }
 
 fn failed(name: &str) -> Examined {
-    let outcome = Err(PollFailure::Refused);
-    Examined { target: Name::new(name), dbname: "app".to_owned(), is_local: false, trusts_copy: false, outcome }
+    Examined {
+        target: Name::new(name),
+        dbname: "app".to_owned(),
+        is_local: false,
+        endpoint: None,
+        trusts_copy: false,
+        outcome: Err(PollFailure::Refused),
+    }
 }
 
 fn cluster(targets: Vec<Examined>) -> ExaminedCluster {

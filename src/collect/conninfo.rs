@@ -204,6 +204,14 @@ impl Conninfo {
         &self.hosts
     }
 
+    /// The names of its hosts, less sockets of this machine.
+    pub fn host_names(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().filter_map(|host| match &host.endpoint {
+            Endpoint::Tcp { name, .. } => Some(name.as_str()),
+            Endpoint::Unix(_) => None,
+        })
+    }
+
     /// Whether no way to any of its hosts leaves this machine.
     pub fn is_local(&self) -> bool {
         // A secret may say where it is.

@@ -27,12 +27,13 @@ use crate::aws;
 use crate::collect::conninfo::Conninfo;
 use crate::collect::login::{Auth, Login, LoginConfig, LoginFault};
 use crate::collect::{PollConfig, StatementsConfig};
-use crate::core::fleet::{ClusterSpec, FleetSpec};
+use crate::core::fleet::{ClusterSpec, DiscoverySpec, FleetSpec};
 use crate::core::heartbeat::Limits;
 use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::rule::{OneOrMany, Rule, RuleConfig};
 use crate::core::silence::window::{Window, WindowConfig};
 use crate::core::topology::{Name, TargetId};
+use crate::discovery;
 use crate::http::{HealthConfig, MetricsConfig, ServerConfig};
 use crate::notify::{NotifierConfig, heartbeat};
 use crate::store::StoreConfig;
@@ -55,6 +56,8 @@ pub struct Config {
     /// The file that keeps what outlives a restart. `None`: nothing is kept.
     pub store: Option<PathBuf>,
     pub clusters: Vec<Cluster>,
+    /// What to look for in AWS, beside what is listed.
+    pub discover: Vec<discovery::Config>,
     /// Those of the presets and the written ones, or the built-in ones when nothing is written.
     pub rules: Vec<Rule>,
     /// Rules of the presets that cannot be judged, since what they read comes from CloudWatch and is not read there.
@@ -73,7 +76,7 @@ pub struct Config {
 }
 
 /// Servers that replicate one another.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     pub name: Name,
     pub targets: Vec<Target>,
@@ -84,7 +87,7 @@ pub struct Cluster {
 }
 
 /// One server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     pub id: TargetId,
     pub conninfo: Arc<Conninfo>,
@@ -99,8 +102,14 @@ impl Config {
             poolers: cluster.poolers.iter().map(|pooler| pooler.id.target.clone()).collect(),
             redis: cluster.redis.clone(),
         };
+        let discovery = |(place, config): (usize, &discovery::Config)| DiscoverySpec {
+            name: discovery::name(place),
+            looks_for: config.looks_for(),
+            stale_after: config.stale_after(),
+        };
         FleetSpec {
             clusters: self.clusters.iter().map(cluster).collect(),
+            discoveries: self.discover.iter().enumerate().map(discovery).collect(),
             poll_interval: self.poll.interval,
             stale_after: self.poll.stale_after(),
             survey_stale_after: self.poll.survey_stale_after(),
@@ -175,6 +184,7 @@ struct Written {
     heartbeat: Option<heartbeat::Config>,
     store: StoreConfig,
     cluster: Vec<WrittenCluster>,
+    discover: Vec<discovery::Config>,
     pooler: Vec<WrittenPooler>,
     preset: OneOrMany,
     rule: Vec<RuleConfig>,
@@ -307,12 +317,20 @@ impl Loaded {
             0 => String::new(),
             n_poolers => format!("{}, ", counted(n_poolers, "pooler")),
         };
+        let discoveries = match config.discover.len() {
+            0 => String::new(),
+            n_discoveries => format!(
+                "what {} of AWS {}, ",
+                counted(n_discoveries, "discovery").replace("discoverys", "discoveries"),
+                if n_discoveries == 1 { "finds" } else { "find" }
+            ),
+        };
         let awaiting = match config.awaiting_rules.len() {
             0 => String::new(),
             n_awaiting => format!(" ({n_awaiting} more read CloudWatch, which is not read)"),
         };
         format!(
-            "configuration ok ({}): {}, {}, {poolers}{}{awaiting}, notifiers: {}",
+            "configuration ok ({}): {}, {}, {poolers}{discoveries}{}{awaiting}, notifiers: {}",
             self.sources.join(", "),
             counted(config.clusters.len(), "cluster"),
             counted(config.n_targets(), "target"),
@@ -356,7 +374,8 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigError> {
     let references = layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect();
     layers.extend(environment::own(inputs.environment, &references)?);
     layers.extend(layers::overrides(inputs.overrides));
-    if inputs.file.is_none() && !layers.iter().any(|layer| layer.dict.contains_key("cluster")) {
+    let says_what = |layer: &Layer| ["cluster", "discover"].iter().any(|key| layer.dict.contains_key(*key));
+    if inputs.file.is_none() && !layers.iter().any(says_what) {
         return Err(ConfigError::NothingToWatch);
     }
 
@@ -392,7 +411,8 @@ pub fn rules(file: Option<&Path>, environment: &Environment) -> Result<RuleSet, 
     )?);
     for layer in &mut layers {
         layer.dict.retain(|key, _| {
-            ["cluster", "pooler", "preset", "rule", "poll", "store", "cloudwatch", "redis"].contains(&key.as_str())
+            ["cluster", "discover", "pooler", "preset", "rule", "poll", "store", "cloudwatch", "redis"]
+                .contains(&key.as_str())
         });
         for key in ["cluster", "pooler"] {
             without_dsn(layer.dict.get_mut(key));

@@ -121,6 +121,10 @@ fn lacks_condition(config: &RuleConfig, presets: &[Preset]) -> String {
 }
 
 fn check_selection(config: &RuleConfig, written: &Written, finding: &mut impl FnMut(&[&str], String)) {
+    if !written.discover.is_empty() {
+        // What is found in AWS has names that nobody knows yet.
+        return;
+    }
     let clusters: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
     let is_selected =
         |name: &str| config.cluster.0.is_empty() || config.cluster.0.iter().any(|own| Glob::new(own).matches(name));

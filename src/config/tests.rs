@@ -58,7 +58,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ("[sever]\nlisten = \"[::]:80\"", "pgvigil.toml: unknown key \"sever\"; did you mean \"server\"?"),
         (
             "[exporters]\npostgres = true",
-            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, agent_check, metrics, heartbeat, store, cluster, pooler, preset, rule, alerting, aws, cloudwatch, redis, maintenance, notify",
+            "pgvigil.toml: unknown key \"exporters\"; known keys here are server, poll, statements, health, agent_check, metrics, heartbeat, store, cluster, discover, pooler, preset, rule, alerting, aws, cloudwatch, redis, maintenance, notify",
         ),
         (
             "[[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\nfore = \"1m\"",
@@ -409,7 +409,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
     }
     assert_eq!(
         load_text("", &[]).map(drop).unwrap_err(),
-        "pgvigil.toml: cluster: nothing to watch; add a [[cluster]] with a [[cluster.target]]"
+        "pgvigil.toml: cluster: nothing to watch; add a [[cluster]] with a [[cluster.target]], or a [[discover]]"
     );
 }
 
@@ -703,6 +703,9 @@ fn the_example_shows_every_key() {
     assert_eq!(shown(&cloudwatch["publish"]), known(&[known_keys::<publish::Config>("")]));
     let cluster = example["cluster"].as_array().unwrap()[0].as_dict().unwrap();
     assert_eq!(shown_in_list(&cluster["target"]), known(&[known_keys::<WrittenTarget>("")]));
+    let mut shown_of_discover = shown_in_list(&example["discover"]);
+    assert!(EXAMPLE.contains("password = \"${...}\"") && shown_of_discover.insert("password".to_owned()));
+    assert_eq!(shown_of_discover, known(&[known_keys::<discovery::Config>("")]));
     assert_eq!(shown_in_list(&example["pooler"]), known(&[known_keys::<WrittenPooler>("")]));
     assert_eq!(shown_in_list(&example["rule"]), known(&[known_keys::<RuleConfig>("")]));
     assert_eq!(shown_in_list(&example["maintenance"]), known(&[known_keys::<WindowConfig>("")]));
@@ -751,6 +754,13 @@ fn the_example_shows_the_defaults() {
     // Whatever else is shown has no default, and says so.
     assert_eq!((other.name.as_str(), &other.cluster, other.severity), ("SlotKeepsWal", &cluster, named("").severity));
 
+    let least = discovery::Config {
+        region: OneOrMany(vec!["us-east-1".to_owned()]),
+        instance: Some("tuition-centre-primary".to_owned()),
+        user: Some("pgvigil".to_owned()),
+        ..discovery::Config::default()
+    };
+    assert_eq!(example.discover[0], least);
     let cloudwatch = cloudwatch_of_aws::Config {
         enabled: false,
         metrics: None,
@@ -1154,4 +1164,34 @@ fn what_is_wrong_about_cloudwatch_is_told() {
 fn a_preset_may_be_named_in_the_environment() {
     let loaded = load_text(FLEET, &[("PGVIGIL_PRESET", "self-managed")]).unwrap();
     assert!(loaded.config.rules.iter().any(|rule| rule.name.as_str() == "SlowStatements"));
+}
+
+#[test]
+fn a_discovery_says_where_and_what_and_never_everything_by_mistake() {
+    let cluster = "[[cluster]]\nname = \"c\"\ntarget = [{ name = \"t\", dsn = \"host=h user=u\" }]\n";
+    for (keys, expect) in [
+        ("instance = \"a\"", "discover[0]: region: where? Write for example region = \"us-east-1\""),
+        ("region = []\nall = true", "discover[0]: region: where?"),
+        ("region = \"us-east-1\"", "discover[0]: what? Write instance = \"...\""),
+        ("region = \"us-east-1\"\ntags = {}", "discover[0]: what?"),
+        ("region = \"us-east-1\"\nall = false", "discover[0]: what?"),
+        ("region = \"us-east-1\"\ninstance = \"\"", "discover[0]: instance: is empty, and matches nothing"),
+        (
+            "region = \"us-east-1\"\ninstance = \"a\"\nall = true",
+            "discover[0]: all: instance and all exclude one another",
+        ),
+        ("region = \"us-east-1\"\nall = true\ninterval = \"10ms\"", "is not between 1s and 1d"),
+        ("region = \"us-east-1\"\nall = true\nsslmode = \"verify\"", "sslmode: expected disable"),
+    ] {
+        let error = load_text(&format!("{cluster}[[discover]]\n{keys}\n"), &[]).expect_err(keys);
+        assert!(error.contains(expect), "{keys}: {error}");
+    }
+    let twice = "[[discover]]\nregion = \"us-east-1\"\nall = true\n".repeat(2);
+    let error = load_text(&twice, &[]).expect_err("twice");
+    assert!(error.contains("discover[1]: says the same as another [[discover]]"), "{error}");
+    // It is enough by itself, and rules may be about what it will find.
+    let alone = "[[discover]]\nregion = \"us-east-1\"\nall = true\npassword = \"s3cr3t\"\n\
+                 [[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\ncluster = \"orders\"\n";
+    let loaded = load_text(alone, &[]).expect("is enough");
+    assert!(loaded.config.clusters.is_empty() && !format!("{loaded:?}").contains("s3cr3t"), "{loaded:?}");
 }

@@ -108,6 +108,7 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
         clusters: written.cluster.into_iter().map(cluster).collect(),
+        discover: written.discover,
         wanted,
         rules: judged,
         awaiting_rules: awaiting,
@@ -156,8 +157,21 @@ pub(super) fn checked_rules(written: &Written) -> Result<Vec<Rule>, Vec<Finding>
 }
 
 fn check_clusters(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
-    if written.cluster.is_empty() {
-        finding(&["cluster"], "nothing to watch; add a [[cluster]] with a [[cluster.target]]".to_owned());
+    if written.cluster.is_empty() && written.discover.is_empty() {
+        finding(
+            &["cluster"],
+            "nothing to watch; add a [[cluster]] with a [[cluster.target]], or a [[discover]]".to_owned(),
+        );
+    }
+    for (position, discover) in written.discover.iter().enumerate() {
+        if written.discover[..position].contains(discover) {
+            finding(&["discover", &position.to_string()], "says the same as another [[discover]]".to_owned());
+        }
+        if let Err((key, reason)) = discover.check() {
+            let position = position.to_string();
+            let path: Vec<&str> = ["discover", &position, key].into_iter().filter(|step| !step.is_empty()).collect();
+            finding(&path, reason);
+        }
     }
     names("cluster", &["cluster"], written.cluster.iter().map(|cluster| cluster.name.as_str()), finding);
     for (position, cluster) in written.cluster.iter().enumerate() {
@@ -307,6 +321,8 @@ struct Known<'a> {
     clusters: Vec<&'a str>,
     targets: Vec<&'a str>,
     rules: Vec<&'a str>,
+    /// What is found in AWS has names that nobody knows yet.
+    may_be_found: bool,
 }
 
 impl<'a> Known<'a> {
@@ -318,6 +334,7 @@ impl<'a> Known<'a> {
             clusters: written.cluster.iter().map(|cluster| cluster.name.as_str()).collect(),
             targets: targets.chain(written.pooler.iter().map(|pooler| pooler.name.as_str())).collect(),
             rules: rules.chain(written.rule.iter().map(|rule| rule.name.as_str())).collect(),
+            may_be_found: !written.discover.is_empty(),
         }
     }
 
@@ -328,7 +345,8 @@ impl<'a> Known<'a> {
             ("target", &selector.target, &self.targets),
             ("rule", &selector.rule, &self.rules),
         ] {
-            for glob in wanted.iter().filter(|glob| !known.iter().any(|name| glob.matches(name))) {
+            let may_be_found = self.may_be_found && key != "rule";
+            for glob in wanted.iter().filter(|glob| !may_be_found && !known.iter().any(|name| glob.matches(name))) {
                 finding(&[place, &[key]].concat(), no_such(key, glob, known));
             }
         }

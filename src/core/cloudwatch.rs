@@ -465,6 +465,7 @@ mod tests {
                 poolers: Vec::new(),
                 redis: vec![Name::new("sessions")],
             }],
+            discoveries: Vec::new(),
             poll_interval: Duration::from_secs(1),
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),

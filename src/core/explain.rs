@@ -5,6 +5,7 @@
 //! addresses of clients are kept apart ([`Explanation::sensitive`]), and told only where somebody asked for them.
 
 use super::alert::{AlertId, AlertView, Gone, Phase};
+use super::discovery::{Happening, RECENT, RdsEvent};
 use super::lag::Certainty;
 use super::ledger::Finding;
 use super::pooler::Pool;
@@ -47,6 +48,9 @@ pub fn explain(alert: &AlertView, cluster: Option<&ClusterView>, now: MonoTime) 
             (None, Some(pooler), _) => pooler_details(alert, pooler, now, &mut details),
             (None, None, Some(cluster)) if name.is_none() => cluster_details(alert, cluster, now, &mut details),
             _ => {}
+        }
+        if let Some(cluster) = cluster {
+            rds_details(alert, cluster, now, &mut details);
         }
     }
     if let Some(signal) = signal_of(alert) {
@@ -329,6 +333,23 @@ fn holder_details(name: &str, holder: Option<&Holder>, details: &mut Details) {
     if let Some(pid) = holder.pid {
         details.add("to_end_it", format!("SELECT pg_terminate_backend({pid})"));
     }
+}
+
+/// What RDS reported shortly before the alert began, or since: the latest first. Of another server only what moves roles.
+fn rds_details(alert: &AlertView, cluster: &ClusterView, now: MonoTime, details: &mut Details) {
+    const NAMED: usize = 3;
+    let explains = |event: &&RdsEvent| {
+        let is_own = alert.id.target.as_ref().is_none_or(|target| *target == event.happening.source);
+        let moves_roles = event.happening.categories.iter().any(|category| category.contains("failover"));
+        (is_own || moves_roles) && alert.active_at.duration_since(event.at) < RECENT
+    };
+    let words = |event: &RdsEvent| {
+        let ago = duration(now.duration_since(event.at).as_secs_f64().round());
+        let Happening { source, categories, message, .. } = &event.happening;
+        format!("{source}, {ago} ago ({}): {message}", categories.join(", "))
+    };
+    let events: Vec<String> = cluster.rds_events.iter().rev().filter(explains).take(NAMED).map(words).collect();
+    details.add("rds_events", events.join("; "));
 }
 
 fn cluster_details(alert: &AlertView, cluster: &ClusterView, now: MonoTime, details: &mut Details) {

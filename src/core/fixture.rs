@@ -360,6 +360,7 @@ pub(crate) fn cluster(name: &str, targets: Vec<TargetView>, alerts: Vec<AlertVie
         cloudwatch: Arc::default(),
         alerts: Arc::from(alerts),
         events: Arc::from([]),
+        rds_events: Arc::default(),
     }
 }
 
@@ -371,6 +372,7 @@ pub(crate) fn snapshot(clusters: Vec<ClusterView>) -> Snapshot {
         clusters: clusters.into_iter().map(Arc::new).collect(),
         index: Arc::new(index),
         alerts: Arc::default(),
+        discoveries: Arc::default(),
         silences: Arc::default(),
         drains: Arc::default(),
     }

@@ -16,6 +16,7 @@ use super::alert::{AlertId, Phase};
 use super::alerting::Alerting;
 use super::cause::ApplyDelay;
 use super::cloudwatch::{Readings, Readout, RedisGroup, Subject};
+use super::discovery::{Discovered, DiscoveryView, Happening};
 use super::drain::{self, Drains};
 use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
@@ -63,6 +64,10 @@ pub enum Event {
     Tick,
     /// From now on this is watched, judged and told. What stays keeps its state; the alerts of what leaves end.
     Members(Box<FleetSpec>),
+    /// AWS was asked what there is.
+    Discovered(Box<Discovered>),
+    /// RDS reports something, of these clusters.
+    Happened(Vec<(Name, Happening)>),
 }
 
 /// What is new in who is who.
@@ -80,6 +85,8 @@ pub enum News {
 #[derive(Clone, Debug)]
 pub struct FleetSpec {
     pub clusters: Vec<ClusterSpec>,
+    /// Those who find clusters, and what they look for.
+    pub discoveries: Vec<DiscoverySpec>,
     pub poll_interval: Duration,
     /// A sample older than this is unknown.
     pub stale_after: Duration,
@@ -92,6 +99,14 @@ pub struct FleetSpec {
     pub maintenance: Vec<Window>,
     pub recipients: Vec<Recipient>,
     pub alerting: AlertingConfig,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoverySpec {
+    pub name: Name,
+    pub looks_for: String,
+    /// What AWS said of an instance is unknown when older than this.
+    pub stale_after: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +123,7 @@ pub struct ClusterSpec {
 pub struct Fleet {
     clusters: Vec<Cluster>,
     index: Arc<HashMap<Name, usize>>,
+    discoveries: Arc<[DiscoveryView]>,
     alerting: Alerting,
     rule_names: Vec<Name>,
     survey_stale_after: Duration,
@@ -142,12 +158,14 @@ impl Fleet {
         let standing = standing.map(|recipient| recipient.name.clone()).collect();
         let clusters: Vec<Cluster> = spec.clusters.iter().map(|cluster| Cluster::new(cluster, &spec)).collect();
         let rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
+        let discoveries = spec.discoveries.iter().map(DiscoveryView::new).collect();
         let mut alerting =
             Alerting::new(spec.rules, spec.recipients, spec.poll_interval, spec.alerting).with_standing(standing);
         *alerting.silences_mut() = Silences::new(spec.maintenance);
         Self {
             index: Arc::new(index_of(clusters.iter().map(|cluster| &cluster.view.name))),
             clusters,
+            discoveries,
             rule_names,
             alerting,
             survey_stale_after: spec.survey_stale_after,
@@ -212,6 +230,14 @@ impl Fleet {
             }
             Event::Members(spec) => {
                 self.set_members(*spec, now);
+                Vec::new()
+            }
+            Event::Discovered(discovered) => {
+                self.discovered(*discovered, wall);
+                Vec::new()
+            }
+            Event::Happened(happenings) => {
+                self.happened(happenings, now, wall);
                 Vec::new()
             }
         }
@@ -337,6 +363,7 @@ impl Fleet {
             clusters: self.views(),
             index: Arc::clone(&self.index),
             alerts: self.alerting.own_views(now),
+            discoveries: Arc::clone(&self.discoveries),
             silences: Arc::clone(self.alerting.silences()),
             drains: Arc::clone(&self.drains),
         }
@@ -442,6 +469,7 @@ impl Cluster {
                 index: Arc::new(index_of(spec.targets.iter())),
                 alerts: Arc::from([]),
                 events: Arc::from([]),
+                rds_events: Arc::default(),
             }),
         }
     }

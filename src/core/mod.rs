@@ -8,6 +8,7 @@ pub mod checkup;
 pub mod circuit;
 pub mod cloudwatch;
 pub mod datapoints;
+pub mod discovery;
 pub mod drain;
 pub mod explain;
 #[cfg(test)]

@@ -272,6 +272,7 @@ impl OfCluster {
             redis: Arc::from([]),
             cloudwatch: Arc::default(),
             alerts: Arc::default(),
+            rds_events: Arc::default(),
             events: promoted.into_iter().collect(),
         })
     }

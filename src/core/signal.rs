@@ -14,6 +14,7 @@ mod cloudwatch;
 mod cluster;
 mod lag;
 mod pooler;
+mod rds;
 mod receiver;
 mod row;
 mod senders;
@@ -53,6 +54,7 @@ pub static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
         topology::ROWS,
         subscriptions::ROWS,
         aurora::ROWS,
+        rds::ROWS,
         statements::ROWS,
         pooler::ROWS,
         cloudwatch::ROWS,

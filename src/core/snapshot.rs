@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::alert::AlertView;
 use super::cause::{ApplyDelay, Diagnosis};
 use super::cloudwatch::{Readings, RedisGroup};
+use super::discovery::{DiscoveryView, InstanceFacts, InstanceView, RdsEvent};
 use super::drain::{Drain, Drains};
 use super::lag::LagEstimate;
 use super::observation::{PollFailure, Positions};
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub index: Arc<HashMap<Name, usize>>,
     /// About the daemon itself, in no cluster.
     pub alerts: Arc<[AlertView]>,
+    /// How it stands with those who find clusters.
+    pub discoveries: Arc<[DiscoveryView]>,
     pub silences: Arc<Silences>,
     pub drains: Arc<Drains>,
 }
@@ -76,6 +79,8 @@ pub struct ClusterView {
     pub alerts: Arc<[AlertView]>,
     /// The last changes of who is who, the oldest first.
     pub events: Arc<[TopologyEvent]>,
+    /// What RDS has reported of late, the oldest first.
+    pub rds_events: Arc<[RdsEvent]>,
 }
 
 impl ClusterView {
@@ -152,6 +157,8 @@ pub struct TargetView {
     pub cloudwatch: Arc<Readings>,
     /// What got no series of its own because there was too much of it, since this daemon began to watch.
     pub dropped: Dropped,
+    /// What AWS says of it. `None` for one that was not found there.
+    pub instance: Option<InstanceView>,
     /// Somebody keeps reads from it, unless that is over.
     pub drain: Option<Arc<Drain>>,
     /// A sample older than this is unknown (`poll.stale_after`).
@@ -239,6 +246,7 @@ impl TargetView {
             connections_exhausted_in: None,
             cloudwatch: Arc::default(),
             dropped: Dropped::default(),
+            instance: None,
             drain: None,
             stale_after,
             since: None,
@@ -280,6 +288,12 @@ impl TargetView {
     pub fn fresh_survey(&self, now: MonoTime) -> Option<&SurveyFacts> {
         let survey = self.survey.as_ref()?;
         (now.duration_since(survey.answered_at) <= survey.stale_after).then_some(&*survey.facts)
+    }
+
+    /// What AWS said of it, if that is young enough to be told as true at `now`.
+    pub fn fresh_instance(&self, now: MonoTime) -> Option<&InstanceFacts> {
+        let instance = self.instance.as_ref()?;
+        (now.duration_since(instance.at) <= instance.stale_after).then_some(&*instance.facts)
     }
 
     /// The delay that it was told to replay with, by the last survey. `None` when there is none, or it is not known.

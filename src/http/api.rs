@@ -14,6 +14,7 @@ use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
 use crate::core::alert::{AlertView, Gone};
 use crate::core::cloudwatch::{self, Point, Readings, RedisGroup};
+use crate::core::discovery::{InstanceFacts, RdsEvent};
 use crate::core::explain::explain;
 use crate::core::lag::LagEstimate;
 use crate::core::mute::Mute;
@@ -54,6 +55,18 @@ pub(super) struct Cluster<'a> {
     alerts: Vec<Alert<'a>>,
     /// Promotions and the like, the latest first.
     events: Vec<Event<'a>>,
+    /// What RDS has reported, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rds_events: Vec<Happened<'a>>,
+}
+
+#[derive(Serialize)]
+struct Happened<'a> {
+    at: Option<String>,
+    /// The target, or the DB cluster.
+    source: &'a str,
+    categories: &'a [String],
+    message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -96,6 +109,9 @@ struct Target<'a> {
     other_causes: Vec<Found<'a>>,
     /// The same in one sentence.
     diagnosis: Option<String>,
+    /// What AWS says of it. Left out where it was not discovered there, or was not said of late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rds: Option<&'a InstanceFacts>,
     #[serde(flatten)]
     details: Option<Details<'a>>,
 }
@@ -670,6 +686,19 @@ impl<'a> Cluster<'a> {
             redis: view.redis.iter().map(|group| Redis::new(snapshot, group, now)).collect(),
             alerts: view.alerts.iter().map(|alert| Alert::new(snapshot, alert, now)).collect(),
             events: view.events.iter().rev().map(|event| Event::new(snapshot, event)).collect(),
+            rds_events: view.rds_events.iter().rev().map(|event| Happened::new(snapshot, event)).collect(),
+        }
+    }
+}
+
+impl<'a> Happened<'a> {
+    fn new(snapshot: &Snapshot, event: &'a RdsEvent) -> Self {
+        let happening = &event.happening;
+        Self {
+            at: time_of_day(snapshot.wall_time(event.at)),
+            source: happening.source.as_str(),
+            categories: &happening.categories,
+            message: &happening.message,
         }
     }
 }
@@ -755,6 +784,7 @@ impl<'a> Target<'a> {
             cause: causes.next(),
             other_causes: causes.collect(),
             diagnosis: diagnosis.and_then(|_| view.diagnosis_sentence()),
+            rds: view.fresh_instance(now),
             details,
         }
     }

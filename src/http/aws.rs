@@ -1,4 +1,4 @@
-//! `/api/v1/aws`: services of AWS that were asked, and how it stands with them.
+//! `/api/v1/aws`: services of AWS that were asked, how it stands with them, and what was discovered.
 
 use axum::http::StatusCode;
 use serde::Serialize;
@@ -12,6 +12,23 @@ use crate::core::time::MonoTime;
 #[derive(Serialize)]
 struct Services {
     services: Vec<Service>,
+    /// One for each `[[discover]]`.
+    discoveries: Vec<Discovery>,
+}
+
+#[derive(Serialize)]
+struct Discovery {
+    name: String,
+    looks_for: String,
+    clusters: usize,
+    targets: usize,
+    /// `null`: AWS has not been asked yet.
+    asked_at: Option<String>,
+    /// When AWS last said in full what there is. `null`: not since the start.
+    answered_at: Option<String>,
+    /// Why it did not the last time, and since when; what was known is watched on. `null` after an answer.
+    fault: Option<String>,
+    failing_since: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -46,5 +63,15 @@ pub(super) fn services(ask: &Ask<'_>) -> Reply {
             next_attempt_at: failing.and_then(|failing| failing.next_at).and_then(at),
         }
     });
-    Reply::json(StatusCode::OK, &Services { services: services.collect() })
+    let discoveries = ask.snapshot.discoveries.iter().map(|view| Discovery {
+        name: view.name.to_string(),
+        looks_for: view.looks_for.clone(),
+        clusters: view.n_clusters,
+        targets: view.n_targets,
+        asked_at: view.tried_at.and_then(at),
+        answered_at: view.succeeded_at.and_then(at),
+        fault: view.failing.as_ref().map(|(_, fault)| fault.clone()),
+        failing_since: view.failing.as_ref().and_then(|(since, _)| at(*since)),
+    });
+    Reply::json(StatusCode::OK, &Services { services: services.collect(), discoveries: discoveries.collect() })
 }

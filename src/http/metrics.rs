@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::postgres_exporter::{FAMILIES as EXPORTER, Family};
 use crate::core::alert::{AlertView, Phase};
+use crate::core::discovery::DiscoveryView;
 use crate::core::shown::Shown;
 use crate::core::signal::{Read, SIGNALS, Signal, Value};
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
@@ -40,6 +41,14 @@ const SILENCES: &str = "pgvigil_silences";
 const SILENCES_HELP: &str = "Silences by state: active, or ended and still listed.";
 const MAINTENANCE: &str = "pgvigil_maintenance_open";
 const MAINTENANCE_HELP: &str = "1 while a window of maintenance is open, else 0.";
+
+const DISCOVERY_UP: &str = "pgvigil_discovery_up";
+const DISCOVERY_UP_HELP: &str =
+    "1 when AWS last said in full what there is; 0: it did not, or nothing matched, and what was known is watched on.";
+const DISCOVERY_AGE: &str = "pgvigil_discovery_age_seconds";
+const DISCOVERY_AGE_HELP: &str = "How long ago AWS last said in full what there is.";
+const DISCOVERY_TARGETS: &str = "pgvigil_discovery_targets";
+const DISCOVERY_TARGETS_HELP: &str = "Servers that were found and are watched.";
 
 /// `[metrics]`: what series there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,6 +158,7 @@ impl Iterator for Page {
             self.render_alerts(&mut out);
             if let Some(metrics) = &self.metrics {
                 render_silences(&mut out, &self.snapshot, self.now);
+                render_discoveries(&mut out, &self.snapshot, self.now);
                 metrics.render(&mut out);
             }
             self.has_ended = true;
@@ -172,6 +182,30 @@ fn render_silences(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
         let is_open = u8::from(window.open_at(wall).is_some());
         // A name that was checked: nothing in it needs to be escaped.
         out.push_str(&format!("{MAINTENANCE}{{window=\"{}\"}} {is_open}\n", window.name));
+    }
+}
+
+fn render_discoveries(out: &mut String, snapshot: &Snapshot, now: MonoTime) {
+    type Read = fn(&DiscoveryView, MonoTime) -> Option<f64>;
+    let families: [(&str, &str, Read); 3] = [
+        (DISCOVERY_UP, DISCOVERY_UP_HELP, |view, _| {
+            view.tried_at.map(|_| if view.failing.is_none() { 1.0 } else { 0.0 })
+        }),
+        (DISCOVERY_AGE, DISCOVERY_AGE_HELP, |view, now| {
+            view.succeeded_at.map(|at| now.duration_since(at).as_secs_f64())
+        }),
+        (DISCOVERY_TARGETS, DISCOVERY_TARGETS_HELP, |view, _| view.tried_at.map(|_| view.n_targets as f64)),
+    ];
+    for (name, help, read) in families {
+        let known: Vec<(&Name, f64)> =
+            snapshot.discoveries.iter().filter_map(|view| Some((&view.name, read(view, now)?))).collect();
+        if !known.is_empty() {
+            write_header(out, &[name], help, "gauge");
+        }
+        for (discovery, value) in known {
+            // A name that was checked: nothing in it needs to be escaped.
+            out.push_str(&format!("{name}{{discovery=\"{discovery}\"}} {value}\n"));
+        }
     }
 }
 
@@ -480,6 +514,33 @@ pub fn metrics_table() -> String {
     row(MUTED, "gauge", "`cluster`, `reason`", "count", MUTED_HELP, "None is muted.", "rules");
     row(SILENCES, "gauge", "`state`", "count", SILENCES_HELP, "Never.", "");
     row(MAINTENANCE, "gauge", "`window`", "0 or 1", MAINTENANCE_HELP, "Not configured.", "");
+    row(
+        DISCOVERY_UP,
+        "gauge",
+        "`discovery`",
+        "0 or 1",
+        DISCOVERY_UP_HELP,
+        "Before AWS was asked, or not configured.",
+        "DescribeDBInstances",
+    );
+    row(
+        DISCOVERY_AGE,
+        "gauge",
+        "`discovery`",
+        "seconds",
+        DISCOVERY_AGE_HELP,
+        "It never did since the start.",
+        "pgvigil",
+    );
+    row(
+        DISCOVERY_TARGETS,
+        "gauge",
+        "`discovery`",
+        "count",
+        DISCOVERY_TARGETS_HELP,
+        "As for `pgvigil_discovery_up`.",
+        "pgvigil",
+    );
     for family in FAMILIES {
         let unit = if family.name.ends_with("_seconds") { "seconds" } else { "count" };
         row(family.name, family.kind, &quoted(family.labels.iter()), unit, family.help, "Never.", "");
@@ -729,6 +790,7 @@ mod tests {
     fn dashboards_and_alerts_use_only_series_that_exist() {
         let mut known: HashSet<String> = SIGNALS.iter().map(Signal::series).collect();
         known.extend([ALERT, MUTED, SILENCES, MAINTENANCE].map(str::to_owned));
+        known.extend([DISCOVERY_UP, DISCOVERY_AGE, DISCOVERY_TARGETS].map(str::to_owned));
         for family in FAMILIES {
             known.insert(family.name.to_owned());
             if family.kind == "histogram" {

@@ -3,7 +3,7 @@
 //! | status | answer | when |
 //! | --- | --- | --- |
 //! | `ok` | 200 | nothing below |
-//! | `degraded` | 200 | an alert of severity `warning` fires; a target or a pooler does not answer; no primary is known; the store cannot be written |
+//! | `degraded` | 200 | an alert of severity `warning` fires; a target or a pooler does not answer; no primary is known; AWS does not say what there is; the store cannot be written |
 //! | `critical` | 503 | an alert of severity `critical` fires; the primary, or every target, has not answered for longer than `poll.stale_after`; two primaries |
 //! | `stale` | 503 | the engine has not published for 15 s, nothing was polled yet, or nothing is watched: there is no verdict |
 //!
@@ -85,6 +85,11 @@ pub fn of_all(snapshot: &Snapshot, now: MonoTime) -> Verdict {
     }
     if snapshot.clusters.is_empty() {
         all.add(Overall::Stale, "nothing is watched".to_owned());
+    }
+    for discovery in snapshot.discoveries.iter() {
+        if let Some((_, fault)) = &discovery.failing {
+            all.add(Overall::Degraded, format!("{}: {fault}", discovery.name));
+        }
     }
     for cluster in &snapshot.clusters {
         let verdict = of_views(cluster, now, &WHOLE);
@@ -206,8 +211,11 @@ pub fn stuck(snapshot: &Snapshot, now: MonoTime) -> Option<String> {
     engine_stuck(snapshot, now)
 }
 
-/// `/readyz`: why it is too early to rely on the daemon. `None` once every target has been tried once.
+/// `/readyz`: why it is too early to rely on the daemon. `None` once every target has been tried once, and AWS has been
+/// asked for those that it is to name.
 pub fn starting(snapshot: &Snapshot) -> Option<String> {
+    let unasked = snapshot.discoveries.iter().filter(|discovery| discovery.tried_at.is_none());
+    let unasked = unasked.map(|discovery| format!("{} ({})", discovery.name, discovery.looks_for));
     let untried: Vec<String> = snapshot
         .clusters
         .iter()
@@ -216,6 +224,7 @@ pub fn starting(snapshot: &Snapshot) -> Option<String> {
             targets.chain(cluster.poolers.iter().filter(|pooler| !pooler.tried()).map(|pooler| &pooler.id))
         })
         .map(ToString::to_string)
+        .chain(unasked)
         .collect();
     match untried.len() {
         0 => None,

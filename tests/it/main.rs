@@ -20,6 +20,7 @@ mod connect;
 mod credentials;
 mod dashboards;
 mod demo;
+mod discover;
 mod docs;
 mod drain;
 mod faults;

@@ -115,6 +115,7 @@ fn with_slots(slots: Option<&[(&str, u64)]>) -> TargetView {
 pub(super) fn cluster(targets: Vec<TargetView>) -> Vec<Arc<ClusterView>> {
     let index = targets.iter().enumerate().map(|(place, target)| (target.id.target.clone(), place)).collect();
     vec![Arc::new(ClusterView {
+        rds_events: Arc::default(),
         events: Arc::from([]),
         poolers: Vec::new(),
         redis: Arc::from([]),

@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::{Cluster, ClusterSpec, Fleet, FleetSpec, index_of};
+use super::{Cluster, ClusterSpec, DiscoverySpec, Fleet, FleetSpec, index_of};
 use crate::core::cloudwatch::RedisGroup;
+use crate::core::discovery::{Discovered, DiscoveryView, Happening, InstanceView, RdsEvent, with_events};
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::{Name, TargetId};
@@ -24,6 +26,15 @@ impl Fleet {
         };
         self.clusters = spec.clusters.iter().map(cluster).collect();
         self.index = Arc::new(index_of(self.clusters.iter().map(|cluster| &cluster.view.name)));
+        self.discoveries = {
+            let before = |spec: &DiscoverySpec| {
+                self.discoveries.iter().find(|it| it.name == spec.name && it.looks_for == spec.looks_for)
+            };
+            spec.discoveries
+                .iter()
+                .map(|spec| before(spec).cloned().unwrap_or_else(|| DiscoveryView::new(spec)))
+                .collect()
+        };
         self.rule_names = spec.rules.iter().map(|rule| rule.name.clone()).collect();
         self.survey_stale_after = spec.survey_stale_after;
         let index = &self.index;
@@ -31,6 +42,37 @@ impl Fleet {
         self.alerting.silences_mut().set_windows(spec.maintenance);
         self.alerting.set_rules(spec.rules, spec.poll_interval, now);
         self.alerting.set_recipients(spec.recipients, spec.alerting, now);
+    }
+
+    /// Takes in what AWS said, or why it said nothing. Who is watched is another matter.
+    pub(super) fn discovered(&mut self, discovered: Discovered, wall: SystemTime) {
+        let Some(view) = Arc::make_mut(&mut self.discoveries).iter_mut().find(|view| view.name == discovered.name)
+        else {
+            return;
+        };
+        view.take(&discovered);
+        let (at, stale_after) = (discovered.at, view.stale_after);
+        let unix = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        for (id, facts) in discovered.facts {
+            let certificate_expires_in = facts.certificate_valid_till.map(|till| till as f64 - unix);
+            let Some(cluster) = self.cluster_mut(&id) else { continue };
+            if let Some(&position) = cluster.view.index.get(&id.target) {
+                cluster.target_mut(position).instance =
+                    Some(InstanceView { at, stale_after, certificate_expires_in, facts: Arc::new(facts) });
+            }
+        }
+    }
+
+    pub(super) fn happened(&mut self, happenings: Vec<(Name, Happening)>, now: MonoTime, wall: SystemTime) {
+        let unix = wall.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        for (name, happening) in happenings {
+            let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) else { continue };
+            let event = RdsEvent { at: now.plus_seconds(happening.unix_seconds as f64 - unix), happening };
+            let events = with_events(&cluster.view.rds_events, vec![event]);
+            if events.len() != cluster.view.rds_events.len() || events.last() != cluster.view.rds_events.last() {
+                Arc::make_mut(&mut cluster.view).rds_events = events;
+            }
+        }
     }
 }
 

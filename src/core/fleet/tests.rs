@@ -54,6 +54,7 @@ fn spec(targets: &[&str]) -> FleetSpec {
     };
     FleetSpec {
         clusters: vec![cluster],
+        discoveries: Vec::new(),
         poll_interval: Duration::from_secs(1),
         stale_after: Duration::from_secs(5),
         survey_stale_after: Duration::from_secs(45),

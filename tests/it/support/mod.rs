@@ -13,6 +13,7 @@ pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod random;
+pub(crate) mod rds;
 pub(crate) mod receiver;
 pub(crate) mod sns;
 pub(crate) mod tls;
