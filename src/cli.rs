@@ -25,7 +25,7 @@ Examples:
 Environment:
   PGVIGIL_CONFIG                          as --config
   PGVIGIL_LOG_FORMAT                      as --log-format
-  PGVIGIL_TOKEN                           for \"silence\" and \"drain\": the token of the daemon that is asked
+  PGVIGIL_TOKEN                           for \"silence\" and \"drain\": the daemon's token
   PGVIGIL_SERVER__LISTEN, ...             any key of the file, nested by \"__\"; wins over it
   PGVIGIL_SNS_TOPIC_ARN                   tell this SNS topic of alerts
   RUST_LOG                                what to log: info (the default), debug, pgvigil=debug,warn
