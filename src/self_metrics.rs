@@ -40,7 +40,7 @@ const POLL_OUTCOMES: [&str; 12] = [
 const STORE_OUTCOMES: [&str; 2] = ["ok", "failed"];
 const DELIVERY_OUTCOMES: [&str; 4] = ["ok", "transient", "unclear", "permanent"];
 
-/// A row of the README's table of metrics.
+/// A row of the book's table of metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Family {
     /// As it stands in `/metrics`.

@@ -413,7 +413,7 @@ fn primary_unreachable(facts: &Facts<'_>) -> Option<Told> {
     Some(told(Cause::PrimaryUnreachable, why))
 }
 
-/// The README's table of causes.
+/// The book's table of causes.
 pub fn table() -> String {
     let mut table = "| cause | meaning | what helps |\n| --- | --- | --- |\n".to_owned();
     for cause in Cause::ALL {

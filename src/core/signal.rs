@@ -1,5 +1,5 @@
 //! THE vocabulary. Every number pgvigil can state is one row of [`SIGNALS`]: its name, unit, meaning, when it is absent,
-//! where it comes from, and how it is read off a view; each file here holds the rows of one matter. `/metrics`, rules, the README's table and dashboards all use it.
+//! where it comes from, and how it is read off a view; each file here holds the rows of one matter. `/metrics`, rules, the book's table and dashboards all use it.
 //!
 //! A number that is not known is *absent*: [`Signal::read`] then states nothing. It says by its [`Coverage`] whether a
 //! subject that it did not state has gone, or is merely unknown: the first resolves an alert, the second does not.

@@ -490,7 +490,7 @@ fn write_whole(out: &mut String, value: i64) {
     out.push_str(std::str::from_utf8(&digits[first..]).expect("digits are ASCII"));
 }
 
-/// The README's table of every series: name, type, labels, unit, meaning, when absent, source.
+/// The book's table of every series: name, type, labels, unit, meaning, when absent, source.
 pub fn metrics_table() -> String {
     let mut table = String::from(
         "| series | type | labels | unit | meaning | absent | source |\n| --- | --- | --- | --- | --- | --- | --- |\n",

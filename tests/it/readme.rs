@@ -1,4 +1,4 @@
-//! What the README shows is what there is.
+//! What the README and the book show is what there is.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -96,23 +96,27 @@ pub(crate) fn thresholds(rule: &RuleConfig) -> String {
 }
 
 #[test]
-fn the_readme_shows_the_series_and_the_file_that_there_are() {
-    let have = std::fs::read_to_string(root("README.md")).unwrap();
+fn the_readme_and_the_book_show_what_there_is() {
     let minimal = std::fs::read_to_string(root("config/minimal.toml")).unwrap();
-    let expect = with_section(&have, "minimal.toml", &format!("```toml\n{minimal}```\n"));
-    let expect = with_section(&expect, "metrics", &metrics_table());
-    let expect = with_section(&expect, "postgres_exporter", &pgvigil::http::metrics::postgres_exporter::table());
-    let expect = with_section(&expect, "causes", &pgvigil::core::cause::table());
-    let expect = with_section(&expect, "rules", &rules_table());
-    let expect = with_section(&expect, "presets", &presets_table());
-    if std::env::var_os("UPDATE_README").is_some() {
-        std::fs::write(root("README.md"), &expect).unwrap();
-        return;
+    let postgres_exporter = pgvigil::http::metrics::postgres_exporter::table();
+    for (page, sections) in [
+        ("README.md", vec![("minimal.toml", format!("```toml\n{minimal}```\n"))]),
+        ("docs/src/signals.md", vec![("metrics", metrics_table())]),
+        ("docs/src/prometheus.md", vec![("postgres_exporter", postgres_exporter)]),
+        ("docs/src/causes.md", vec![("causes", pgvigil::core::cause::table())]),
+        ("docs/src/alerts.md", vec![("rules", rules_table()), ("presets", presets_table())]),
+    ] {
+        let have = std::fs::read_to_string(root(page)).unwrap();
+        let expect = sections.iter().fold(have.clone(), |text, (name, content)| with_section(&text, name, content));
+        if std::env::var_os("UPDATE_README").is_some() {
+            std::fs::write(root(page), &expect).unwrap();
+            continue;
+        }
+        let differs = have.lines().zip(expect.lines()).find(|(have, expect)| have != expect);
+        assert!(
+            have == expect,
+            "{page} is behind the code, first at {differs:#?}\n\
+             to bring it up to date: UPDATE_README=1 cargo test --test it readme::"
+        );
     }
-    let differs = have.lines().zip(expect.lines()).find(|(have, expect)| have != expect);
-    assert!(
-        have == expect,
-        "README.md is behind the code, first at {differs:#?}\n\
-         to bring it up to date: UPDATE_README=1 cargo test --test it readme::"
-    );
 }

@@ -3,7 +3,7 @@
 //!
 //! The presets for PostgreSQL are the default with some rules in another's place, and have the same names for the same
 //! things. Some rules read what only CloudWatch tells. Where that is not read, and for what nothing states yet (`AWAITED`), they
-//! are read and checked like all others, are not judged, and everybody is told so: at the start, by `check`, in the README.
+//! are read and checked like all others, are not judged, and everybody is told so: at the start, by `check`, in the book.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("replication_cause", Unit::Bool, replication_cause)
         .labels(&["cause"])
         .says("lags: {cause}")
-        .help("Why the replica lags: 1 for the cause to act on first; the README lists them all.")
+        .help("Why the replica lags: 1 for the cause to act on first; docs/src/causes.md lists them all.")
         .absent("The replica does not lag, on a primary, and while the last answer is stale.")
         .from("pgvigil"),
     per_target("replay_blocked", Unit::Bool, replay_blocked)

@@ -441,7 +441,7 @@ fn slot_status(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'
     Coverage::Complete
 }
 
-/// The README's table of these names.
+/// The book's table of these names.
 pub fn table() -> String {
     let mut table = "| name | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for family in &FAMILIES {
