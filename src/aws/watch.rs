@@ -1,15 +1,24 @@
-//! Watches every question to AWS, from inside the client: counts attempts, and leaves a service alone that does not answer.
+//! Watches every question to AWS, from inside the client: counts attempts, bounds answers, and leaves a service alone that does
+//! not answer.
 
-use aws_sdk_sns::config::interceptors::{BeforeSerializationInterceptorContextRef, FinalizerInterceptorContextRef};
+use aws_sdk_sns::config::interceptors::{
+    BeforeDeserializationInterceptorContextMut, BeforeSerializationInterceptorContextRef,
+    FinalizerInterceptorContextRef,
+};
 use aws_sdk_sns::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::context;
 use aws_smithy_runtime_api::client::orchestrator::{Metadata, OrchestratorError};
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
 
 use super::fault::{Kind, Paused, code_of};
 use super::{Aws, Place, Service, lock};
 use crate::clock;
 use crate::core::circuit::Circuit;
+
+/// More than any answer of AWS: whatever else answers in its place must not fill the memory.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -76,6 +85,18 @@ impl Intercept for Watch {
                 Paused { wait: next_at.duration_since(now), reason }.into()
             })
         })
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, MAX_ANSWER));
+        Ok(())
     }
 
     fn read_after_attempt(

@@ -103,7 +103,10 @@ fn every_series_that_is_named_exists() {
     let vocabulary = pgvigil::http::metrics::metrics_table();
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
-        for rest in text.split("pgvigil_").skip(1) {
+        // A label of discovery is no series.
+        let series = text.match_indices("pgvigil_").filter(|(start, _)| !text[..*start].ends_with('_'));
+        for (start, prefix) in series {
+            let rest = &text[start + prefix.len()..];
             let end =
                 rest.find(|c: char| !(c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit())).unwrap_or(rest.len());
             // A name that ends with `_` stands for all that begin so.
