@@ -215,13 +215,14 @@ async fn a_configuration_that_changes_between_starts_leaves_no_incident_open() {
     let daemon = start(&watching(&servers, &rule("Down", "warning")), &store).await;
     let mut expect = vec!["firing Down r1", "firing Down r2"];
     until_states(&hook, &expect).await;
-    drop(daemon);
+    // Killed, it might tell again what it was told to tell last.
+    assert_eq!(daemon.stop().await, Some(0));
 
     // The rule has another name.
     let daemon = start(&watching(&servers, &rule("Gone", "warning")), &store).await;
     expect.extend(["resolved Down r1", "resolved Down r2", "firing Gone r1", "firing Gone r2"]);
     until_states(&hook, &expect).await;
-    drop(daemon);
+    assert_eq!(daemon.stop().await, Some(0));
 
     // A target is no longer watched.
     let fewer = cluster_toml(
@@ -232,17 +233,17 @@ async fn a_configuration_that_changes_between_starts_leaves_no_incident_open() {
     let daemon = start(&(fewer.clone() + &rule("Gone", "warning")), &store).await;
     expect.push("resolved Gone r2");
     until_states(&hook, &expect).await;
-    drop(daemon);
+    assert_eq!(daemon.stop().await, Some(0));
 
     // It is severer now: that is news. And milder: that is not.
     let daemon = start(&(fewer.clone() + &rule("Gone", "critical")), &store).await;
     expect.push("firing Gone r1");
     until_states(&hook, &expect).await;
-    drop(daemon);
+    assert_eq!(daemon.stop().await, Some(0));
     let daemon = start(&(fewer.clone() + &rule("Gone", "info")), &store).await;
     let firing = [("rule", "Gone"), ("severity", "info"), ("state", "firing")];
     daemon.until_series("pgvigil_alert", &firing, SOON, |firing| firing == Some(1.0)).await;
-    drop(daemon);
+    assert_eq!(daemon.stop().await, Some(0));
 
     // The whole cluster has another name.
     let renamed = fewer.replacen("name = \"c\"", "name = \"d\"", 1);
