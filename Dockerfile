@@ -9,6 +9,7 @@ RUN mkdir -p src benches/load \
     && cargo build --release --locked --bin pgvigil \
     && rm -r src benches
 COPY src src
+COPY config/aws-prices.toml config/aws-prices.toml
 COPY benches benches
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin pgvigil \
