@@ -313,13 +313,15 @@ fn sweep(parent: &Path) {
 fn end_orphans(dir: &Path) {
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let command_line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if !command_line.split('\0').skip(1).any(|argument| Path::new(argument).starts_with(dir)) {
+        let Some(file) = command_line.split('\0').skip(1).map(Path::new).find(|file| file.starts_with(dir)) else {
             continue;
-        }
+        };
         let name = entry.file_name();
         if let Some(pid) = name.to_str().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw) {
-            // An immediate shutdown for a postmaster, which ends its children too; it may be frozen.
-            kill_process(pid, Signal::QUIT).ok();
+            // An immediate shutdown for a postmaster, which ends its children too; it may be frozen. A daemon has its
+            // configuration there, and may have been started by a shell that has it ignore milder signals.
+            let is_daemon = file.extension().is_some_and(|extension| extension == "toml");
+            kill_process(pid, if is_daemon { Signal::KILL } else { Signal::QUIT }).ok();
             kill_process(pid, Signal::CONT).ok();
         }
     }
