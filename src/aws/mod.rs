@@ -142,7 +142,8 @@ struct Inner {
     settings: Mutex<HashMap<Place, Arc<OnceCell<SdkConfig>>>>,
     circuits: Mutex<HashMap<(Service, Place), Circuit>>,
     /// Those that tokens are signed with, and when they were read.
-    credentials: tokio::sync::Mutex<HashMap<Place, (Credentials, MonoTime)>>,
+    /// Each place has a lock of its own: one that does not answer must not hold up who logs in elsewhere.
+    credentials: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<Option<(Credentials, MonoTime)>>>>>,
 }
 
 /// How it stands with one service.

@@ -41,7 +41,7 @@ impl Aws {
         // Without it, all else is known.
         if let Ok(pending) = pending_maintenance(&rds).await {
             for instance in &mut listing.instances {
-                instance.facts.pending_maintenance = Some(pending.get(&instance.id).cloned().unwrap_or_default());
+                instance.facts.pending_maintenance = Some(waiting_for(instance, &pending));
             }
         }
         Ok(listing)
@@ -82,18 +82,31 @@ impl Aws {
     }
 }
 
-/// The actions that wait, by instance.
-async fn pending_maintenance(rds: &Client) -> Result<BTreeMap<String, Vec<String>>, Fault> {
-    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// By the kind of thing, `db` or `cluster`, and its identifier: what waits for it.
+type Pending = BTreeMap<(String, String), Vec<String>>;
+
+/// What waits for an instance, and for the DB cluster that it is one of.
+fn waiting_for(instance: &Instance, pending: &Pending) -> Vec<String> {
+    let of_cluster = instance.db_cluster.iter().map(|id| ("cluster", id));
+    let subjects = [("db", &instance.id)].into_iter().chain(of_cluster);
+    subjects.filter_map(|(kind, id)| pending.get(&(kind.to_owned(), id.clone()))).flatten().cloned().collect()
+}
+
+async fn pending_maintenance(rds: &Client) -> Result<Pending, Fault> {
+    let mut found = Pending::new();
     let mut pages = rds.describe_pending_maintenance_actions().max_records(PAGE).into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = page.map_err(|error| Fault::of("rds:DescribePendingMaintenanceActions", &error))?;
         for resource in page.pending_maintenance_actions.unwrap_or_default() {
             // arn:aws:rds:us-east-1:123456789012:db:orders
             let arn = resource.resource_identifier.unwrap_or_default();
-            let Some((_, id)) = arn.rsplit_once(":db:") else { continue };
+            let mut parts = arn.rsplitn(3, ':');
+            let (Some(id), Some(kind)) = (parts.next(), parts.next()) else { continue };
             let actions = resource.pending_maintenance_action_details.unwrap_or_default();
-            found.entry(id.to_owned()).or_default().extend(actions.into_iter().filter_map(|action| action.action));
+            found
+                .entry((kind.to_owned(), id.to_owned()))
+                .or_default()
+                .extend(actions.into_iter().filter_map(|action| action.action));
         }
     }
     Ok(found)
@@ -138,5 +151,28 @@ fn facts(from: &DbInstance) -> InstanceFacts {
         multi_az: from.multi_az,
         backup_retention_days: from.backup_retention_period.and_then(|days| u32::try_from(days).ok()),
         pending_maintenance: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_cluster_waits_for_its_instances() {
+        let of = |kind: &str, id: &str, action: &str| ((kind.to_owned(), id.to_owned()), vec![action.to_owned()]);
+        let pending = Pending::from([
+            of("cluster", "billing", "system-update"),
+            of("cluster", "orders", "db-upgrade"),
+            of("db", "orders", "ca-certificate-rotation"),
+        ]);
+        let instance = |id: &str, db_cluster: Option<&str>| {
+            let from = DbInstance::builder().dbi_resource_id("db-1").db_instance_identifier(id);
+            super::instance(&from.set_db_cluster_identifier(db_cluster.map(str::to_owned)).build())
+                .expect("has an identity")
+        };
+        assert_eq!(waiting_for(&instance("billing-1", Some("billing")), &pending), ["system-update"]);
+        assert_eq!(waiting_for(&instance("orders", None), &pending), ["ca-certificate-rotation"]);
+        assert_eq!(waiting_for(&instance("other", None), &pending), [""; 0]);
     }
 }

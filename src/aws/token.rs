@@ -1,13 +1,14 @@
 //! IAM database authentication: a token in the place of a password, signed anew for each connection. Signing is local work.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_sns::config::{Credentials, ProvideCredentials};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 
-use super::{Aws, Fault, Kind, Place};
+use super::{Aws, Fault, Kind, Place, lock};
 use crate::clock;
 
 /// RDS takes no token that is valid for longer. It is needed for connecting only.
@@ -51,9 +52,10 @@ impl Aws {
 
     /// Kept for a while: the machine's metadata is not to be asked at every connection.
     async fn credentials(&self, place: &Place) -> Result<Credentials, Fault> {
-        let mut known = self.0.credentials.lock().await;
+        let place_known = Arc::clone(lock(&self.0.credentials).entry(place.clone()).or_default());
+        let mut known = place_known.lock().await;
         let (now, wall) = (clock::now(), clock::wall());
-        if let Some((credentials, read_at)) = known.get(place) {
+        if let Some((credentials, read_at)) = &*known {
             let is_fresh = match credentials.expiry() {
                 Some(expiry) => expiry.duration_since(wall).is_ok_and(|left| left > FRESH_FOR),
                 None => now.duration_since(*read_at) < FRESH_FOR,
@@ -67,7 +69,7 @@ impl Aws {
         let provider =
             settings.credentials_provider().ok_or_else(|| no_credentials("no AWS credentials".to_owned()))?;
         let credentials = provider.provide_credentials().await.map_err(|error| Fault::of_credentials(&error))?;
-        known.insert(place.clone(), (credentials.clone(), now));
+        *known = Some((credentials.clone(), now));
         Ok(credentials)
     }
 }
@@ -206,5 +208,23 @@ mod tests {
         ] {
             assert_eq!(region_of(host), expect, "{host}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_role_that_nobody_answers_for_holds_up_no_other_login() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", silent.local_addr().expect("an address"));
+        let aws = Aws::new(crate::aws::Config {
+            region: Some("eu-west-1".to_owned()),
+            sts_endpoint_url: Some(url),
+            ..Default::default()
+        });
+        let role = Place { region: None, role_arn: Some("arn:aws:iam::123456789012:role/pgvigil".to_owned()) };
+        let other = aws.clone();
+        let waiting = tokio::spawn(async move { other.rds_token(&role, "eu-west-1", "db", 5432, "app").await.is_ok() });
+        let _unanswered = silent.accept().await.expect("the role is asked for");
+        assert!(aws.rds_token(&Place::default(), "eu-west-1", "db", 5432, "app").await.is_ok());
+        assert!(!waiting.is_finished());
+        waiting.abort();
     }
 }

@@ -151,8 +151,8 @@ impl NotifierConfig {
     pub fn workers(self, index: usize, aws: &Aws) -> Result<Vec<Worker>, NotifierError> {
         let (name, names) = (self.name(index), self.names(index));
         let privacy = match &self {
-            // Nobody but those who have the machine reads it.
-            Self::Log(_) => Privacy::AsItIs,
+            // Who collects logs is not known here.
+            Self::Log(_) => Privacy::Withheld,
             Self::Sns(sns::Config { include_sensitive, .. })
             | Self::Alertmanager(alertmanager::Config { include_sensitive, .. })
             | Self::Webhook(webhook::Config { include_sensitive, .. }) => match include_sensitive {
@@ -188,7 +188,6 @@ pub struct Worker {
 /// What becomes of the addresses of clients.
 #[derive(Clone, Copy, Debug)]
 enum Privacy {
-    AsItIs,
     Withheld,
     Revealed,
 }
@@ -196,7 +195,6 @@ enum Privacy {
 impl Privacy {
     fn of(self, notice: Notice) -> Notice {
         match self {
-            Self::AsItIs => notice,
             Self::Withheld => message::withheld(&notice),
             Self::Revealed => message::revealed(&notice),
         }
