@@ -133,6 +133,9 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug)]
 pub struct Aws(Arc<Inner>);
 
+/// Credentials, and when they were read.
+type Read = Option<(Credentials, MonoTime)>;
+
 #[derive(Debug)]
 struct Inner {
     config: Config,
@@ -143,7 +146,7 @@ struct Inner {
     circuits: Mutex<HashMap<(Service, Place), Circuit>>,
     /// Those that tokens are signed with, and when they were read.
     /// Each place has a lock of its own: one that does not answer must not hold up who logs in elsewhere.
-    credentials: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<Option<(Credentials, MonoTime)>>>>>,
+    credentials: Mutex<HashMap<Place, Arc<tokio::sync::Mutex<Read>>>>,
 }
 
 /// How it stands with one service.
