@@ -88,7 +88,7 @@ impl Finders {
             .collect();
         names.retain(|resource_id| seen.contains(resource_id));
         let mut config = listed.clone();
-        config.clusters.extend(found.iter().flat_map(|found| found.clusters.iter().cloned()));
+        found.iter().for_each(|found| config.add(found));
         (config, found)
     }
 
