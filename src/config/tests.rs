@@ -1023,7 +1023,7 @@ fn presets_are_named_and_their_rules_changed() {
     let rds = load("\"rds\"", "").unwrap();
     let awaiting: Vec<&str> = rds.config.awaiting_rules.iter().map(Name::as_str).collect();
     assert_eq!(awaiting, ["CpuUtilization", "FreeStorage", "FreeableMemory", "ReadLatency", "WriteLatency"]);
-    assert!(rds.summary().contains("23 rules (5 more read CloudWatch, which is not read)"), "{}", rds.summary());
+    assert!(rds.summary().contains("24 rules (5 more read CloudWatch, which is not read)"), "{}", rds.summary());
     let changed = load(
         "\"rds\"",
         "[[rule]]\nname = \"ReplicaLag\"\ncritical = \"> 30s\"\n\

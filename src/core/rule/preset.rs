@@ -184,6 +184,8 @@ pub fn preset() -> Vec<RuleConfig> {
     };
     vec![
         rule("TargetDown", "target_up == 0", 10, Severity::Critical),
+        // As severe as what it stands for: that the primary is away.
+        rule("Failover", "rds_failover == 1", 0, Severity::Critical),
         rule("ReplicaLagging", "replay_lag_seconds > 5s", 15, Severity::Warning),
         RuleConfig { hold_for: None, ..rule("ReplicaLagCritical", "replay_lag_seconds > 60s", 0, Severity::Critical) },
         // The primary is lost: nothing proves that the replica has its last WAL. Slower, for it is no fault of the replica.
