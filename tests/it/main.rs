@@ -26,6 +26,7 @@ mod drain;
 mod faults;
 mod fuzzed;
 mod haproxy;
+mod health_check;
 mod heartbeat;
 mod hostile;
 mod https;
