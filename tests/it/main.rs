@@ -42,6 +42,7 @@ mod postgres_exporter;
 mod prometheus;
 mod promises;
 mod readme;
+mod reference;
 mod reload;
 mod restart;
 mod rig;
