@@ -15,6 +15,7 @@ mod cause;
 mod check;
 mod clients;
 mod cloudwatch;
+mod commands;
 mod config;
 mod connect;
 mod credentials;
