@@ -35,6 +35,7 @@ mod kills;
 mod layers;
 mod life;
 mod logical;
+mod packages;
 mod page;
 mod poll;
 mod pooler;
