@@ -76,6 +76,8 @@ impl Rig {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
         }
+        // A process outlives its row.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(())
     }
 
