@@ -49,7 +49,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pg_replication_slots.safe_wal_size; on a standby max_slot_wal_keep_size, wal_keep_size"),
     of_slot("slot_lost_in_seconds", Unit::Seconds, slot_lost_in)
         .says("will be lost in {}, at this rate")
-        .none("is not about to be lost any more, or is no more")
+        .none("is read again, is in no danger any more, or is no more")
         .help("Time until the slot may be invalidated: what is safe, by the rate of WAL for an inactive slot, by the rate at which it falls behind for an active one; +Inf when it does not.")
         .absent("As `pgvigil_slot_safe_wal_bytes`; the rate of WAL is not known; the slot is active for less than one or two minutes.")
         .from(SLOTS),
@@ -185,11 +185,15 @@ fn slot_lost_in(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<
     let mut coverage = Coverage::Complete;
     for (place, slot) in each_once(slots) {
         let Some(safe) = slot.safe_wal_size else { continue };
-        let rate = if slot.active { target.slots.as_ref().and_then(|outlook| outlook.growth(place)) } else { wal_rate };
-        let Some(rate) = rate else {
-            coverage = Coverage::Unknown;
-            continue;
+        let rate = if slot.active {
+            target.slots.as_ref().and_then(|outlook| outlook.growth(place))
+        } else {
+            if wal_rate.is_none() {
+                coverage = Coverage::Unknown;
+            }
+            wal_rate
         };
+        let Some(rate) = rate else { continue };
         let seconds = match (safe <= 0, rate > 0.0) {
             (true, _) => 0.0,
             (false, true) => safe as f64 / rate,
