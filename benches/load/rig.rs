@@ -71,7 +71,9 @@ impl Rig {
         for session in self.sessions().await? {
             while session.query_one(&left, &[]).await?.try_get::<_, i64>(0)? > 0 {
                 if clock::now().duration_since(began) > PATIENCE {
-                    return Err(format!("sessions of who was measured before are still there after {PATIENCE:?}").into());
+                    return Err(
+                        format!("sessions of who was measured before are still there after {PATIENCE:?}").into()
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
