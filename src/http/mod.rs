@@ -11,6 +11,7 @@ mod auth;
 mod aws;
 mod changes;
 pub mod drains;
+pub mod health_check;
 pub mod history;
 pub mod limits;
 mod live;
