@@ -79,13 +79,12 @@ impl Asked {
             let reason = "the body must be JSON, with a header \"Content-Type: application/json\"".to_owned();
             return Err(self.refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", reason));
         }
-        match tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES as usize)).await {
-            Ok(Ok(body)) => Ok(body),
-            _ => {
-                let reason = format!("the body did not arrive, or is longer than {MAX_BODY_BYTES} bytes");
-                Err(self.refusal(StatusCode::BAD_REQUEST, "bad_request", reason))
-            }
-        }
+        let read = tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES as usize)).await;
+        let Ok(Ok(body)) = read else {
+            let reason = format!("the body did not arrive, or is longer than {MAX_BODY_BYTES} bytes");
+            return Err(self.refusal(StatusCode::BAD_REQUEST, "bad_request", reason));
+        };
+        Ok(body)
     }
 
     /// Has it done. `list` is where it can be seen whether it was.

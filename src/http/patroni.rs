@@ -173,7 +173,7 @@ impl Member<'_> {
     }
 
     fn judged(&self, role: Option<Role>, max_lag_bytes: Option<u64>) -> Verdict {
-        let limits = Limits { role, max_lag_bytes, ..Limits::default() };
+        let limits = Limits { max_lag_bytes, role, ..Limits::default() };
         health::verdict(self.cluster, self.target, self.ask.now, &limits, self.ask.state.health)
     }
 
