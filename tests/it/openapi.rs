@@ -1,4 +1,4 @@
-//! The API as OpenAPI says it: the copy in the repository, and a real daemon under what schemathesis makes of the document.
+//! The API as `OpenAPI` says it: the copy in the repository, and a real daemon under what schemathesis makes of the document.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
