@@ -260,6 +260,8 @@ impl Engine {
                 } else {
                     info!(silence = id, %selector, author, reason, %until, "alerts are silenced");
                 }
+                // Whoever is answered may look for it next.
+                self.publish();
                 self.answer_when_written(Unanswered::Silence(answer, changed));
             }
         }
@@ -279,6 +281,7 @@ impl Engine {
                     let left = humantime::format_duration(drain.left(clock::now()).unwrap_or_default());
                     info!(%cluster, %target, author, reason, %left, "{} is drained", drain.target);
                 }
+                self.publish();
                 self.answer_when_written(Unanswered::Drain(answer, changed));
             }
         }
@@ -424,6 +427,8 @@ mod tests {
     use super::*;
     use crate::core::fleet::FleetSpec;
     use crate::core::ledger::pacing::AlertingConfig;
+    use crate::core::silence::selector::Selector;
+    use crate::core::silence::{Length, NewSilence};
     use crate::notify::message::tests::firing;
 
     /// An engine whose store never answers, for its thread is not started, and what its notifier is handed.
@@ -498,5 +503,18 @@ mod tests {
         // Its thread has ended: nothing waits for it any more.
         engine.after_writing(None);
         assert!(handed.try_recv().is_ok() && engine.store.is_none() && engine.metrics.is_store_failing());
+    }
+
+    #[test]
+    fn a_change_is_shown_before_it_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut engine, _writer, _handed) = hung(dir.path());
+        let (answer, mut answered) = oneshot::channel();
+        let (author, reason) = ("ann".to_owned(), "work".to_owned());
+        let length = Length::For(Duration::from_secs(3600));
+        let new = NewSilence { selector: Selector::default(), all: true, author, reason, length };
+        engine.silence(Change::Add(new), answer);
+        assert_eq!(engine.snapshots.borrow().silences.all().len(), 1);
+        assert!(answered.try_recv().is_err(), "it is not written yet");
     }
 }

@@ -34,6 +34,7 @@
 mod facts;
 mod words;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
@@ -45,7 +46,8 @@ use super::quantity::duration;
 use super::trend::{Direction, Trend};
 
 /// Why a replica lags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "CauseName")]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     ReplicaUnreachable,

@@ -29,7 +29,8 @@ pub struct Failing {
 }
 
 /// `closed`: all may ask. `open`: nobody may. `half_open`: the next one may, and what comes of it decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+#[schemars(rename = "CircuitState")]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     Closed,

@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::fleet::DiscoverySpec;
@@ -44,7 +45,7 @@ pub struct Instance {
 }
 
 /// What AWS says of an instance that the server itself cannot say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceFacts {
     /// `available`, `rebooting`, `storage-full`, ...
     pub status: Option<String>,

@@ -18,8 +18,8 @@ use super::topology::TargetId;
 pub const LONGEST: Duration = Duration::from_secs(31 * 24 * 3600);
 
 /// Characters of an author's name, and of a reason.
-const LONGEST_AUTHOR: usize = 100;
-const LONGEST_REASON: usize = 500;
+pub const LONGEST_AUTHOR: usize = 100;
+pub const LONGEST_REASON: usize = 500;
 
 /// One target that is drained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

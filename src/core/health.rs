@@ -16,6 +16,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -116,7 +117,8 @@ impl<'de> Deserialize<'de> for Share {
 }
 
 /// Whether reads may be sent to a target, and why not. The body of the answer, field by field.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "TargetVerdict")]
 pub struct Verdict {
     pub status: Status,
     /// Why it is unfit; why it is fit all the same, when it is so by policy; why it lags. Empty when there is nothing to say.
@@ -131,6 +133,7 @@ pub struct Verdict {
     pub lag_certainty: Certainty,
     /// How the lag was found. `None` on the primary and before anything can be said.
     #[serde(serialize_with = "method_words")]
+    #[schemars(with = "Option<String>")]
     pub lag_method: Option<Method>,
     /// Why it lags. `None` when it does not.
     pub cause: Option<Cause>,
@@ -139,7 +142,8 @@ pub struct Verdict {
     pub sample_age_ms: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Fitness")]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// 200: reads may be sent there.

@@ -64,6 +64,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::aurora::AuroraBytes;
@@ -389,7 +390,8 @@ pub struct LagEstimate {
 }
 
 /// How much of the value is proven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(rename_all = "snake_case")]
 pub enum Certainty {
     /// The bounds are within two poll intervals, or 5 % of the value, of each other.
     Exact,

@@ -33,7 +33,7 @@ pub const MOST_ENDED: usize = 100;
 pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Characters of an author's name.
-const LONGEST_AUTHOR: usize = 100;
+pub const LONGEST_AUTHOR: usize = 100;
 
 /// Alerts that are not told until it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

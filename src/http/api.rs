@@ -8,15 +8,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::overall::{self, Overall};
 use super::subscriptions::SubscriptionState;
-use crate::core::alert::{AlertView, Gone};
+use crate::core::alert::{AlertView, Gone, Severity};
 use crate::core::cloudwatch::{self, Point, Readings, RedisGroup};
 use crate::core::discovery::{InstanceFacts, RdsEvent};
 use crate::core::explain::explain;
-use crate::core::lag::LagEstimate;
+use crate::core::lag::{Certainty, LagEstimate};
 use crate::core::mute::Mute;
 use crate::core::observation::{Positions, Receiver, ReplayPause, ReplayWait, WaitsOn, WalReceiver, WalSender};
 use crate::core::pooler;
@@ -34,13 +35,13 @@ use crate::core::trend::{Direction, Trend};
 use crate::core::wal::Lsn;
 
 /// `/api/v1/clusters`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Clusters<'a> {
     clusters: Vec<Cluster<'a>>,
 }
 
 /// `/api/v1/clusters/{cluster}`; without the targets' details also an element of `/api/v1/clusters`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Cluster<'a> {
     name: &'a str,
     /// When this was true.
@@ -60,7 +61,8 @@ pub(super) struct Cluster<'a> {
     rds_events: Vec<Happened<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RdsEvent")]
 struct Happened<'a> {
     at: Option<String>,
     /// The target, or the DB cluster.
@@ -69,7 +71,7 @@ struct Happened<'a> {
     message: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Event<'a> {
     at: Option<String>,
     target: &'a str,
@@ -79,14 +81,14 @@ struct Event<'a> {
 }
 
 /// `/api/v1/alerts`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Alerts<'a> {
     /// When this was true.
     at: Option<String>,
     alerts: Vec<Alert<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Target<'a> {
     name: &'a str,
     /// By its own last word.
@@ -117,7 +119,7 @@ struct Target<'a> {
 }
 
 /// A connection pooler.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Pooler<'a> {
     name: &'a str,
     /// The last poll succeeded. `null` before the first ended.
@@ -132,7 +134,7 @@ struct Pooler<'a> {
     databases: Option<Vec<PoolDatabase<'a>>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Pool<'a> {
     database: &'a str,
     user: &'a str,
@@ -147,7 +149,7 @@ struct Pool<'a> {
     size: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct PoolDatabase<'a> {
     name: &'a str,
     connections: Option<u64>,
@@ -156,7 +158,7 @@ struct PoolDatabase<'a> {
     disabled: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Failure {
     kind: &'static str,
     message: String,
@@ -164,12 +166,13 @@ struct Failure {
     in_a_row: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Lag {
     seconds: Option<f64>,
     lower_seconds: Option<f64>,
     /// `null` also when there is no upper bound.
     upper_seconds: Option<f64>,
+    #[schemars(with = "Certainty")]
     certainty: &'static str,
     method: Option<String>,
     unsent_bytes: Option<u64>,
@@ -182,14 +185,15 @@ struct Lag {
     sender_replay_lag_seconds: Option<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Cause")]
 struct Found<'a> {
     name: &'static str,
     explanation: &'a str,
 }
 
 /// Rates in bytes of WAL per second.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Rates {
     written: Option<f64>,
     received: Option<f64>,
@@ -202,7 +206,8 @@ struct Rates {
     stalled_seconds: Option<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "TargetDetails")]
 struct Details<'a> {
     server: Option<Server<'a>>,
     timeline: Option<u32>,
@@ -233,7 +238,7 @@ struct Details<'a> {
     cloudwatch: Option<CloudWatch<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct CloudWatch<'a> {
     metrics: BTreeMap<&'a str, MetricReading>,
     /// It has another word on the lag. `null` while it has not.
@@ -241,7 +246,7 @@ struct CloudWatch<'a> {
 }
 
 /// In the signal's base unit.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct MetricReading {
     /// `null` when it is too old to be told as true, or CloudWatch says that there is none.
     value: Option<f64>,
@@ -265,13 +270,13 @@ impl MetricReading {
 }
 
 /// A replication group of ElastiCache.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Redis<'a> {
     name: &'a str,
     nodes: Vec<RedisNode<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RedisNode<'a> {
     name: &'a str,
     metrics: BTreeMap<&'a str, MetricReading>,
@@ -287,7 +292,7 @@ impl<'a> Redis<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct LagDisagreement {
     cloudwatch_seconds: f64,
     pgvigil_seconds: f64,
@@ -310,7 +315,7 @@ impl<'a> CloudWatch<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Server<'a> {
     version: &'a str,
     flavor: &'static str,
@@ -320,7 +325,7 @@ struct Server<'a> {
     pooled: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Replay<'a> {
     /// `not paused`, `pause requested`, `paused`.
     pause: &'static str,
@@ -334,7 +339,8 @@ struct Replay<'a> {
     blocked_by: Option<BlockedBy<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "WalReceiver")]
 struct WalReceiverState<'a> {
     status: &'a str,
     sender_host: Option<&'a str>,
@@ -353,7 +359,7 @@ struct WalReceiverState<'a> {
     clock_skew_upper_seconds: Option<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct BlockedBy<'a> {
     /// `lock`, `snapshot`, `buffer_pin`, `tablespace`.
     conflict: &'static str,
@@ -365,7 +371,8 @@ struct BlockedBy<'a> {
     sessions: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Upstream")]
 struct UpstreamState<'a> {
     /// `target`, `elsewhere`, `none`, `unknown`.
     kind: &'static str,
@@ -379,7 +386,7 @@ struct UpstreamState<'a> {
     missing: Option<bool>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Synchronous<'a> {
     /// `first` or `any`.
     method: &'static str,
@@ -387,7 +394,7 @@ struct Synchronous<'a> {
     standbys: &'a [String],
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Sender<'a> {
     pid: i32,
     application_name: Option<&'a str>,
@@ -413,7 +420,7 @@ struct Sender<'a> {
     replay_lag_seconds: Option<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Connections<'a> {
     by_state: BTreeMap<&'a str, u64>,
     by_user: Tally<'a>,
@@ -433,20 +440,20 @@ struct Connections<'a> {
     activity: Option<Activity<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Tally<'a> {
     named: Vec<Count<'a>>,
     /// Sessions under other names.
     other: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Count<'a> {
     name: &'a str,
     count: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Activity<'a> {
     idle_in_transaction: u64,
     /// Idle for longer than `poll.idle_limit`.
@@ -457,7 +464,7 @@ struct Activity<'a> {
     oldest_idle_in_transaction: Option<Holder<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Holder<'a> {
     seconds: f64,
     user: &'a str,
@@ -466,7 +473,8 @@ struct Holder<'a> {
     database: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Slot")]
 struct SlotState<'a> {
     name: &'a str,
     slot_type: &'static str,
@@ -493,14 +501,14 @@ struct SlotState<'a> {
     synced: Option<bool>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Backup {
     phase: Option<&'static str>,
     streamed_bytes: Option<u64>,
     total_bytes: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Statements<'a> {
     databases: Vec<Database<'a>>,
     top: Vec<TopStatement<'a>>,
@@ -508,7 +516,7 @@ struct Statements<'a> {
     resets: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Database<'a> {
     datname: &'a str,
     #[serde(flatten)]
@@ -517,7 +525,7 @@ struct Database<'a> {
     others: Totals,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TopStatement<'a> {
     datname: &'a str,
     queryid: String,
@@ -531,7 +539,8 @@ struct TopStatement<'a> {
     totals: Totals,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "StatementTotals")]
 struct Totals {
     calls: u64,
     exec_seconds: f64,
@@ -540,12 +549,13 @@ struct Totals {
     shared_blocks_read: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Alert<'a> {
     rule: &'a str,
     cluster: &'a str,
     target: Option<&'a str>,
     labels: BTreeMap<&'a str, &'a str>,
+    #[schemars(with = "Severity")]
     severity: &'static str,
     /// `pending`, `firing`, `resolved`.
     state: &'static str,
@@ -578,13 +588,13 @@ struct Alert<'a> {
     muted: Vec<Muted<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Reading {
     at: Option<String>,
     reading: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Muted<'a> {
     /// `silence`, `maintenance`, `depends_on`, `flapping`, `isolated`.
     by: &'static str,

@@ -30,6 +30,15 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     })
 });
 
+/// What there is.
+pub(super) fn names() -> Vec<&'static str> {
+    ASSETS.iter().map(|(name, ..)| *name).collect()
+}
+
+pub(super) fn content_types() -> Vec<&'static str> {
+    ASSETS.iter().map(|(_, content_type, _)| *content_type).collect()
+}
+
 /// Where a page finds one.
 pub(super) fn path(name: &str) -> String {
     format!("/assets/{name}?v={}", *VERSION)

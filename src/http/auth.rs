@@ -11,12 +11,12 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::Deserializer;
 use subtle::ConstantTimeEq;
 
-use super::AppState;
 use super::reply::Reply;
 use super::silences::Token;
+use super::{AppState, secret};
 
 /// Fewer characters can be guessed.
 const SHORTEST_PASSWORD: usize = 8;
@@ -61,6 +61,15 @@ impl AuthConfig {
         basic.into_iter().chain(bearer).map(HeaderValue::from_static).collect()
     }
 
+    /// Whether it asks who it is.
+    pub(super) const fn asks(&self, reader: Reader) -> bool {
+        match reader {
+            Reader::Scraper => self.metrics,
+            Reader::Probe => self.health,
+            Reader::Person => true,
+        }
+    }
+
     /// What a client that knows all of it shows.
     pub(super) fn credential(&self) -> Option<String> {
         let bearer = self.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
@@ -102,52 +111,29 @@ impl fmt::Debug for Password {
 
 impl<'de> Deserialize<'de> for Password {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Password;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string in quotes")
+        secret::read(deserializer, |text| {
+            if text.chars().count() < SHORTEST_PASSWORD {
+                return Err(format!(
+                    "is shorter than {SHORTEST_PASSWORD} characters; make one with for example \"openssl rand -base64 12\""
+                ));
             }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Password, E> {
-                if text.chars().count() < SHORTEST_PASSWORD {
-                    return Err(E::custom(format!(
-                        "is shorter than {SHORTEST_PASSWORD} characters; make one with for example \"openssl rand -base64 12\""
-                    )));
-                }
-                if text.chars().any(char::is_control) {
-                    return Err(E::custom("holds a control character, which no browser can send"));
-                }
-                Ok(Password(Arc::from(text)))
+            if text.chars().any(char::is_control) {
+                return Err("holds a control character, which no browser can send".to_owned());
             }
-
-            // An error of serde's would repeat the number.
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Password, E> {
-                Err(E::custom("is a number; write it in quotes"))
-            }
-
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Password, E> {
-                Err(E::custom("is a number; write it in quotes"))
-            }
-
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Password, E> {
-                Err(E::custom("is a number; write it in quotes"))
-            }
-        }
-        deserializer.deserialize_any(Text)
+            Ok(Self(Arc::from(text)))
+        })
     }
 }
 
 /// Who asks for a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reader {
+pub(super) enum Reader {
     Scraper,
     Probe,
     Person,
 }
 
-fn reader_of(path: &str) -> Reader {
+pub(super) fn reader_of(path: &str) -> Reader {
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     match first {
         "metrics" | "probe" => Reader::Scraper,
@@ -161,12 +147,7 @@ fn reader_of(path: &str) -> Reader {
 /// Why it is not answered. `None`: it is.
 pub(super) fn refusal(state: &AppState, path: &str, headers: &HeaderMap, wants_text: bool) -> Option<Reply> {
     let auth = state.auth.as_ref()?;
-    let asks = match reader_of(path) {
-        Reader::Scraper => auth.metrics,
-        Reader::Probe => auth.health,
-        Reader::Person => true,
-    };
-    if !asks {
+    if !auth.asks(reader_of(path)) {
         return None;
     }
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

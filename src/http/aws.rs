@@ -1,6 +1,7 @@
 //! `/api/v1/aws`: services of AWS that were asked, how it stands with them, and what was discovered.
 
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Ask;
@@ -9,14 +10,15 @@ use super::reply::Reply;
 use crate::core::circuit::State;
 use crate::core::time::MonoTime;
 
-#[derive(Serialize)]
-struct Services {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Aws")]
+pub(super) struct Services {
     services: Vec<Service>,
     /// One for each `[[discover]]`.
     discoveries: Vec<Discovery>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Discovery {
     name: String,
     looks_for: String,
@@ -31,7 +33,8 @@ struct Discovery {
     failing_since: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AwsService")]
 struct Service {
     service: &'static str,
     /// `null`: the default one of AWS tools.

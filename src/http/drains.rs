@@ -1,40 +1,38 @@
-//! `/api/v1/drains`: targets that somebody keeps reads from. Reading is open; making and undoing takes the token, and is
-//! answered when it is written, as for silences.
+//! `/api/v1/drains`: targets that somebody keeps reads from. Reading is open; making and undoing takes the token: see
+//! [`super::changes`].
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use serde_json::{Value, json};
 
 use super::api::time_of_day;
+use super::changes::{Asked, Changing, Keeping};
 use super::limits::{BadParameter, decode};
 use super::reply::Reply;
-use super::serve::MAX_BODY_BYTES;
-use super::silences::{authorized, challenging};
-use super::{AppState, Ask, wants_text};
+use super::{AppState, Ask};
 use crate::clock;
-use crate::core::drain::{Change, Changed, Drain, NewDrain, Refusal, Whom};
+use crate::core::drain::{Change, Changed, Drain, LONGEST_AUTHOR, LONGEST_REASON, NewDrain, Refusal, Whom};
 use crate::core::time::MonoTime;
 
-/// Where changes go: each with whoever waits for the answer.
-pub type Draining = mpsc::Sender<(Change, oneshot::Sender<Result<Changed, Refusal>>)>;
-
-/// Time for a body to arrive, and for the engine and the store to be done.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Where changes of drains go.
+pub type Draining = Changing<Change, Changed, Refusal>;
 
 /// `GET /api/v1/drains`.
-#[derive(Serialize)]
-struct Drains<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Drains<'a> {
     at: Option<String>,
     drains: Vec<DrainView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Drain")]
 pub(super) struct DrainView<'a> {
     cluster: &'a str,
     target: &'a str,
@@ -81,6 +79,39 @@ struct Wanted {
     reason: Option<String>,
 }
 
+/// What [`wanted`] takes: names, lengths of time and lines are as everywhere.
+pub(super) fn wanted_schema(name: &Value, length: &Value, line: &Value) -> Value {
+    let described = |schema: &Value, what: &str, longest: Option<usize>| {
+        let mut schema = schema.clone();
+        schema["description"] = json!(what);
+        if let Some(longest) = longest {
+            schema["maxLength"] = json!(longest);
+        }
+        schema
+    };
+    let or_null = |mut schema: Value| {
+        schema["type"] = json!(["string", "null"]);
+        schema
+    };
+    json!({
+        "title": "NewDrain",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["target", "for", "author"],
+        "properties": {
+            "cluster": or_null(described(name, "May be left out where only one cluster has such a target.", None)),
+            "target": described(name, "The target's name. Without `cluster` also `CLUSTER/TARGET`.", None),
+            "for": described(length, "How long it lasts, 31 days at most. It takes the place of one at work.", None),
+            "author": described(line, "Who asks for it.", Some(LONGEST_AUTHOR)),
+            "reason": or_null(described(line, "Why.", Some(LONGEST_REASON))),
+        },
+    })
+}
+
+pub(super) fn wanted_example() -> Value {
+    json!({ "cluster": "orders", "target": "replica-1", "for": "10m", "author": "ann", "reason": "restart" })
+}
+
 fn wanted(body: &[u8]) -> Result<NewDrain, BadParameter> {
     let bad = |key: &str, reason: String| BadParameter { parameter: key.to_owned(), reason };
     let wanted: Wanted = serde_json::from_slice(body).map_err(|error| bad("body", error.to_string()))?;
@@ -96,24 +127,19 @@ fn wanted(body: &[u8]) -> Result<NewDrain, BadParameter> {
 }
 
 /// What was done, for whoever asked.
-#[derive(Serialize)]
-struct Done<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DrainChanged")]
+pub(super) struct Done<'a> {
     drain: DrainView<'a>,
-    /// Whether a restart of the daemon will find it.
-    stored: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
+    #[serde(flatten)]
+    keeping: Keeping,
 }
 
 /// `POST /api/v1/drains` and `DELETE /api/v1/drains/{cluster}/{target}`.
 pub(super) async fn change(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let wants_text = wants_text(&parts.headers);
-    let reply = match authorized(&state, &parts.headers, "targets cannot be drained", wants_text) {
-        Err(reply) => reply,
-        Ok(()) => reply(&state, &parts.method, parts.uri.path(), body, wants_text).await,
-    };
-    challenging(reply.into_response_to(&parts.method))
+    let (asked, body) = Asked::new(request);
+    let reply = reply(&state, &asked, body).await.unwrap_or_else(|refusal| refusal);
+    asked.answer(reply)
 }
 
 /// The target that a path names: by its cluster and its name, or by its name alone.
@@ -126,50 +152,21 @@ fn whom(path: &str) -> Option<Whom> {
     })
 }
 
-async fn reply(state: &AppState, method: &Method, path: &str, body: Body, wants_text: bool) -> Reply {
-    let change = if *method == Method::DELETE {
-        match whom(path) {
-            Some(whom) => Change::Undo(whom),
-            None => return Reply::not_configured(path, wants_text),
-        }
+async fn reply(state: &AppState, asked: &Asked, body: Body) -> Result<Reply, Reply> {
+    let wants_text = asked.wants_text;
+    asked.authorized(state, "targets cannot be drained")?;
+    let change = if asked.is_removal() {
+        Change::Undo(whom(asked.path()).ok_or_else(|| Reply::not_configured(asked.path(), wants_text))?)
     } else {
-        let read = tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES as usize)).await;
-        let Ok(Ok(body)) = read else {
-            let reason = format!("the body did not arrive, or is longer than {MAX_BODY_BYTES} bytes");
-            return Reply::refusal(StatusCode::BAD_REQUEST, "bad_request", reason, wants_text);
-        };
-        match wanted(&body) {
-            Ok(new) => Change::Add(new),
-            Err(bad) => return Reply::bad_parameter(&bad, wants_text),
-        }
+        let body = asked.json(body).await?;
+        Change::Add(wanted(&body).map_err(|bad| Reply::bad_parameter(&bad, wants_text))?)
     };
-    let code = if matches!(change, Change::Add(_)) { StatusCode::CREATED } else { StatusCode::OK };
-    let (answer, answered) = oneshot::channel();
-    let asked = async {
-        state.draining.send((change, answer)).await.ok()?;
-        answered.await.ok()
-    };
-    let unavailable =
-        |reason: String| Reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason, wants_text);
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Some(Ok(changed))) => {
-            let now = clock::now();
-            let wall = state.snapshots.borrow().wall_time(now);
-            let warning = changed.stored.as_ref().err();
-            let done = Done {
-                drain: DrainView::new(&changed.drain, now, wall),
-                stored: changed.stored.is_ok(),
-                warning: warning.map(|error| format!("a restart of the daemon will undo this: {error}")),
-            };
-            Reply::json(code, &done)
-        }
-        Ok(Some(Err(refusal))) => refused(&refusal, wants_text),
-        Ok(None) => unavailable("the daemon is stopping; ask again when it is back".to_owned()),
-        Err(_) => {
-            let seconds = PATIENCE.as_secs();
-            unavailable(format!("no answer within {seconds} s: GET /api/v1/drains says whether it was done"))
-        }
-    }
+    let outcome = asked.done(&state.draining, change, "/api/v1/drains").await?;
+    let changed = outcome.map_err(|refusal| refused(&refusal, wants_text))?;
+    let now = clock::now();
+    let wall = state.snapshots.borrow().wall_time(now);
+    let drain = DrainView::new(&changed.drain, now, wall);
+    Ok(Reply::json(asked.success(), &Done { drain, keeping: Keeping::new(&changed.stored) }))
 }
 
 fn refused(refusal: &Refusal, wants_text: bool) -> Reply {

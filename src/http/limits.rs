@@ -109,7 +109,10 @@ fn size(text: &str) -> Result<u64, String> {
     if let Ok(number) = number.parse::<u64>() {
         return number.checked_mul(*factor).ok_or_else(help);
     }
-    let bytes = number.parse::<f64>().map_err(|_| help())? * *factor as f64;
+    // Half a megabyte is a size, half a byte is none.
+    let bytes =
+        Some(*factor).filter(|factor| *factor > 1).and_then(|factor| Some(number.parse::<f64>().ok()? * factor as f64));
+    let bytes = bytes.ok_or_else(help)?;
     if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(help()) }
 }
 
@@ -215,6 +218,8 @@ mod tests {
             ("max_lag_bytes=-5", "max_lag_bytes"),
             ("max_lag_bytes=16mb", "max_lag_bytes"),
             ("max_lag_bytes=MB", "max_lag_bytes"),
+            ("max_lag_bytes=0.5", "max_lag_bytes"),
+            ("max_lag_bytes=1.5B", "max_lag_bytes"),
             ("max_lag_bytes=99999999999TB", "max_lag_bytes"),
             ("max_lag_bytes=18446744073709551616", "max_lag_bytes"),
             ("role=Replica", "role"),

@@ -15,6 +15,7 @@ use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -53,8 +54,9 @@ struct Made {
 }
 
 /// What has changed: elements by their id, and the order of tables' rows.
-#[derive(Serialize)]
-struct Event<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PageChange")]
+pub(super) struct Event<'a> {
     pieces: BTreeMap<&'a str, &'a str>,
     orders: BTreeMap<&'a str, &'a [String]>,
 }

@@ -9,18 +9,21 @@ mod api;
 mod assets;
 mod auth;
 mod aws;
+mod changes;
 pub mod drains;
 pub mod health_check;
 pub mod history;
 pub mod limits;
 mod live;
 pub mod metrics;
+pub mod openapi;
 pub mod overall;
 mod page;
 mod patroni;
 mod probe;
 mod reply;
 mod route;
+mod secret;
 mod serve;
 pub mod silences;
 mod subscriptions;
@@ -35,6 +38,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{MethodRouter, delete, get};
+use schemars::JsonSchema;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
@@ -111,7 +115,7 @@ pub struct AppState {
 }
 
 /// The paths there are, and what each is for.
-pub const PATHS: [(&str, &str); 23] = [
+pub const PATHS: [(&str, &str); 25] = [
     ("/metrics", "everything known, for Prometheus: ?cluster=orders"),
     ("/probe", "one target alone, for Prometheus: ?target=orders/replica-1"),
     ("/api/v1/sd", "the targets of /probe, for HTTP service discovery: ?cluster=orders"),
@@ -133,6 +137,8 @@ pub const PATHS: [(&str, &str); 23] = [
     ("/api/v1/aws", "services of AWS that are asked, and why one does not answer"),
     ("/api/v1/drains", "targets that somebody keeps reads from; POST drains one"),
     ("/api/v1/drains/{cluster}/{target}", "DELETE undoes it"),
+    ("/api/v1/drains/{target}", "the same, of a name that only one cluster has"),
+    ("/api/v1/openapi.json", "all of this as OpenAPI 3.1"),
     ("/patroni/{cluster}/{target}/{path}", "as Patroni answers: primary, replica?lag=16MB, read-only, health"),
     ("/", "the status page"),
     ("/clusters/{cluster}", "the status page of one cluster"),
@@ -154,35 +160,45 @@ struct Ask<'a> {
 
 type Page = fn(&Ask<'_>) -> Reply;
 
-/// The routes.
+/// The paths by their patterns, each with what answers it.
+fn routes() -> Vec<(&'static str, MethodRouter<Arc<AppState>>)> {
+    vec![
+        ("/metrics", page(probe::metrics_page)),
+        ("/probe", page(probe::probe)),
+        ("/api/v1/sd", page(probe::discovery)),
+        ("/livez", page(livez)),
+        ("/readyz", page(readyz)),
+        ("/healthz", page(healthz)),
+        ("/healthz/{cluster}", page(healthz_cluster)),
+        ("/healthz/{cluster}/{target}", page(healthz_target)),
+        ("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now)))),
+        ("/api/v1/clusters/{cluster}", page(api_cluster)),
+        ("/api/v1/clusters/{cluster}/lag", page(api_lag)),
+        ("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method)),
+        ("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now)))),
+        ("/api/v1/silences", page(silences::list).post(silences::change)),
+        ("/api/v1/silences/{id}", page(silences::one).delete(silences::change)),
+        ("/api/v1/aws", page(aws::services)),
+        ("/api/v1/drains", page(drains::list).post(drains::change)),
+        ("/api/v1/drains/{target}", delete(drains::change).fallback(wrong_method)),
+        ("/api/v1/drains/{cluster}/{target}", delete(drains::change).fallback(wrong_method)),
+        ("/api/v1/openapi.json", page(openapi::served)),
+        ("/patroni/{cluster}/{target}", page(patroni::page)),
+        ("/patroni/{cluster}/{target}/", page(patroni::page)),
+        ("/patroni/{cluster}/{target}/{*path}", page(patroni::page)),
+        ("/", page(|ask| Reply::html(page::fleet(ask, For::Document).document()))),
+        ("/clusters/{cluster}", page(cluster_page)),
+        ("/assets/{name}", page(asset)),
+        ("/live", get(live::events).options(live::events).fallback(wrong_method)),
+    ]
+}
+
+/// What answers requests.
 pub fn router(state: AppState) -> Router {
     let state = Arc::new(state);
-    Router::new()
-        .route("/metrics", page(probe::metrics_page))
-        .route("/probe", page(probe::probe))
-        .route("/api/v1/sd", page(probe::discovery))
-        .route("/livez", page(livez))
-        .route("/readyz", page(readyz))
-        .route("/healthz", page(healthz))
-        .route("/healthz/{cluster}", page(healthz_cluster))
-        .route("/healthz/{cluster}/{target}", page(healthz_target))
-        .route("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now))))
-        .route("/api/v1/clusters/{cluster}", page(api_cluster))
-        .route("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method))
-        .route("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now))))
-        .route("/api/v1/silences", page(silences::list).post(silences::change))
-        .route("/api/v1/silences/{id}", page(silences::one).delete(silences::change))
-        .route("/api/v1/aws", page(aws::services))
-        .route("/api/v1/drains", page(drains::list).post(drains::change))
-        .route("/api/v1/drains/{target}", delete(drains::change).fallback(wrong_method))
-        .route("/api/v1/drains/{cluster}/{target}", delete(drains::change).fallback(wrong_method))
-        .route("/patroni/{cluster}/{target}", page(patroni::page))
-        .route("/patroni/{cluster}/{target}/{*path}", page(patroni::page))
-        .route("/api/v1/clusters/{cluster}/lag", page(api_lag))
-        .route("/", page(|ask| Reply::html(page::fleet(ask, For::Document).document())))
-        .route("/clusters/{cluster}", page(cluster_page))
-        .route("/assets/{name}", page(asset))
-        .route("/live", get(live::events).options(live::events).fallback(wrong_method))
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, answers)| router.route(path, answers))
         .fallback(no_such_path)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), ask_who))
         .with_state(state)
@@ -332,8 +348,8 @@ fn asset(ask: &Ask<'_>) -> Reply {
 }
 
 /// Yes or no, and why not.
-#[derive(Serialize)]
-struct Answer {
+#[derive(Serialize, JsonSchema)]
+struct YesOrNo {
     status: &'static str,
     reasons: Vec<String>,
 }
@@ -353,7 +369,7 @@ impl<'a> Ask<'a> {
             return Reply::text(code, line);
         }
         let reasons: Vec<String> = trouble.into_iter().collect();
-        Reply::json(code, &Answer { status, reasons })
+        Reply::json(code, &YesOrNo { status, reasons })
     }
 
     fn overall(&self, verdict: &overall::Verdict) -> Reply {

@@ -12,6 +12,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::core::alert::{AlertView, Phase, Severity};
@@ -27,7 +28,7 @@ const ENGINE_SILENT: Duration = Duration::from_secs(15);
 const NAMES_SHOWN: usize = 10;
 
 /// From best to worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Overall {
     Ok,
@@ -53,7 +54,8 @@ impl Overall {
 }
 
 /// A verdict and what it rests on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "OverallVerdict")]
 pub struct Verdict {
     pub status: Overall,
     pub reasons: Vec<String>,

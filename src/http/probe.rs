@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::limits::{BadParameter, one};
@@ -46,8 +47,9 @@ pub(super) fn probe(ask: &Ask<'_>) -> Reply {
 }
 
 /// Targets with what they have in common, as Prometheus reads them.
-#[derive(Serialize)]
-struct TargetGroup {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ScrapeTarget")]
+pub(super) struct TargetGroup {
     targets: [String; 1],
     labels: BTreeMap<&'static str, String>,
 }

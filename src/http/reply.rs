@@ -7,6 +7,7 @@ use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use futures_util::{StreamExt as _, future, stream};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::PATHS;
@@ -47,8 +48,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Why there is no page.
-#[derive(Serialize)]
-struct Refusal {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Refusal {
     status: &'static str,
     reasons: [String; 1],
     /// The one that could not be read.

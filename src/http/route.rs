@@ -13,6 +13,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -165,8 +166,9 @@ fn is_unmet(state: &AppState, snapshot: &Snapshot, cluster: &str, wish: &Wish) -
 }
 
 /// The body of the answer.
-#[derive(Serialize)]
-struct View<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Route")]
+pub(super) struct View<'a> {
     /// `ok`, or `none` when there is no server.
     status: &'static str,
     cluster: &'a str,
@@ -184,7 +186,8 @@ struct View<'a> {
     candidates: Vec<CandidateView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Candidate")]
 struct CandidateView<'a> {
     target: &'a str,
     host: Option<&'a str>,

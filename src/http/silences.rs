@@ -1,43 +1,39 @@
 //! `/api/v1/silences`: what holds alerts back, and the one thing that can be changed over HTTP.
 //!
 //! Reading is as open as every other page. Making and ending takes the token of `server.token`; where none is set nobody
-//! can. A change is put to the engine, and answered when it is written.
+//! can: see [`super::changes`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{self, HeaderValue};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::StatusCode;
 use axum::response::Response;
-use serde::de::{self, Deserializer, Visitor};
+use schemars::JsonSchema;
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use subtle::ConstantTimeEq;
-use tokio::sync::{mpsc, oneshot};
 
 use super::api::time_of_day;
+use super::changes::{Asked, Changing, Keeping};
 use super::limits::{BadParameter, decode};
 use super::reply::Reply;
-use super::serve::MAX_BODY_BYTES;
-use super::{AppState, Ask, wants_text};
+use super::{AppState, Ask, secret};
 use crate::core::alert::Severity;
 use crate::core::glob::Glob;
 use crate::core::rule::OneOrMany;
-use crate::core::silence::selector::{Selector, SelectorConfig};
-use crate::core::silence::window::{Window, parse_instant};
-use crate::core::silence::{Change, Changed, Length, NewSilence, Refusal, Silence};
+use crate::core::silence::selector::{self, Selector, SelectorConfig};
+use crate::core::silence::window::{LONGEST_REASON, Window, parse_instant};
+use crate::core::silence::{Change, Changed, LONGEST_AUTHOR, Length, NewSilence, Refusal, Silence};
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
 
-/// Where changes go: each with whoever waits for the answer.
-pub type Silencing = mpsc::Sender<(Change, oneshot::Sender<Result<Changed, Refusal>>)>;
-
-/// Time for a body to arrive, and for the engine and the store to be done.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Where changes of silences go.
+pub type Silencing = Changing<Change, Changed, Refusal>;
 
 /// Fewer characters can be guessed.
 const SHORTEST_TOKEN: usize = 16;
@@ -79,46 +75,22 @@ impl fmt::Debug for Token {
 
 impl<'de> Deserialize<'de> for Token {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Token;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string in quotes")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Token, E> {
-                Token::parse(text).map_err(E::custom)
-            }
-
-            // An error of serde's would repeat the number.
-            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Token, E> {
-                Err(E::custom("is a number; write it in quotes"))
-            }
-
-            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Token, E> {
-                Err(E::custom("is a number; write it in quotes"))
-            }
-
-            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Token, E> {
-                Err(E::custom("is a number; write it in quotes"))
-            }
-        }
-        deserializer.deserialize_any(Text)
+        secret::read(deserializer, Self::parse)
     }
 }
 
 /// `GET /api/v1/silences`.
-#[derive(Serialize)]
-struct Silences<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Silences<'a> {
     at: Option<String>,
     /// In the order in which they were made; of those that have ended the latest.
     silences: Vec<SilenceView<'a>>,
     maintenance: Vec<WindowView<'a>>,
 }
 
-#[derive(Serialize)]
-struct SilenceView<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Silence")]
+pub(super) struct SilenceView<'a> {
     id: u64,
     /// `active`, `ended` (its time is over) or `expired` (by hand).
     state: &'static str,
@@ -132,7 +104,8 @@ struct SilenceView<'a> {
     until: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "MaintenanceWindow")]
 struct WindowView<'a> {
     name: &'a str,
     /// `open`, `closed`, or `over` when it does not open again.
@@ -146,7 +119,8 @@ struct WindowView<'a> {
     until: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Selector")]
 struct SelectorView<'a> {
     #[serde(skip_serializing_if = "<[Glob]>::is_empty")]
     cluster: &'a [Glob],
@@ -235,7 +209,8 @@ pub(super) fn one(ask: &Ask<'_>) -> Reply {
 }
 
 fn id_of(path: &str) -> Option<u64> {
-    decode(path.strip_prefix("/api/v1/silences/")?)?.parse().ok()
+    let number = decode(path.strip_prefix("/api/v1/silences/")?)?;
+    number.parse().ok().filter(|_| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn no_such_silence(wants_text: bool) -> Reply {
@@ -244,102 +219,38 @@ fn no_such_silence(wants_text: bool) -> Reply {
 }
 
 /// What was done, for whoever asked.
-#[derive(Serialize)]
-struct Done<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SilenceChanged")]
+pub(super) struct Done<'a> {
     silence: SilenceView<'a>,
     /// Alerts that are pending or firing and meant by it.
     alerts: Vec<String>,
     /// Names in it that nothing has.
     remarks: &'a [String],
-    /// Whether a restart of the daemon will find it.
-    stored: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warning: Option<String>,
+    #[serde(flatten)]
+    keeping: Keeping,
 }
 
 /// `POST /api/v1/silences` and `DELETE /api/v1/silences/{id}`.
 pub(super) async fn change(State(state): State<Arc<AppState>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let wants_text = wants_text(&parts.headers);
-    let reply = match authorized(&state, &parts.headers, "silences cannot be changed", wants_text) {
-        Err(reply) => reply,
-        Ok(()) => reply(&state, &parts.method, parts.uri.path(), body, wants_text).await,
-    };
-    challenging(reply.into_response_to(&parts.method))
+    let (asked, body) = Asked::new(request);
+    let reply = reply(&state, &asked, body).await.unwrap_or_else(|refusal| refusal);
+    asked.answer(reply)
 }
 
-/// Tells whoever gave no token how to give one.
-pub(super) fn challenging(mut response: Response) -> Response {
-    if response.status() == StatusCode::UNAUTHORIZED {
-        let challenge = HeaderValue::from_static("Bearer realm=\"pgvigil\"");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
-    }
-    response
-}
-
-/// Whether the token was given. `what` cannot be done where there is none.
-pub(super) fn authorized(state: &AppState, headers: &HeaderMap, what: &str, wants_text: bool) -> Result<(), Reply> {
-    let Some(token) = &state.token else {
-        let reason = format!(
-            "{what} here, since no token is set: write for example token = \"file:/etc/pgvigil/token\" or \
-             token = \"${{PGVIGIL_TOKEN}}\" under [server]"
-        );
-        return Err(Reply::refusal(StatusCode::FORBIDDEN, "forbidden", reason, wants_text));
-    };
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| {
-        let (scheme, given) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("Bearer").then(|| given.trim())
-    });
-    match given {
-        Some(given) if token.is(given) => Ok(()),
-        Some(_) => {
-            let reason = "the token is not the one of server.token".to_owned();
-            Err(Reply::refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason, wants_text))
-        }
-        None => {
-            let reason = "this takes the token of server.token, as a header \"Authorization: Bearer ...\"".to_owned();
-            Err(Reply::refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason, wants_text))
-        }
-    }
-}
-
-async fn reply(state: &AppState, method: &Method, path: &str, body: Body, wants_text: bool) -> Reply {
-    let change = if *method == Method::DELETE {
-        match id_of(path) {
-            Some(id) => Change::Expire { id },
-            None => return no_such_silence(wants_text),
-        }
+async fn reply(state: &AppState, asked: &Asked, body: Body) -> Result<Reply, Reply> {
+    let wants_text = asked.wants_text;
+    asked.authorized(state, "silences cannot be changed")?;
+    let change = if asked.is_removal() {
+        let id = id_of(asked.path()).ok_or_else(|| no_such_silence(wants_text))?;
+        Change::Expire { id }
     } else {
-        let read = tokio::time::timeout(PATIENCE, to_bytes(body, MAX_BODY_BYTES as usize)).await;
-        let Ok(Ok(body)) = read else {
-            let reason = format!("the body did not arrive, or is longer than {MAX_BODY_BYTES} bytes");
-            return Reply::refusal(StatusCode::BAD_REQUEST, "bad_request", reason, wants_text);
-        };
-        match wanted(&body) {
-            Ok(new) => Change::Add(new),
-            Err(bad) => return Reply::bad_parameter(&bad, wants_text),
-        }
+        let body = asked.json(body).await?;
+        Change::Add(wanted(&body).map_err(|bad| Reply::bad_parameter(&bad, wants_text))?)
     };
-    let code = if matches!(change, Change::Add(_)) { StatusCode::CREATED } else { StatusCode::OK };
-    let (answer, answered) = oneshot::channel();
-    let asked = async {
-        state.silencing.send((change, answer)).await.ok()?;
-        answered.await.ok()
-    };
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Some(Ok(changed))) => Reply::json(code, &done(&state.snapshots.borrow(), &changed)),
-        Ok(Some(Err(refusal))) => refused(&refusal, wants_text),
-        Ok(None) => {
-            let reason = "the daemon is stopping; ask again when it is back".to_owned();
-            Reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason, wants_text)
-        }
-        Err(_) => {
-            let seconds = PATIENCE.as_secs();
-            let reason = format!("no answer within {seconds} s: GET /api/v1/silences says whether it was done");
-            Reply::refusal(StatusCode::SERVICE_UNAVAILABLE, "unavailable", reason, wants_text)
-        }
-    }
+    let outcome = asked.done(&state.silencing, change, "/api/v1/silences").await?;
+    let changed = outcome.map_err(|refusal| refused(&refusal, wants_text))?;
+    Ok(Reply::json(asked.success(), &done(&state.snapshots.borrow(), &changed)))
 }
 
 fn done<'a>(snapshot: &Snapshot, changed: &'a Changed) -> Done<'a> {
@@ -348,8 +259,7 @@ fn done<'a>(snapshot: &Snapshot, changed: &'a Changed) -> Done<'a> {
         silence: SilenceView::new(&changed.silence, now, snapshot.wall_time(now)),
         alerts: changed.alerts.iter().map(ToString::to_string).collect(),
         remarks: &changed.remarks,
-        stored: changed.stored.is_ok(),
-        warning: changed.stored.as_ref().err().map(|error| format!("a restart of the daemon will undo this: {error}")),
+        keeping: Keeping::new(&changed.stored),
     }
 }
 
@@ -363,6 +273,77 @@ fn refused(refusal: &Refusal, wants_text: bool) -> Reply {
             Reply::refusal(StatusCode::CONFLICT, "conflict", refusal.to_string(), wants_text)
         }
     }
+}
+
+/// What [`wanted`] takes: lengths of time and lines are as everywhere.
+pub(super) fn wanted_schema(length: &Value, line: &Value) -> Value {
+    let limited = |longest: usize| {
+        let mut line = line.clone();
+        line["maxLength"] = json!(longest);
+        line
+    };
+    let pattern = limited(selector::LONGEST);
+    let severity = json!({ "type": "string", "enum": ["info", "warning", "critical"] });
+    let one_or_many = |of: &Value, what: &str| {
+        let list = json!({ "type": "array", "items": of, "maxItems": selector::MOST });
+        json!({ "description": what, "anyOf": [of, list, { "type": "null" }] })
+    };
+    let selectors = ["cluster", "target", "rule", "severity", "labels"];
+    let said = |key: &&str| {
+        let something = match *key {
+            "labels" => json!({ "type": "object", "minProperties": 1 }),
+            _ => json!({ "anyOf": [{ "type": "string" }, { "type": "array", "minItems": 1 }] }),
+        };
+        json!({ "required": [key], "properties": { *key: something, "all": { "enum": [false, null] } } })
+    };
+    let unsaid = |key: &&str| {
+        let nothing = match *key {
+            "labels" => json!({ "enum": [null, {}] }),
+            _ => json!({ "enum": [null, []] }),
+        };
+        ((*key).to_owned(), nothing)
+    };
+    let mut everything: serde_json::Map<String, Value> = selectors.iter().map(unsaid).collect();
+    everything.insert("all".to_owned(), json!({ "const": true }));
+    let mut some: Vec<Value> = selectors.iter().map(said).collect();
+    some.push(json!({ "required": ["all"], "properties": everything }));
+    let alone = |key: &str, other: &str| json!({ "required": [key], "properties": { key: { "type": "string" }, other: { "type": "null" } } });
+    let mut lasts = length.clone();
+    lasts["type"] = json!(["string", "null"]);
+    lasts["description"] = json!("How long it lasts, a year at most. Either this or `until`.");
+    json!({
+        "title": "NewSilence",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["author", "reason"],
+        "properties": {
+            "cluster": one_or_many(&pattern, "Names of clusters, with `*` for any characters and `?` for one. Of several one must be so."),
+            "target": one_or_many(&pattern, "Names of targets, as of clusters. An alert of a whole cluster has none."),
+            "rule": one_or_many(&pattern, "Names of rules, as of clusters."),
+            "severity": one_or_many(&severity, "One of these."),
+            "labels": {
+                "description": "Labels that an alert must have, such as `slot`, each with a pattern.",
+                "type": ["object", "null"],
+                "propertyNames": pattern,
+                "additionalProperties": pattern,
+                "maxProperties": selector::MOST,
+            },
+            "all": { "description": "Every alert is meant, where nothing is selected.", "type": ["boolean", "null"] },
+            "for": lasts,
+            "until": {
+                "description": "When it ends, in RFC 3339 with an offset: in the future, a year ahead at most. Either this or `for`.",
+                "type": ["string", "null"],
+                "format": "date-time",
+            },
+            "author": limited(LONGEST_AUTHOR),
+            "reason": limited(LONGEST_REASON),
+        },
+        "allOf": [{ "oneOf": [alone("for", "until"), alone("until", "for")] }, { "anyOf": some }],
+    })
+}
+
+pub(super) fn wanted_example() -> Value {
+    json!({ "cluster": "orders", "rule": "Replica*", "for": "2h", "author": "ann", "reason": "the disk is being replaced" })
 }
 
 /// The keys of a silence that is asked for.

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::core::lag::Certainty;
 use crate::core::snapshot::TargetView;
 use crate::core::subscription::SubscriptionLag;
 use crate::core::survey::{Subscription, TABLE_STATES};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Subscription")]
 pub(super) struct SubscriptionState<'a> {
     datname: &'a str,
     name: &'a str,
@@ -29,19 +32,21 @@ pub(super) struct SubscriptionState<'a> {
     conflicts: BTreeMap<&'a str, u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SubscriptionLag")]
 struct Lag<'a> {
     publisher: Publisher<'a>,
     seconds: Option<f64>,
     lower_seconds: Option<f64>,
     /// `null` also when there is no upper bound.
     upper_seconds: Option<f64>,
+    #[schemars(with = "Certainty")]
     certainty: &'static str,
     method: String,
     unconfirmed_bytes: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Publisher<'a> {
     cluster: &'a str,
     target: &'a str,

@@ -136,6 +136,7 @@ async fn every_path_answers_each_method_with_the_same_status() {
         ("/api/v1/drains", 200, 200),
         ("/api/v1/drains?x=1", 400, 400),
         ("/patroni/orders/primary", 200, 503),
+        ("/patroni/orders/primary/", 200, 503),
         ("/patroni/orders/primary/primary", 200, 503),
         ("/patroni/orders/primary/read-write", 200, 503),
         ("/patroni/orders/primary/replica", 503, 503),

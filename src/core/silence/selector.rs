@@ -11,10 +11,10 @@ use crate::core::rule::OneOrMany;
 use crate::core::topology::Name;
 
 /// Patterns under one key, and keys of labels.
-const MOST: usize = 100;
+pub const MOST: usize = 100;
 
-/// Bytes of a pattern or of a label's name.
-const LONGEST: usize = 256;
+/// Characters of a pattern or of a label's name.
+pub const LONGEST: usize = 256;
 
 /// As written, under the same keys in the configuration and in the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

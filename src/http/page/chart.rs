@@ -4,10 +4,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use maud::{Markup, html};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::For;
 use super::words::{self, Level};
+use crate::core::alert::Severity;
 use crate::core::snapshot::{ClusterView, Snapshot};
 use crate::core::time::MonoTime;
 use crate::http::Ask;
@@ -171,7 +173,7 @@ pub(super) fn spark(ask: &Ask<'_>, cluster: &ClusterView) -> Markup {
 }
 
 /// `/api/v1/clusters/{cluster}/lag`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Lags<'a> {
     cluster: &'a str,
     at: Option<String>,
@@ -184,18 +186,21 @@ pub(in crate::http) struct Lags<'a> {
     alerts: Vec<Fired>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "LagSeries")]
 struct Line {
     target: String,
     /// `null` where the lag was not known.
     seconds: Vec<Option<f64>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "FiredAlert")]
 struct Fired {
     rule: String,
     target: Option<String>,
     subject: String,
+    #[schemars(with = "Severity")]
     severity: &'static str,
     from: Option<String>,
     /// `null` while it fires.

@@ -18,7 +18,7 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::{Ask, PATHS, assets};
 
-pub(super) use self::chart::lags;
+pub(super) use self::chart::{Lags, lags};
 pub(super) use self::cluster::sheet as cluster;
 pub(super) use self::fleet::sheet as fleet;
 
