@@ -58,4 +58,5 @@ mod support;
 mod tls;
 mod topology;
 mod truth;
+mod watch;
 mod webhook;
