@@ -32,4 +32,5 @@ ENV STATE_DIRECTORY=/var/lib/pgvigil
 VOLUME /var/lib/pgvigil
 EXPOSE 9732
 STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/usr/local/bin/pgvigil", "health"]
 ENTRYPOINT ["/usr/local/bin/pgvigil"]

@@ -17,6 +17,7 @@ Examples:
                                           watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
   pgvigil check --config pgvigil.toml     what each server is, what is wrong or risky, what fixes it
+  pgvigil health                          whether the daemon on this machine is alive, for a supervisor
   pgvigil notify test                     see whether alerts would arrive
   pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
                                           tell nobody of its alerts meanwhile
@@ -70,6 +71,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at all servers once and print their lag. Exit status: 0 all answered and no critical rule breaches, 1 otherwise
     Poll(PollArgs),
+    /// Ask the daemon on this machine whether it is alive, as a supervisor's health check. Exit status: 0 it is, 1 otherwise
+    Health(HealthArgs),
     /// Say what the configuration will ask of AWS in a month, and its price; asks nobody
     Plan(PlanArgs),
     /// Have a running daemon tell nobody of some alerts for a while
@@ -117,6 +120,19 @@ pub(crate) struct PollArgs {
     /// Exit status: 0 when told to end
     #[arg(long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    /// Whether it is ready: has tried every target once
+    #[arg(long)]
+    pub(crate) ready: bool,
+    /// How long to wait for its answer
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    pub(crate) timeout: Duration,
+    /// Where it listens, when it was started with this option
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -355,7 +371,12 @@ impl Request {
         let command = match (cli.command, cli.run.listen) {
             (None, listen) => Command::Run(RunArgs { listen }),
             (Some(Command::Run(args)), listen) => Command::Run(RunArgs { listen: args.listen.or(listen) }),
-            (Some(_), Some(_)) => return Err(conflict("--listen is an option of \"run\" alone".to_owned())),
+            (Some(Command::Health(args)), listen) => {
+                Command::Health(HealthArgs { listen: args.listen.or(listen), ..args })
+            }
+            (Some(_), Some(_)) => {
+                return Err(conflict("--listen is an option of \"run\" and \"health\" alone".to_owned()));
+            }
             (Some(command), None) => command,
         };
         let log_format = match (cli.log_format, variable("PGVIGIL_LOG_FORMAT")) {
@@ -433,5 +454,12 @@ mod tests {
     fn listen_is_refused_where_nothing_listens() {
         assert!(request(&["--listen", "[::]:80", "check"], &[]).is_err());
         assert!(request(&["check", "--listen", "[::]:80"], &[]).is_err());
+        for arguments in [["health", "--listen", "[::]:80"], ["--listen", "[::]:80", "health"]] {
+            let health = request(&arguments, &[]).unwrap().command;
+            assert!(
+                matches!(&health, Command::Health(args) if args.listen.as_deref() == Some("[::]:80")),
+                "{health:?}"
+            );
+        }
     }
 }

@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 use cli::{
-    CheckArgs, Command, DaemonArgs, DrainArgs, LogFormat, NotifyCommand, PlanArgs, PollArgs, Request, RulesCommand,
-    SilenceArgs, SilenceCommand,
+    CheckArgs, Command, DaemonArgs, DrainArgs, HealthArgs, LogFormat, NotifyCommand, PlanArgs, PollArgs, Request,
+    RulesCommand, SilenceArgs, SilenceCommand,
 };
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
@@ -22,6 +22,7 @@ use pgvigil::config::{self, Config, ConfigError, Inputs, Loaded, Overrides, Sour
 use pgvigil::core::topology::Name;
 use pgvigil::discovery::Sought;
 use pgvigil::http::ServerConfig;
+use pgvigil::http::health_check::{self, Question};
 use pgvigil::notify::trial;
 use pgvigil::plan::Prices;
 use pgvigil::poll::watch;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(file, &environment, Overrides { listen: args.listen }),
         Command::Check(args) => check(file, &environment, &args),
         Command::Poll(args) => poll(file, &environment, &args),
+        Command::Health(args) => health(file, &environment, &args),
         Command::Plan(args) => plan(file, &environment, &args),
         Command::Silence(args) => silence(file, &environment, &args),
         Command::Drain(args) => drain(file, &environment, &args),
@@ -182,6 +184,20 @@ fn watch(config: Config, environment: &Environment) -> ExitCode {
     match watched {
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(error)) => complain(&format!("cannot write to standard output: {error}"), 1),
+        None => ExitCode::FAILURE,
+    }
+}
+
+fn health(file: Option<&Path>, environment: &Environment, args: &HealthArgs) -> ExitCode {
+    let overrides = Overrides { listen: args.listen.clone() };
+    let server = match config::server(file, environment, &overrides) {
+        Ok(server) => server,
+        Err(error) => return complain(&error.to_string(), BAD_USAGE),
+    };
+    let question = if args.ready { Question::Ready } else { Question::Alive };
+    match wait_for(health_check::ask(&server, question, args.timeout)) {
+        Some(Ok(says)) => print(format!("{says}\n").as_bytes(), true),
+        Some(Err(reason)) => complain(&reason, 1),
         None => ExitCode::FAILURE,
     }
 }

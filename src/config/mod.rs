@@ -429,6 +429,28 @@ pub fn rules(file: Option<&Path>, environment: &Environment) -> Result<RuleSet, 
     Ok(RuleSet { rules, poll_interval: written.poll.interval, store })
 }
 
+/// `[server]` alone: where a daemon of this configuration listens, and what it asks of who comes. The rest is not read: to
+/// ask a daemon takes no password of a database.
+pub fn server(
+    file: Option<&Path>,
+    environment: &Environment,
+    overrides: &Overrides,
+) -> Result<ServerConfig, ConfigError> {
+    let mut layers: Vec<Layer> = file.map(layers::file).transpose()?.into_iter().collect();
+    let references = layers.iter().flat_map(|layer| expand::references(&layer.dict)).collect();
+    layers.extend(environment::own(environment, &references)?);
+    layers.extend(layers::overrides(overrides));
+    for layer in &mut layers {
+        layer.dict.retain(|key, _| key == "server");
+    }
+    let mut root = merge(&layers)?;
+    let expansions = expand::expand(&mut root, &layers, environment).map_err(ConfigError::one)?;
+    let located = Located { layers: &layers, root: &root, expansions: &expansions };
+    let written: Written =
+        Value::from(root.clone()).deserialize().map_err(|error| ConfigError::one(located.explain(error)))?;
+    Ok(written.server)
+}
+
 /// Puts a connection string that leads nowhere in the place of each.
 fn without_dsn(value: Option<&mut Value>) {
     match value {

@@ -61,6 +61,15 @@ impl AuthConfig {
         basic.into_iter().chain(bearer).map(HeaderValue::from_static).collect()
     }
 
+    /// What a client that knows all of it shows.
+    pub(super) fn credential(&self) -> Option<String> {
+        let bearer = self.token.as_ref().map(|token| format!("Bearer {}", token.secret()));
+        bearer.or_else(|| {
+            let (user, password) = (self.user.as_ref()?, self.password.as_ref()?);
+            Some(format!("Basic {}", STANDARD.encode(format!("{user}:{}", password.0))))
+        })
+    }
+
     fn admits(&self, given: &str, writing: Option<&Token>) -> bool {
         let Some((scheme, given)) = given.split_once(' ') else { return false };
         let given = given.trim();

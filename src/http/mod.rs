@@ -10,6 +10,7 @@ mod assets;
 mod auth;
 mod aws;
 pub mod drains;
+pub mod health_check;
 pub mod history;
 pub mod limits;
 mod live;

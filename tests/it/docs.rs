@@ -38,7 +38,7 @@ fn rules() -> BTreeSet<String> {
     Preset::ALL.iter().flat_map(|preset| preset.rules()).map(|rule| rule.name).collect()
 }
 
-fn pages() -> Vec<PathBuf> {
+pub(crate) fn pages() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root("docs/src")];
     while let Some(folder) = folders.pop() {
