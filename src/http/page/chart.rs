@@ -6,8 +6,8 @@ use std::time::Duration;
 use maud::{Markup, html};
 use serde::Serialize;
 
-use super::For;
 use super::words::{self, Level};
+use super::{For, tables};
 use crate::core::snapshot::{ClusterView, Snapshot};
 use crate::core::time::MonoTime;
 use crate::http::Ask;
@@ -56,7 +56,7 @@ pub(super) fn numbers(ask: &Ask<'_>, cluster: &ClusterView) -> Markup {
         worst.map_or_else(|| "not known".to_owned(), |lag| words::seconds(f64::from(lag)))
     };
     let last_hour = (3600 / STEP.as_secs()) as usize;
-    html! {
+    let table = html! {
         table {
             caption { "Replay lag, the worst of each time" }
             thead { tr { th scope="col" { "Replica" } th.num scope="col" { "Now" } th.num scope="col" { "Last hour" } th.num scope="col" { "Last 6 hours" } } }
@@ -72,7 +72,8 @@ pub(super) fn numbers(ask: &Ask<'_>, cluster: &ClusterView) -> Markup {
                 }
             }
         }
-    }
+    };
+    tables::scrolling("Replay lag in numbers", table)
 }
 
 fn drawing(snapshot: &Snapshot, cluster: &ClusterView, hours: &Hours) -> Markup {
