@@ -228,7 +228,7 @@ mod tests {
             word(|target| fixture::fail(target, PollFailure::Refused), 1),
             "down #the last poll failed: connection refused\n"
         );
-        assert_eq!(word(|target| fixture::age(target, 10.5), 1), "down #the sample is 10.5 s old; the limit is 10 s\n");
+        assert_eq!(word(|target| fixture::age(target, 10.5), 1), "down #the sample is 10.5s old; the limit is 10s\n");
         let drain = |target: &mut TargetView| {
             let new = NewDrain {
                 target: Whom::parse("replica-1"),

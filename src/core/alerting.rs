@@ -34,6 +34,9 @@ use super::snapshot::{ClusterView, TargetView};
 use super::time::MonoTime;
 use super::topology::Name;
 
+/// The last second of the year 9999.
+const LAST_WALL_TIME: Duration = Duration::from_secs(253_402_300_799);
+
 /// All rules with their alerts, and what notifiers must still be told of them.
 #[derive(Debug)]
 pub struct Alerting {
@@ -367,7 +370,11 @@ impl Alerting {
         if is_own {
             told.details.extend(self.isolation.details());
         }
-        let wall_of = |at: MonoTime| wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
+        // By a clock that was not set yet it may have begun before 1970, which nobody could write.
+        let wall_of = |at: MonoTime| {
+            let wall = wall.checked_sub(now.duration_since(at)).unwrap_or(SystemTime::UNIX_EPOCH);
+            wall.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_WALL_TIME)
+        };
         Entry {
             dedup_key,
             active_at: wall_of(alert.active_at),
@@ -437,6 +444,10 @@ impl Judgement<'_> {
             }),
         };
         let silent = match coverage {
+            // Nobody waits: that is a reading, too.
+            Coverage::Complete if selected == Selected::Yes && self.rule.condition.signal.none.is_some() => {
+                Some(Verdict::Clear)
+            }
             Coverage::Complete => Some(Verdict::Gone),
             Coverage::Unknown => None,
         };
@@ -511,8 +522,11 @@ impl Judgement<'_> {
         let (rule, now) = (self.rule, self.now);
         alert.round = self.round;
         let reading = value.map(|value| value.value).filter(|value| !value.is_nan());
-        alert.is_unknown = reading.is_none() && verdict != Some(Verdict::Gone);
-        alert.reading = reading.or(alert.reading);
+        alert.is_unknown = verdict.is_none();
+        alert.reading = match verdict {
+            Some(Verdict::Clear) => reading,
+            _ => reading.or(alert.reading),
+        };
         if let Some(reading) = reading {
             alert.recent.note(now, reading);
         }
@@ -534,9 +548,9 @@ impl Judgement<'_> {
         alert.above.resize_with(rule.above.len(), Track::default);
         for (level, track) in rule.above.iter().zip(&mut alert.above) {
             let verdict = match (verdict, value) {
-                (Some(Verdict::Gone), _) => verdict,
+                (Some(Verdict::Gone), _) | (Some(_), None) => verdict,
                 (Some(_), Some(value)) => Some(self.judge_level(level, value)),
-                _ => None,
+                (None, _) => None,
             };
             // What is not known is a breach of the mildest threshold at most.
             let (when_unknown, unknown) = match rule.when_unknown {
@@ -646,6 +660,7 @@ impl Alert {
         let filled = (rule.summary.is_some() || rule.runbook.is_some()).then(|| {
             let reading = match (self.reading, self.is_unknown) {
                 (Some(reading), false) => quantity::reading(signal.unit, reading),
+                (None, false) if signal.none.is_some() => "none".to_owned(),
                 _ => "unknown".to_owned(),
             };
             let values = rule::Values {

@@ -86,6 +86,22 @@ pub fn subject(id: &AlertId) -> String {
     }
 }
 
+/// Whether it is about a part of its place, such as a slot.
+pub fn names_a_part(id: &AlertId) -> bool {
+    id.labels.iter().any(|(name, value)| !DESCRIBING.contains(&name.as_str()) && !value.is_empty())
+}
+
+/// Whether the part that an alert was about is known to exist, though its signal states nothing of it any more.
+fn is_still_there(alert: &AlertView, target: Option<&TargetView>, now: MonoTime) -> bool {
+    let Some(survey) = target.and_then(|target| target.fresh_survey(now)) else { return false };
+    let (slots, subscriptions) = (survey.slots.iter().flatten(), survey.subscriptions.iter().flatten());
+    match (label(alert, "slot"), label(alert, "subscription")) {
+        (Some(name), _) => slots.into_iter().any(|slot| slot.name == *name),
+        (None, Some(name)) => subscriptions.into_iter().any(|subscription| *subscription.name == **name),
+        (None, None) => false,
+    }
+}
+
 /// The signal that the alert's condition is about.
 pub fn signal_of(alert: &AlertView) -> Option<&'static Signal> {
     Signal::named(alert.condition.split(' ').next()?)
@@ -94,30 +110,28 @@ pub fn signal_of(alert: &AlertView) -> Option<&'static Signal> {
 fn state(alert: &AlertView, target: Option<&TargetView>, now: MonoTime) -> String {
     let subject = subject(&alert.id);
     match alert.gone {
-        Some(Gone::Subject) if alert.id.labels.is_empty() => {
+        Some(Gone::Subject) if !names_a_part(&alert.id) || is_still_there(alert, target, now) => {
             return format!("{} does not apply to {subject} any more", alert.id.rule);
         }
         Some(Gone::Subject) => return format!("{subject} is gone"),
         Some(Gone::Unwatched) => return format!("{subject} is no longer watched by {}", alert.id.rule),
         None => {}
     }
-    let Some(reading) = alert.reading else {
-        let signal = alert.condition.split(' ').next().unwrap_or_default();
-        return format!("{subject}: {signal} is not known");
-    };
     let signal = signal_of(alert);
-    let mut predicate = match signal {
-        Some(signal) => exact_predicate(signal, alert, reading, target, now)
-            .unwrap_or_else(|| signal.predicate(reading, &alert.id.labels)),
-        // The daemon's own.
-        None if alert.condition.starts_with("silent_targets_ratio ") => {
-            format!("hears nothing of {} of what it watches", quantity::reading(alert.unit, reading))
+    let none = signal.and_then(|signal| signal.none).filter(|_| !alert.is_unknown);
+    let mut predicate = match (alert.reading, none) {
+        (Some(reading), _) => predicate(alert, signal, reading, target, now),
+        (None, Some(none)) => none.to_owned(),
+        (None, None) => {
+            let signal = alert.condition.split(' ').next().unwrap_or_default();
+            return format!("{subject}: {signal} is not known");
         }
-        None => format!("reads {}", quantity::reading(alert.unit, reading)),
     };
     for (name, value) in alert.id.labels.iter().filter(|(name, _)| DESCRIBING.contains(&name.as_str())) {
-        let is_said = signal
-            .is_some_and(|signal| matches!(signal.says, Says::Words(words) if words.contains(&format!("{{{name}}}"))));
+        let is_said = alert.reading.is_some()
+            && signal.is_some_and(
+                |signal| matches!(signal.says, Says::Words(words) if words.contains(&format!("{{{name}}}"))),
+            );
         if !is_said && !value.is_empty() {
             predicate.push_str(&format!(" ({value})"));
         }
@@ -126,6 +140,27 @@ fn state(alert: &AlertView, target: Option<&TargetView>, now: MonoTime) -> Strin
         return format!("{subject} {predicate}, by the last that is known: it cannot be read now");
     }
     format!("{subject} {predicate}")
+}
+
+fn predicate(
+    alert: &AlertView,
+    signal: Option<&Signal>,
+    reading: f64,
+    target: Option<&TargetView>,
+    now: MonoTime,
+) -> String {
+    match signal {
+        Some(signal) => exact_predicate(signal, alert, reading, target, now)
+            .unwrap_or_else(|| signal.predicate(reading, &alert.id.labels)),
+        // The daemon's own.
+        None if alert.condition.starts_with("silent_targets_ratio ") && reading == 0.0 => {
+            "hears all that it watches".to_owned()
+        }
+        None if alert.condition.starts_with("silent_targets_ratio ") => {
+            format!("hears nothing of {} of what it watches", quantity::reading(alert.unit, reading))
+        }
+        None => format!("reads {}", quantity::reading(alert.unit, reading)),
+    }
 }
 
 /// Where more is known than the number.
@@ -474,6 +509,27 @@ mod tests {
             state(AlertView { gone: Some(Gone::Unwatched), ..slot }),
             "slot s of orders/r is no longer watched by R"
         );
+        for (condition, labels, expect) in [
+            ("lock_wait_longest_seconds > 5s", &[][..], "orders/r has no session that waits for a lock"),
+            ("target_failure == 1", &[("reason", "timeout")], "orders/r does not fail in this way any more (timeout)"),
+            (
+                "slot_inactive_retained_bytes > 1GiB",
+                &[("slot", "s")],
+                "slot s of orders/r is read again, or is no more",
+            ),
+        ] {
+            let alert = AlertView { reading: None, phase: Phase::Resolved, ..alert(condition, "r", labels) };
+            assert_eq!(state(alert), expect);
+        }
+        let status = [("direction", "holding")];
+        let mut target = fixture::primary("orders", "r");
+        fixture::change_survey(&mut target, |survey| survey.slots = Some(vec![fixture::slot("s", true)]));
+        let cluster = fixture::cluster("orders", vec![target], Vec::new());
+        let safe =
+            AlertView { gone: Some(Gone::Subject), ..alert("slot_safe_wal_bytes < 1GiB", "r", &[("slot", "s")]) };
+        assert_eq!(explain(&safe, Some(&cluster), NOW).state, "R does not apply to slot s of orders/r any more");
+        let standby = AlertView { gone: Some(Gone::Subject), ..alert("lag_direction == 1", "r", &status) };
+        assert_eq!(state(standby), "R does not apply to orders/r any more");
         let lag = AlertView { gone: Some(Gone::Subject), ..alert("replay_lag_seconds > 5s", "r", &[]) };
         assert_eq!(state(lag), "R does not apply to orders/r any more");
     }

@@ -347,6 +347,10 @@ impl Fleet {
             if let Some(cluster) = self.index.get(&name).and_then(|&place| self.clusters.get_mut(place)) {
                 cluster.restore_events(std::mem::take(&mut lag.events));
                 cluster.lag.restore(lag);
+                let primary = cluster.lag.primary().filter(|name| !cluster.view.index.contains_key(*name)).cloned();
+                if let Some(name) = primary {
+                    cluster.lag.forget(&name);
+                }
                 Arc::make_mut(&mut cluster.view).primary = cluster.lag.primary().cloned();
             }
         }

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::cause::Cause;
 use super::lag::{Certainty, Evidence, LagEstimate, Method};
+use super::quantity::duration;
 use super::snapshot::{ClusterView, Snapshot, TargetView};
 use super::time::MonoTime;
 use super::topology::Role;
@@ -293,7 +294,11 @@ fn bar(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Limit
     let age = now.duration_since(answer.answered_at);
     let max_age = limits.max_age.unwrap_or(target.stale_after).min(target.stale_after);
     if age > max_age {
-        return Some(format!("the sample is {:.1} s old; the limit is {} s", age.as_secs_f64(), max_age.as_secs_f64()));
+        return Some(format!(
+            "the sample is {} old; the limit is {}",
+            apart(age.as_secs_f64(), max_age.as_secs_f64()),
+            duration(max_age.as_secs_f64())
+        ));
     }
     let role = answer.positions.role();
     if let Some(wanted) = limits.role.filter(|wanted| *wanted != role) {
@@ -309,6 +314,12 @@ fn bar(cluster: &ClusterView, target: &TargetView, now: MonoTime, limits: &Limit
         }
         _ => None,
     }
+}
+
+/// A time, told so that it is seen to be another one than the limit.
+fn apart(seconds: f64, limit: f64) -> String {
+    let told = duration(seconds);
+    if told == duration(limit) { format!("{seconds:.3}s") } else { told }
 }
 
 /// How a lag compares to a limit.
@@ -337,8 +348,10 @@ fn judge_time(lag: Option<&LagEstimate>, hears_primary: bool, limit: f64) -> Lag
     };
     if lag.lower > limit {
         return LagOutcome::Above(format!(
-            "replay lag is {value:.3} s (proven: {:.3} s); the limit is {limit} s",
-            lag.lower
+            "replay lag is {} (proven: {}); the limit is {}",
+            apart(value, limit),
+            apart(lag.lower, limit),
+            duration(limit)
         ));
     }
     if lag.upper <= limit {
@@ -348,11 +361,13 @@ fn judge_time(lag: Option<&LagEstimate>, hears_primary: bool, limit: f64) -> Lag
         Certainty::Exact if value <= limit => LagOutcome::Within,
         // An upper bound above the limit proves nothing, and the primary that could tell more is silent.
         Certainty::AtMost if value > limit && !hears_primary => {
-            LagOutcome::Unheard(format!("replay lag is at most {value:.3} s: the primary is not heard"))
+            LagOutcome::Unheard(format!("replay lag is at most {}: the primary is not heard", duration(value)))
         }
-        _ if value > limit => LagOutcome::Above(format!("replay lag is {value:.3} s; the limit is {limit} s")),
+        _ if value > limit => {
+            LagOutcome::Above(format!("replay lag is {}; the limit is {}", apart(value, limit), duration(limit)))
+        }
         Certainty::AtMost => LagOutcome::Within,
-        _ => unknown(&format!("replay lag is at least {value:.3} s and may be above {limit} s")),
+        _ => unknown(&format!("replay lag is at least {} and may be above {}", duration(value), duration(limit))),
     }
 }
 
@@ -395,7 +410,7 @@ impl Verdict {
             line.push_str(&format!(" {role}"));
         }
         if let Some(lag) = self.lag_seconds {
-            line.push_str(&format!(" lag {lag:.3} s ({})", self.lag_certainty.as_str()));
+            line.push_str(&format!(" lag {} ({})", duration(lag), self.lag_certainty.as_str()));
         }
         if !self.reasons.is_empty() {
             line.push_str(&format!(": {}", self.reasons.join("; ")));

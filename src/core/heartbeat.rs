@@ -12,6 +12,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::quantity::duration;
 use super::snapshot::{Snapshot, TargetView};
 use super::time::MonoTime;
 use super::topology::TargetId;
@@ -41,14 +42,19 @@ pub enum Stall {
     Silence(Duration),
 }
 
+/// In whole seconds: less is of no interest.
+fn told(time: Duration) -> String {
+    duration(time.as_secs() as f64)
+}
+
 impl fmt::Display for Stall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Engine(time) => write!(f, "rules were last judged {} s ago", time.as_secs()),
+            Self::Engine(time) => write!(f, "rules were last judged {} ago", told(*time)),
             Self::Polls(target, time) => {
-                write!(f, "the last poll of {target} that came to an end did so {} s ago", time.as_secs())
+                write!(f, "the last poll of {target} that came to an end did so {} ago", told(*time))
             }
-            Self::Silence(time) => write!(f, "no server has answered for {} s", time.as_secs()),
+            Self::Silence(time) => write!(f, "no server has answered for {}", told(*time)),
         }
     }
 }

@@ -50,7 +50,8 @@
 //!   `timestamp_only` and the measurement in `walsender` are the exceptions, and are told as such.
 //! - Take the difference of two servers' clocks for a duration where the monitor's clock can be put between them.
 //! - Force a replay position to go forward: a replica killed hard does come back older than it was.
-//! - Go back to a primary on a lower timeline because the newest one died.
+//! - Go back to a primary on a lower timeline because the newest one died: only when nobody is left of its timeline, since
+//!   it is watched no more or follows another now.
 
 mod aurora;
 mod confirmed;
@@ -78,6 +79,9 @@ use super::wal_clock::WalClock;
 
 /// How far a commit's stamp may be from the flush of its record, besides the error of the clock's reading. Seconds.
 const SLACK: f64 = 0.05;
+
+/// Beats after the first by which each server that can be heard has been.
+const HEARD_WITHIN: u64 = 3;
 
 /// The lag of every replica of one cluster, from the polls of its servers in the order in which they end.
 #[derive(Debug)]
@@ -224,6 +228,7 @@ impl LagTracker {
         self.aurora.forget(target);
         if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *target) {
             primary.is_lost = true;
+            primary.is_gone = true;
         }
     }
 
@@ -275,7 +280,11 @@ impl LagTracker {
             asked_at: observation.asked_at,
             answered_at: observation.answered_at,
         };
-        match self.primary.as_mut().filter(|primary| !primary.is_foreign(identity.system_identifier)) {
+        let goes_on = |primary: &Primary| {
+            !primary.is_foreign(identity.system_identifier)
+                && (primary.name == *name || primary.timeline <= state.timeline)
+        };
+        match self.primary.as_mut().filter(|primary| goes_on(primary)) {
             Some(primary) => {
                 let standing = last_answer.and_then(|last| last.standing);
                 primary.answered(answer, standing.as_ref(), self.poll_interval, &mut self.history);
@@ -298,7 +307,20 @@ impl LagTracker {
             };
             return primary.is_lost && !self.servers.iter().any(|(other, server)| other != name && is_ours(server));
         }
-        state.timeline > primary.timeline || (state.timeline == primary.timeline && primary.is_lost)
+        state.timeline > primary.timeline
+            || (state.timeline == primary.timeline && primary.is_lost)
+            || self.nobody_is_left_of(primary)
+    }
+
+    /// Whether the newest timeline has ended with its primary: nobody who is watched is on it.
+    fn nobody_is_left_of(&self, primary: &Primary) -> bool {
+        let all_were_asked = self.first_beat.is_some_and(|first| self.beat >= first + HEARD_WITHIN);
+        let is_of_it = |server: &Server| {
+            let present = server.standing().and_then(Standing::timeline).filter(|_| server.silent_since.is_none());
+            present.or(server.timeline).is_some_and(|timeline| timeline >= primary.timeline)
+        };
+        let others = self.servers.iter().filter(|(name, _)| **name != primary.name);
+        primary.is_lost && primary.is_gone && all_were_asked && !others.into_iter().any(|(_, server)| is_of_it(server))
     }
 
     fn observe_standby(&mut self, observation: &Observation, positions: &Positions, state: &StandbyState) {
@@ -306,6 +328,7 @@ impl LagTracker {
         let mut standing = Standing::new(state, positions.clock, observation.asked_at, observation.answered_at);
         if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *name) {
             primary.is_lost = true;
+            primary.is_gone = standing.timeline().is_some_and(|timeline| timeline < primary.timeline);
         }
         let Some(server) = self.servers.get_mut(name) else { return };
         server.timeline = server.timeline.max(standing.timeline());

@@ -309,6 +309,9 @@ pub struct Muted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {
     pub name: Name,
+    /// Tells where it leads from where others do, and holds no secret: by this it is known again under another name. `None`:
+    /// by its name alone.
+    pub address: Option<Name>,
     pub group_by: GroupBy,
     /// It groups, repeats and mutes by itself, and must hear of a firing alert again and again: it is told of every change
     /// at once.
@@ -323,11 +326,32 @@ impl Recipient {
     pub fn new(name: &str) -> Self {
         Self {
             name: Name::new(name),
+            address: None,
             group_by: GroupBy::default(),
             is_standing: false,
             only: Selector::default(),
             hears_resolved: true,
         }
+    }
+
+    /// What it is known by, however it is called.
+    pub fn address_of<'a>(parts: impl Iterator<Item = &'a str>) -> Name {
+        Name::new(&format!("@{:032x}", hash(parts)))
+    }
+
+    /// Its address, unless others in `among` lead there, too.
+    fn own_address<'a>(&'a self, among: &[Self]) -> Option<&'a Name> {
+        let address = self.address.as_ref()?;
+        (among.iter().filter(|other| other.address.as_ref() == Some(address)).count() == 1).then_some(address)
+    }
+
+    /// Which of those there were it is: the one that led to its address, else the one of its name, if that did not move.
+    fn place_in(&self, before: &[Self], now: &[Self]) -> Option<usize> {
+        let address = self.own_address(now);
+        let by_address = before.iter().position(|other| address.is_some() && other.own_address(before) == address);
+        let has_moved = |other: &Self| now.iter().any(|one| one.address.is_some() && one.address == other.address);
+        let is_it = |other: &Self| other.name == self.name && (other.address == self.address || !has_moved(other));
+        by_address.or_else(|| before.iter().position(is_it))
     }
 
     /// Whether such an alert is told to it at all. What concerns the daemon itself is of no cluster that could be named.
@@ -422,12 +446,19 @@ impl Ledger {
 
     /// Who is told from now on, and how. One that stays keeps what it was told; one that is new has heard nothing.
     pub fn set_recipients(&mut self, recipients: Vec<Recipient>, config: AlertingConfig, now: MonoTime) {
-        let place_of = |name: &Name| self.recipients.iter().position(|recipient| recipient.name == *name);
-        let places: Vec<Option<usize>> = recipients.iter().map(|recipient| place_of(&recipient.name)).collect();
+        let place_of = |recipient: &Recipient| recipient.place_in(&self.recipients, &recipients);
+        let places: Vec<Option<usize>> = recipients.iter().map(place_of).collect();
         for account in self.accounts.values_mut() {
-            let line =
-                |place: &Option<usize>| place.map_or_else(|| Line::new(None, now), |at| account.lines[at].clone());
-            account.lines = places.iter().map(line).collect();
+            let line = |(recipient, place): (&Recipient, &Option<usize>)| {
+                let Some(at) = *place else { return Line::new(None, now) };
+                let mut line = account.lines[at].clone();
+                // What it is in the middle of is reported under the name that it had.
+                if line.is_open() && self.recipients[at].name != recipient.name {
+                    line.fail(&SendFailure::Unclear(String::new()), now);
+                }
+                line
+            };
+            account.lines = recipients.iter().zip(&places).map(line).collect();
         }
         let mut desk = |place: &Option<usize>| place.map(|at| std::mem::take(&mut self.desks[at])).unwrap_or_default();
         self.desks = places.iter().map(&mut desk).collect();
@@ -502,8 +533,11 @@ impl Ledger {
     /// What is to be kept over a restart. Asked after [`Ledger::due`] and before its notices leave, it knows of them.
     pub fn saved(&self) -> impl Iterator<Item = (&AlertId, SavedAccount)> {
         self.accounts.iter().map(|(id, account)| {
-            let told = self.recipients.iter().zip(&account.lines);
-            let told = told.filter_map(|(recipient, line)| Some((recipient.name.clone(), line.may_have_heard()?)));
+            let told = self.recipients.iter().zip(&account.lines).flat_map(|(recipient, line)| {
+                let names = [Some(&recipient.name), recipient.own_address(&self.recipients)];
+                let told = line.may_have_heard();
+                names.into_iter().flatten().filter_map(move |name| Some((name.clone(), told?)))
+            });
             let saved = SavedAccount {
                 alert: account.alert.clone(),
                 episode: account.episode,
@@ -519,7 +553,10 @@ impl Ledger {
 
     /// Takes up what was kept. A notifier that is new has heard nothing.
     pub fn restore(&mut self, id: AlertId, saved: SavedAccount, now: MonoTime) {
-        let told = |recipient: &Recipient| saved.told.get(&recipient.name).copied();
+        let told = |recipient: &Recipient| {
+            let by_address = recipient.own_address(&self.recipients).and_then(|address| saved.told.get(address));
+            by_address.or_else(|| saved.told.get(&recipient.name)).copied()
+        };
         if let Some(account) = self.accounts.get_mut(&id) {
             // Taken up late: what is true of the alert is known better here, and what others heard there as well counts.
             for (recipient, line) in self.recipients.iter().zip(&mut account.lines) {

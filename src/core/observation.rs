@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::quantity::duration;
 use super::time::{MonoTime, ServerTime};
 use super::topology::{Role, TargetId};
 use super::wal::{Lsn, Timeline};
@@ -377,7 +378,7 @@ pub enum SenderState {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum PollFailure {
-    #[error("no answer within {limit_ms} ms while {doing}")]
+    #[error("no answer within {} while {doing}", duration(*limit_ms as f64 / 1000.0))]
     Timeout { doing: String, limit_ms: u64 },
     #[error("name lookup: {reason}")]
     Lookup { reason: String },

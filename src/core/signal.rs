@@ -77,6 +77,10 @@ pub struct Signal {
     pub source: &'static str,
     /// How a reading of it is told to people.
     pub says: Says,
+    /// The same of a subject that had a value and has none now, where that is good news: nobody waits any more, so there is
+    /// no longest wait. Rules take it for a value that breaches nothing. `None`: the subject has gone, or the signal does not
+    /// apply to it.
+    pub none: Option<&'static str>,
     /// Names of the labels after `cluster` and `target`.
     pub labels: &'static [&'static str],
     pub read: Read,
@@ -219,6 +223,12 @@ impl Signal {
             (Read::Pooler(read), Seen::Pooler(pooler)) => read(pooler, now, emit),
             _ => Coverage::Complete,
         }
+    }
+
+    /// Whether what is wrong with a replica's replication says something of it.
+    pub fn is_about_replication(&self) -> bool {
+        let rows = [lag::ROWS, cause::ROWS, receiver::ROWS, trend::ROWS, topology::ROWS];
+        rows.iter().any(|rows| rows.iter().any(|row| row.name == self.name))
     }
 
     /// Whether CloudWatch must be read for it.

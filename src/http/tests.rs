@@ -275,11 +275,11 @@ async fn a_target_is_told_with_the_fields_that_were_promised() {
         )
     );
     let text = ask(&state, "GET", "/healthz/orders/replica-1", "text/plain").await;
-    assert_eq!(text.body, "ok replica lag 0.120 s (exact)\n");
+    assert_eq!(text.body, "ok replica lag 0.12s (exact)\n");
     assert_eq!(text.headers["content-type"], "text/plain; charset=utf-8");
     let down = state_of(orders(|targets| fixture::fail(&mut targets[1], PollFailure::Refused)));
     let text = ask(&down, "GET", "/healthz/orders/replica-1", "text/plain").await;
-    assert_eq!(text.body, "unfit replica lag 0.120 s (exact): the last poll failed: connection refused\n");
+    assert_eq!(text.body, "unfit replica lag 0.12s (exact): the last poll failed: connection refused\n");
 }
 
 #[tokio::test]
@@ -859,5 +859,5 @@ async fn a_route_is_one_line_for_a_script() {
     }
     let none = ask(&configured("h"), "GET", "/api/v1/clusters/orders/route?max_lag=0", "text/plain").await;
     assert_eq!(none.status, 503);
-    assert!(none.body.starts_with("none: replica-1: replay lag is 0.120 s"), "{}", none.body);
+    assert!(none.body.starts_with("none: replica-1: replay lag is 0.12s"), "{}", none.body);
 }

@@ -34,18 +34,19 @@ pub(super) fn tell(notice: &Notice) {
 fn tell_one(purpose: Purpose, entry: &Entry) {
     let alert = &entry.alert;
     let line = message::line(purpose, entry);
-    let (id, rule, cluster) = (&alert.id, &alert.id.rule, &alert.id.cluster);
+    // What may hold spaces is text: text is written in quotes.
+    let (id, rule, cluster) = (alert.id.to_string(), &alert.id.rule, &alert.id.cluster);
     let target = alert.id.target.as_ref().map(tracing::field::display);
     let role = entry.told.role.map(tracing::field::display);
-    let (severity, state, condition) = (alert.severity.as_str(), alert.phase.as_str(), &alert.condition);
+    let (severity, state, condition) = (alert.severity.as_str(), alert.phase.as_str(), alert.condition.as_str());
     let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
     let cause = cause.map(|cause| tracing::field::display(cause.as_str()));
-    let reading = alert.reading.map(|reading| quantity::reading(alert.unit, reading)).map(tracing::field::display);
+    let reading = alert.reading.map(|reading| quantity::reading(alert.unit, reading));
     let since = message::utc(entry.active_at);
     macro_rules! write {
         ($level:ident) => {
             tracing::$level!(
-                alert = %id, %rule, severity, state, %cluster, target, role, %condition, reading, cause, %since,
+                alert = id, %rule, severity, state, %cluster, target, role, condition, reading, cause, since,
                 "{}", line
             )
         };

@@ -16,7 +16,7 @@ use crate::core::alert::{AlertId, Gone, Phase};
 use crate::core::explain;
 use crate::core::ledger::{Entry, Group, Notice, Purpose};
 use crate::core::quantity::{self, duration};
-use crate::core::signal::Unit;
+use crate::core::signal::{Signal, Unit};
 use crate::core::topology::Name;
 
 pub(super) use self::text::line;
@@ -179,7 +179,8 @@ fn subject(notice: &Notice) -> String {
         (_, []) => String::new(),
         (purpose, [only]) => format!("{}{}", headline(purpose, only), reading(only)),
         (purpose, [first, others @ ..]) => {
-            format!("{} and {} more{}", headline(purpose, first), others.len(), reading(first))
+            let more = if others.len() == 1 { "alert" } else { "alerts" };
+            format!("{} (+{} {more}){}", headline(purpose, first), others.len(), reading(first))
         }
     };
     subject_line(&line)
@@ -221,7 +222,10 @@ fn reading(entry: &Entry) -> String {
     match (alert.phase, alert.gone, alert.reading) {
         (Phase::Firing, _, Some(reading)) => {
             let cause = entry.told.diagnosis.as_ref().and_then(|found| found.causes.first());
-            let cause = cause.map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
+            // Of an alert about anything else it says nothing.
+            let cause = cause
+                .filter(|_| is_about_replication(entry))
+                .map_or_else(String::new, |cause| format!(" ({})", cause.as_str().replace('_', " ")));
             // A number without a unit says nothing by itself.
             let reading = match alert.unit {
                 Unit::Count | Unit::Bool => predicate(entry).to_owned(),
@@ -231,11 +235,16 @@ fn reading(entry: &Entry) -> String {
             };
             format!(": {reading}{cause}")
         }
-        (_, Some(Gone::Subject), _) if alert.id.labels.is_empty() => ": it does not apply any more".to_owned(),
+        (_, Some(Gone::Subject), _) if !explain::names_a_part(&alert.id) => ": it does not apply any more".to_owned(),
         (_, Some(Gone::Subject), _) => ": it is gone".to_owned(),
         (_, Some(Gone::Unwatched), _) => ": it is no longer watched".to_owned(),
         _ => String::new(),
     }
+}
+
+/// Whether it is told for what the diagnosis of its replica explains.
+fn is_about_replication(entry: &Entry) -> bool {
+    explain::signal_of(&entry.alert).is_some_and(Signal::is_about_replication)
 }
 
 /// What is wrong, without of whom.

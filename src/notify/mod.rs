@@ -114,8 +114,20 @@ impl NotifierConfig {
         };
         // One that is wrong was refused. Rather too much is told than too little.
         let only = self.route().unwrap_or_default();
-        let recipient = |name| Recipient { name, group_by, is_standing, only: only.clone(), hears_resolved };
-        self.names(index).into_iter().map(recipient).collect()
+        let recipient =
+            |(name, address)| Recipient { name, address, group_by, is_standing, only: only.clone(), hears_resolved };
+        self.names(index).into_iter().zip(self.recipient_addresses()).map(recipient).collect()
+    }
+
+    /// What each of its names is known by.
+    fn recipient_addresses(&self) -> Vec<Option<Name>> {
+        let address = |of: &str| Some(Recipient::address_of([self.kind(), of].into_iter()));
+        match self {
+            Self::Log(_) => vec![address("")],
+            Self::Sns(config) => vec![address(&config.topic_arn)],
+            Self::Alertmanager(config) => config.urls.iter().map(|url| address(url.as_str())).collect(),
+            Self::Webhook(config) => vec![address(config.url.as_str())],
+        }
     }
 
     /// The alerts that it is told of.
@@ -287,22 +299,23 @@ impl Worker {
     }
 
     async fn report(&self, delivery: Delivery, edge: &mut Edge, events: &mpsc::Sender<Event>) {
-        let (notifier, group) = (&self.name, &delivery.group);
+        // A text, so that it is in quotes where it holds spaces.
+        let (notifier, group) = (&self.name, delivery.group.to_string());
         match &delivery.outcome {
             Ok(()) if edge.is_failing => {
                 edge.is_failing = false;
-                tracing::info!(%notifier, %group, "notifier {notifier} takes notices again");
+                tracing::info!(%notifier, group, "notifier {notifier} takes notices again");
             }
             Ok(()) if matches!(self.notifier, Notifier::Log) => {}
             // What stands is sent each minute.
-            Ok(()) if *group == Group::All => tracing::debug!(%notifier, "told {notifier} of all"),
-            Ok(()) => tracing::info!(%notifier, %group, "told {notifier} of {group}"),
+            Ok(()) if delivery.group == Group::All => tracing::debug!(%notifier, "told {notifier} of all"),
+            Ok(()) => tracing::info!(%notifier, group, "told {notifier} of {group}"),
             Err(error) if edge.is_failing => {
-                tracing::debug!(%notifier, %group, %error, "cannot tell {notifier} of {group}: {error}");
+                tracing::debug!(%notifier, group, %error, "cannot tell {notifier} of {group}: {error}");
             }
             Err(error) => {
                 edge.is_failing = true;
-                tracing::warn!(%notifier, %group, %error, "cannot tell {notifier} of {group}: {error}; will try again");
+                tracing::warn!(%notifier, group, %error, "cannot tell {notifier} of {group}: {error}; will try again");
             }
         }
         // Nobody listens any more only when the daemon stops.

@@ -1,6 +1,8 @@
 //! From a server's fault to what the subscribers of an SNS topic get.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use pgvigil::clock;
 
 use crate::support::aws::{Aws, Received};
 use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil, series};
@@ -115,6 +117,54 @@ async fn a_fifo_topic_that_is_out_of_reach_for_a_while_gets_both_firing_and_reso
     assert_eq!(attribute(&resolved, "state"), "resolved");
     assert!(aws.try_receive(&subscriber).await.is_none(), "told twice");
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// Two daemons watch the same servers and tell the same FIFO topic, so that either may die: subscribers hear of each
+/// change once.
+#[tokio::test]
+async fn twins_on_one_fifo_topic_are_heard_as_one() {
+    let Some(aws) = Aws::start().await else { return };
+    let servers = pg::cluster(1).await;
+    let topic = aws.topic("alerts.fifo").await;
+    let subscriber = aws.subscribe(&topic, "alerts.fifo").await;
+    let targets: Vec<(&str, String)> =
+        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let config = cluster_toml("c", &targets)
+        + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
+        + &format!("[[notify]]\ntype = \"sns\"\nname = \"pager\"\ntopic_arn = \"{topic}\"\n");
+    let start = || {
+        Daemon::start_with(&config, |command| {
+            command.envs(aws.environment());
+        })
+    };
+    let twins = [start().await, start().await];
+    let until_told = async |times: f64| {
+        for twin in &twins {
+            let of_it = [("notifier", "pager"), ("outcome", "ok")];
+            twin.until_series(FAMILY, &of_it, SOON * 2, |ok| ok == Some(times)).await;
+        }
+    };
+
+    // An incident has the same name on both where both see it begin within one minute of the clock.
+    until("a minute with room in it", Duration::from_secs(60), || async {
+        let second = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() % 60;
+        if second < 30 { Ok(()) } else { Err(format!("second {second}")) }
+    })
+    .await;
+    servers.node("r1").crash().await.unwrap();
+    until_told(1.0).await;
+    servers.node("r1").start().await.unwrap();
+    until_told(2.0).await;
+
+    for state in ["firing", "resolved"] {
+        let received = aws.receive(&subscriber, SOON).await;
+        assert_eq!(attribute(&received, "state"), state);
+    }
+    let more = aws.try_receive(&subscriber).await;
+    assert!(more.is_none(), "{more:?}");
+    for twin in twins {
+        assert_eq!(twin.stop().await, Some(0));
+    }
 }
 
 /// One notifier of each of these, and two rules, each about a target of its own: neither follows from the other.

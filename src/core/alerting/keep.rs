@@ -43,7 +43,12 @@ impl Alerting {
     /// is about something else now, has ended: who heard of it is told so.
     pub fn restore(&mut self, saved: BTreeMap<AlertId, SavedAlert>, now: MonoTime) {
         for (id, mut saved) in saved {
-            let watch = self.rules.iter_mut().find(|watch| watch.has(&id));
+            // Of another matter no reading says that this one got well.
+            let is_about = |watch: &Watch| {
+                let signal = saved.account.as_ref().and_then(|account| account.alert.condition.split(' ').next());
+                signal.is_none_or(|signal| signal == watch.rule.condition.signal.name)
+            };
+            let watch = self.rules.iter_mut().find(|watch| watch.has(&id) && is_about(watch));
             let is_own = id == Isolation::id();
             let (is_kept, resolved) = (watch.is_some() || is_own, saved.resolved);
             if let Some(watch) = watch
@@ -245,6 +250,11 @@ mod tests {
         assert_eq!(tick(&mut before, 0.0, &one(exact(6.0))), ["firing Lag orders/r1 6"]);
         // The rule is no more.
         let mut after = restarted(&before, &[], 10.0);
+        assert_eq!(tick(&mut after, 10.0, &one(exact(6.0))), ["resolved Lag orders/r1 6"]);
+        assert_eq!(after.saved(), BTreeMap::new());
+        // It is about something else, which has nothing to do with what was told.
+        let other = RuleConfig { when: Some("target_up == 0".to_owned()), ..lagging(None) };
+        let mut after = restarted(&before, &[other], 10.0);
         assert_eq!(tick(&mut after, 10.0, &one(exact(6.0))), ["resolved Lag orders/r1 6"]);
         assert_eq!(after.saved(), BTreeMap::new());
         // The target is no more.

@@ -607,3 +607,56 @@ fn who_heard_that_it_fires_hears_that_it_resolved_also_when_it_was_silenced_sinc
     assert_eq!(tick(&mut alerting, 10.0, &one(exact(0.0))), ["resolved Lag orders/r1 0"]);
     assert_eq!(tick(&mut alerting, 99.0, &one(exact(0.0))), [""; 0]);
 }
+
+#[test]
+fn a_wait_that_is_over_resolves_as_a_low_reading_does() {
+    use crate::core::fixture;
+    let rule = RuleConfig {
+        hold_for: Some(Duration::ZERO),
+        keep_firing_for: Some(Duration::from_secs(10)),
+        summary: Some("waits: {{ reading }}".to_owned()),
+        ..config("Locks", "lock_wait_longest_seconds > 5s")
+    };
+    let rules = Rule::parse_all(&[rule], &crate::core::signal::SIGNALS).expect("a good rule");
+    let mut alerting = Alerting::new(rules, vec![Recipient::new("pager")], POLL, AlertingConfig::IMMEDIATE);
+    for (second, wait, expect) in [
+        (0.0, Some(8.0), Some("firing: orders/db-1 has a session that has waited 8s for a lock; waits: 8s")),
+        (5.0, None, None),
+        (12.0, None, None),
+        (20.0, None, Some("resolved: orders/db-1 has no session that waits for a lock; waits: none")),
+        (21.0, None, None),
+    ] {
+        let mut target = fixture::primary("orders", "db-1");
+        fixture::change_sessions(&mut target, |sessions| {
+            sessions.activity.as_mut().expect("is known").longest_lock_wait = wait;
+        });
+        let clusters = [Arc::new(fixture::cluster("orders", vec![target], Vec::new()))];
+        let now = fixture::NOW.plus_seconds(second);
+        alerting.judge(&clusters, now, wall(second));
+        let due = alerting.due(&clusters, now, wall(second));
+        let told = due.first().map(|notice| {
+            alerting.record(&delivery(notice, Ok(())), now);
+            let Entry { alert, told, .. } = &notice.alerts[0];
+            assert_eq!(alert.gone, None);
+            let summary = alert.summary.as_deref().unwrap_or_default();
+            format!("{}: {}; {summary}", alert.phase.as_str(), told.state)
+        });
+        assert_eq!(told.as_deref(), expect, "at {second} s");
+    }
+}
+
+#[test]
+fn an_alert_that_began_before_1970_by_a_clock_that_was_not_set_is_told() {
+    let mut alerting = alerting(&[lagging(Some(60))]);
+    let clusters = one(exact(6.0));
+    let unset = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+    alerting.judge(&clusters, at(0.0), unset(1_800_000_000));
+    alerting.judge(&clusters, at(60.0), unset(5));
+    let entry = alerting.due(&clusters, at(60.0), unset(5)).remove(0).alerts.remove(0);
+    assert_eq!((entry.active_at, entry.fired_at), (unset(0), Some(unset(5))));
+    // And of one that is far ahead the last time that can be written.
+    let late = unset(900_000_000_000);
+    alerting.judge(&one(exact(0.0)), at(61.0), late);
+    let mut told = alerting.due(&clusters, at(61.0), late);
+    assert!(told.iter_mut().all(|notice| notice.alerts.remove(0).resolved_at == Some(unset(253_402_300_799))));
+}

@@ -103,6 +103,9 @@ pub(super) struct Primary {
     pub(super) clock: ServerClock,
     /// Its last poll failed, or it said that it is in recovery.
     pub(super) is_lost: bool,
+    /// It is watched no more, or is a standby on an older timeline now: its own ends with it, unless another is on it.
+    #[serde(default)]
+    pub(super) is_gone: bool,
     /// The first failure since its last answer that proves it down.
     pub(super) down_since: Option<MonoTime>,
     /// The last of them.
@@ -140,6 +143,7 @@ impl Primary {
             first_answered_at: answer.answered_at,
             clock: ServerClock::new(answer.clock, answer.asked_at, answer.answered_at),
             is_lost: false,
+            is_gone: false,
             down_since: None,
             down_until: None,
             gone_since: None,
@@ -176,7 +180,7 @@ impl Primary {
         self.timeline = state.timeline;
         self.started_at = answer.identity.started_at;
         self.answered_at = answer.answered_at;
-        self.is_lost = false;
+        (self.is_lost, self.is_gone) = (false, false);
         (self.down_since, self.down_until, self.gone_since) = (None, None, None);
     }
 

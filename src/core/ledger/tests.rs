@@ -433,3 +433,35 @@ fn who_need_not_hear_the_end_hears_every_begin() {
     assert_eq!(step(180, Phase::Resolved, 120, &Result::Ok(())), ["mail: resolved A"]);
     assert_eq!(step(240, Phase::Firing, 240, &Result::Ok(())), ["phone: firing A", "mail: firing A"]);
 }
+
+#[test]
+fn a_notifier_under_another_name_is_known_by_where_it_leads() {
+    let leads = |name: &str, to: &str| Recipient {
+        address: Some(Recipient::address_of([to].into_iter())),
+        only: if to == "B" { only("severity", &["critical"]) } else { Selector::default() },
+        ..each(name)
+    };
+    let step = |ledger: &mut Ledger, second: u64, phase| {
+        ledger.set(view("A", phase, 0), Episode::begin(wall(0), None), at(second));
+        tell(ledger, second, &Result::Ok(()))
+    };
+    let mut ledger = Ledger::new(vec![leads("sns-1", "B"), leads("sns-2", "A")], AlertingConfig::IMMEDIATE);
+    assert_eq!(step(&mut ledger, 0, Phase::Firing), ["sns-2: firing A"]);
+    // Each takes the place of another, and one comes.
+    let now = vec![leads("hook", "C"), leads("sns-2", "B"), leads("sns-3", "A")];
+    ledger.set_recipients(now, AlertingConfig::IMMEDIATE, at(10));
+    assert_eq!(tell(&mut ledger, 10, &Result::Ok(())), ["hook: firing A"]);
+    // Over a restart as well.
+    let saved: Vec<(AlertId, SavedAccount)> = ledger.saved().map(|(id, saved)| (id.clone(), saved)).collect();
+    let mut ledger = Ledger::new(vec![leads("people", "A"), leads("hook", "C")], AlertingConfig::IMMEDIATE);
+    for (id, saved) in saved {
+        ledger.restore(id, saved, at(20));
+    }
+    assert_eq!(tell(&mut ledger, 20, &Result::Ok(())), [""; 0]);
+    assert_eq!(step(&mut ledger, 30, Phase::Resolved), ["people: resolved A", "hook: resolved A"]);
+    // One that leads elsewhere under its name goes on as it was: so had it heard, whoever reads there now.
+    let mut ledger = Ledger::new(vec![leads("pager", "A")], AlertingConfig::IMMEDIATE);
+    assert_eq!(step(&mut ledger, 40, Phase::Firing), ["pager: firing A"]);
+    ledger.set_recipients(vec![leads("pager", "D")], AlertingConfig::IMMEDIATE, at(50));
+    assert_eq!(step(&mut ledger, 60, Phase::Resolved), ["pager: resolved A"]);
+}

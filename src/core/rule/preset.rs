@@ -120,6 +120,7 @@ static AWAITED: LazyLock<Vec<Signal>> = LazyLock::new(|| {
             absent: "Always.",
             source: "CloudWatch",
             says: Says::Number,
+            none: None,
             labels: &[],
             read: Read::Target(|_, _, _, _| Coverage::Unknown),
             shown: None,

@@ -13,6 +13,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("replication_cause", Unit::Bool, replication_cause)
         .labels(&["cause"])
         .says("lags: {cause}")
+        .none("does not lag for this cause any more")
         .help("Why the replica lags: 1 for the cause to act on first; docs/src/causes.md lists them all.")
         .absent("The replica does not lag, on a primary, and while the last answer is stale.")
         .from("pgvigil"),

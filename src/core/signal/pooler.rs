@@ -21,6 +21,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_pooler("pooler_failure", Unit::Bool, failure)
         .labels(&["reason"])
         .says("fails to answer ({reason})")
+        .none("does not fail in this way any more")
         .help("1 for the kind of failure that the last poll of the connection pooler ended with.")
         .absent("The last poll succeeded.")
         .from("pgvigil"),

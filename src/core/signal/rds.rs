@@ -16,6 +16,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("rds_status", Unit::Bool, status)
         .labels(&["status"])
         .says("is {status} by AWS' word")
+        .none("is no longer so by AWS' word")
         .help("1 for the instance's status by AWS' word: available, modifying, storage-full, ...")
         .absent(ABSENT)
         .from(SOURCE),
@@ -55,6 +56,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("rds_pending_maintenance", Unit::Bool, pending_maintenance)
         .labels(&["action"])
         .says("is due for maintenance ({action})")
+        .none("is not due for this maintenance any more")
         .help("1 for each action of maintenance that waits.")
         .absent("None waits, AWS does not say, or as for `pgvigil_rds_status`.")
         .from("DescribePendingMaintenanceActions"),

@@ -15,6 +15,7 @@ pub(super) const fn per_target(name: &'static str, unit: Unit, read: ReadTarget)
         absent: "Never.",
         source: "",
         says: Says::Number,
+        none: None,
         labels: &[],
         read: Read::Target(read),
         shown: None,
@@ -30,6 +31,7 @@ pub(super) const fn per_cluster(name: &'static str, unit: Unit, read: ReadCluste
         absent: "Never.",
         source: "",
         says: Says::Number,
+        none: None,
         labels: &[],
         read: Read::Cluster(read),
         shown: None,
@@ -45,6 +47,7 @@ pub(super) const fn per_pooler(name: &'static str, unit: Unit, read: ReadPooler)
         absent: "Never.",
         source: "",
         says: Says::Number,
+        none: None,
         labels: &[],
         read: Read::Pooler(read),
         shown: None,
@@ -72,6 +75,12 @@ impl Signal {
     /// A predicate of the subject, with the reading in the place of `{}`.
     pub(super) const fn says(mut self, words: &'static str) -> Self {
         self.says = Says::Words(words);
+        self
+    }
+
+    /// That there is no value is good news; a predicate of the subject.
+    pub(super) const fn none(mut self, words: &'static str) -> Self {
+        self.none = Some(words);
         self
     }
 

@@ -47,6 +47,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("superuser_reserved_connections"),
     per_target("connections_exhausted_in_seconds", Unit::Seconds, connections_exhausted_in)
         .says("will have used up its connections in {}, at this rate")
+        .none("is not about to use up its connections")
         .help("When those that ordinary roles may use are all in use, should they go on to grow as in the last ten minutes.")
         .absent("They do not grow, it is more than a day, or the last slow poll is stale.")
         .from("pg_stat_activity, max_connections"),
@@ -87,16 +88,19 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pg_stat_activity.wait_event_type"),
     per_target("lock_wait_longest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| a.longest_lock_wait))
         .says("has a session that has waited {} for a lock")
+        .none("has no session that waits for a lock")
         .help("For how long the session that waits longest for a lock has done so.")
         .absent("Nobody waits, PostgreSQL 13, or as `pgvigil_connections_waiting_on_locks`.")
         .from("pg_locks.waitstart"),
     per_target("transaction_oldest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| Some(a.oldest_transaction.as_ref()?.seconds)))
         .says("has a transaction that is open for {}")
+        .none("has no open transaction")
         .help("Age of the oldest transaction of a client session; the API and alerts say whose it is.")
         .absent("None is open, or as `pgvigil_connections_waiting_on_locks`.")
         .from("pg_stat_activity.xact_start"),
     per_target("idle_in_transaction_oldest_seconds", Unit::Seconds, |_, target, now, emit| activity(target, now, emit, |a| Some(a.idle_transaction.as_ref()?.seconds)))
         .says("has a session idle in its transaction for {}")
+        .none("has no session idle in a transaction")
         .help("For how long the client session that is idle in its transaction for longest has been so; the API and alerts say whose it is.")
         .absent("None is, or as `pgvigil_connections_waiting_on_locks`.")
         .from("pg_stat_activity.state_change"),

@@ -33,6 +33,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from(SLOTS),
     of_slot("slot_inactive_retained_bytes", Unit::Bytes, slot_inactive_retained)
         .says("keeps {} of WAL, and nothing reads it")
+        .none("is read again, or is no more")
         .help("WAL that the server keeps for a slot that nothing reads from.")
         .absent("The slot is active, keeps none, has gone, or the last slow poll is stale.")
         .from(SLOTS),
@@ -48,11 +49,13 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pg_replication_slots.safe_wal_size; on a standby max_slot_wal_keep_size, wal_keep_size"),
     of_slot("slot_lost_in_seconds", Unit::Seconds, slot_lost_in)
         .says("will be lost in {}, at this rate")
+        .none("is read again, is in no danger any more, or is no more")
         .help("Time until the slot may be invalidated: what is safe, by the rate of WAL for an inactive slot, by the rate at which it falls behind for an active one; +Inf when it does not.")
         .absent("As `pgvigil_slot_safe_wal_bytes`; the rate of WAL is not known; the slot is active for less than one or two minutes.")
         .from(SLOTS),
     of_slot("slot_wal_status", Unit::Bool, slot_wal_status)
         .labels(&["slot", "status"])
+        .none("has this wal_status no more")
         .help("1 for the slot's wal_status: reserved, extended, unreserved or lost.")
         .absent("The slot keeps no WAL yet, has gone, or the last slow poll is stale.")
         .from(SLOTS),
@@ -64,6 +67,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pg_replication_slots: invalidation_reason (17+), conflicting (16), wal_status"),
     of_slot("slot_inactive_seconds", Unit::Seconds, slot_inactive)
         .says("has not been read for {}")
+        .none("is read again, or is no more")
         .help("How long nothing has read from the slot, by the server's clock.")
         .absent("The slot is active or has gone; before 17; the last poll, fast or slow, is stale.")
         .from("pg_replication_slots.inactive_since"),

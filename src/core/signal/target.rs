@@ -17,6 +17,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("target_failure", Unit::Bool, target_failure)
         .labels(&["reason"])
         .says("fails to answer ({reason})")
+        .none("does not fail in this way any more")
         .help("1 for the kind of failure that the last poll ended with.")
         .absent("The last poll succeeded.")
         .from("pgvigil"),
@@ -53,6 +54,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from("pg_has_role(), pg_extension"),
     per_target("drained", Unit::Bool, drained)
         .says("is drained")
+        .none("is drained no more")
         .help("1 while somebody keeps reads from the target by hand.")
         .absent("Nobody does.")
         .from("pgvigil"),

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{MAX_DETAIL, alive, cut, took, utc};
+use super::{MAX_DETAIL, alive, cut, is_about_replication, took, utc};
 use crate::core::alert::{Gone, Phase, Severity};
 use crate::core::ledger::{Entry, Notice, Purpose};
 use crate::core::quantity;
@@ -121,7 +121,7 @@ pub(super) fn at_length(purpose: Purpose, entry: &Entry) -> String {
     lines.extend(entry.told.diagnosis.as_ref().map(|found| cut(found.sentence.clone(), MAX_DETAIL)));
     lines.extend(alert.gone.map(|gone| match gone {
         Gone::Subject => "What it was about is there no more, so no reading says that it got well.".to_owned(),
-        Gone::Unwatched => "Nothing looks at it any more, so no reading says that it got well.".to_owned(),
+        Gone::Unwatched => "The rule or the target is not there any more, or they have been changed: no reading says that it got well.".to_owned(),
     }));
     lines.push(String::new());
     let mut add = |name: &str, value: &str| lines.push(format!("{name}: {value}"));
@@ -138,7 +138,7 @@ pub(super) fn at_length(purpose: Purpose, entry: &Entry) -> String {
         add(if alert.gone.is_some() { "Last reading" } else { "Reading" }, &readings);
     }
     if let Some((first, others)) = entry.told.diagnosis.as_ref().and_then(|found| found.causes.split_first()) {
-        add("Cause", first.as_str());
+        add(if is_about_replication(entry) { "Cause" } else { "Cause of its lag" }, first.as_str());
         if !others.is_empty() {
             add("Also", &others.iter().map(|cause| cause.as_str()).collect::<Vec<_>>().join(", "));
         }
@@ -169,19 +169,29 @@ pub(super) fn at_length(purpose: Purpose, entry: &Entry) -> String {
 fn readings(entry: &Entry) -> Option<String> {
     let alert = &entry.alert;
     let unknown = if alert.is_unknown { ", the last that is known; it cannot be read now" } else { "" };
-    let Some(reading) = alert.reading else { return Some("not known".to_owned()) };
-    if alert.unit == Unit::Bool {
+    if alert.unit == Unit::Bool && alert.reading.is_some() {
         return None;
     }
+    let now = match alert.reading {
+        Some(reading) => quantity::reading(alert.unit, reading),
+        None if alert.is_unknown => return Some("not known".to_owned()),
+        None => "none".to_owned(),
+    };
     let day = |at: SystemTime| utc(at)[..10].to_owned();
     let told = |at: SystemTime, reading: f64| {
         let time = if day(at) == day(entry.active_at) { utc(at)[11..19].to_owned() } else { utc(at) };
         format!("{} at {time}", quantity::reading(alert.unit, reading))
     };
-    let earlier = entry.recent.split_last().map_or(&[][..], |(_, earlier)| earlier);
-    let earlier: Vec<String> = earlier.iter().map(|(at, reading)| told(*at, *reading)).collect();
+    let mut earlier = entry.recent.clone();
+    if alert.reading.is_some() {
+        earlier.pop();
+    }
+    // What is measured seldom is seen again and again: that is one measurement.
+    earlier.dedup_by(|(_, second), (_, first)| second == first);
+    earlier.pop_if(|(_, last)| Some(*last) == alert.reading);
+    let earlier: Vec<String> = earlier.into_iter().map(|(at, reading)| told(at, reading)).collect();
     let earlier = if earlier.is_empty() { String::new() } else { format!("; before that {}", earlier.join(", ")) };
-    Some(format!("{}{unknown}{earlier}", quantity::reading(alert.unit, reading)))
+    Some(format!("{now}{unknown}{earlier}"))
 }
 
 fn others(notice: &Notice) -> String {
@@ -197,6 +207,11 @@ fn others(notice: &Notice) -> String {
 
 fn capitalised(name: &str) -> String {
     let name = name.replace('_', " ");
+    for (word, abbreviation) in [("wal ", "WAL "), ("rds ", "RDS ")] {
+        if let Some(rest) = name.strip_prefix(word) {
+            return format!("{abbreviation}{rest}");
+        }
+    }
     let mut chars = name.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

@@ -713,3 +713,43 @@ fn a_target_that_is_forgotten_has_no_number_and_a_forgotten_primary_is_lost() {
     tracker.forget(&Name::new("r"));
     expect(&tracker, "r", 10.03, None, "-");
 }
+
+/// One replica was promoted by mistake, while the primary went on: `r` still follows that one.
+fn split(with: impl IntoIterator<Item = Observation>) -> LagTracker {
+    let mut tracker = tracker();
+    let begin = and(history(0..=10, writing), [primary("x", 10.5, 2_010).timeline(2).into()]);
+    for poll in and(begin, with) {
+        tracker.observe(&poll);
+    }
+    assert_eq!(tracker.primary(), Some(&Name::new("x")));
+    tracker
+}
+
+#[test]
+fn the_older_primary_is_the_primary_again_once_nobody_is_left_of_the_newer_timeline() {
+    let goes_on = |tracker: &mut LagTracker| {
+        for second in 11..=20 {
+            let asked = f64::from(second);
+            tracker.observe(&primary("p", asked, writing(second)).into());
+            tracker.observe(&standby("r", asked + 0.02, writing(second)).streams(1, writing(second), asked).into());
+        }
+        tracker.primary().cloned()
+    };
+    // It died: nothing says that what was written there is lost.
+    assert_eq!(goes_on(&mut split([refused("x", 10.9)])), Some(Name::new("x")));
+    // It is watched no more.
+    let mut removed = split([]);
+    removed.forget(&Name::new("x"));
+    assert_eq!(goes_on(&mut removed), Some(Name::new("p")));
+    expect(&removed, "r", 20.03, Some(0.0), "caught_up 0 [0, 0.03] exact");
+    // It was made a standby of the older one.
+    let follows = standby("x", 10.9, 2_000).streams(1, 2_000, 10.9);
+    assert_eq!(goes_on(&mut split([follows.clone().into()])), Some(Name::new("p")));
+    // It is a standby, and of its own timeline still.
+    assert_eq!(goes_on(&mut split([follows.timeline(2).into()])), Some(Name::new("x")));
+    // Another follows it.
+    let other = standby("s", 10.8, 2_010).streams(2, 2_010, 10.8);
+    let mut followed = split([other.into()]);
+    followed.forget(&Name::new("x"));
+    assert_eq!(goes_on(&mut followed), Some(Name::new("x")));
+}
