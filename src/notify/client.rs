@@ -254,17 +254,15 @@ impl Client {
             let request = self.request(method, endpoint, headers, body);
             self.exchange(endpoint, request, wanted, &mut has_left).await
         };
-        match tokio::time::timeout(limit, exchange).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let limit = humantime::format_duration(limit);
-                Err(if has_left {
-                    Failure::NoAnswer(format!("no answer from {endpoint} within {limit}"))
-                } else {
-                    Failure::NotSent(format!("no connection to {endpoint} within {limit}"))
-                })
-            }
+        if let Ok(outcome) = tokio::time::timeout(limit, exchange).await {
+            return outcome;
         }
+        let limit = humantime::format_duration(limit);
+        Err(if has_left {
+            Failure::NoAnswer(format!("no answer from {endpoint} within {limit}"))
+        } else {
+            Failure::NotSent(format!("no connection to {endpoint} within {limit}"))
+        })
     }
 
     async fn exchange(

@@ -106,9 +106,9 @@ async fn ctrl_c_ends_a_watch_and_leaves_the_terminal_as_it_was() {
         let mut terminal = Terminal::start(&command(&nowhere(dir.path()), &["poll", "--watch"]), 24, 80);
         terminal.until("the table", SOON, |screen| screen.contains("down").then_some(())).await;
         if end == "TERM" {
-            terminal.signal(Signal::TERM)
+            terminal.signal(Signal::TERM);
         } else {
-            terminal.press(end)
+            terminal.press(end);
         }
         assert!(terminal.ends(SOON).await.success());
         terminal.until("the last table", SOON, |_| terminal.is_as_before().then_some(())).await;

@@ -57,12 +57,11 @@ impl Terminal {
         let (into, mut from) = (Arc::clone(&seen), File::from(master.try_clone().unwrap()));
         std::thread::spawn(move || {
             let mut some = [0; 4096];
-            while let Ok(1..) = from.read(&mut some).map(|length| {
+            while let Ok(length @ 1..) = from.read(&mut some) {
                 let mut seen = into.lock().unwrap();
                 seen.screen.process(&some[..length]);
                 seen.all.extend_from_slice(&some[..length]);
-                length
-            }) {}
+            }
         });
         Self { child, keyboard: File::from(master), line, seen }
     }
