@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use crate::core::snapshot::Snapshot;
 use crate::discovery::{self, Kept, Look};
 use crate::engine::{Engine, Queues, Unwritten, tick_of};
 use crate::http::Live;
-use crate::http::history::History;
+use crate::http::history::{History, KEPT, STEP};
 use crate::http::tls::{Tls, TlsProblem};
 use crate::notify::NotifierError;
 use crate::self_metrics::SelfMetrics;
@@ -122,6 +122,22 @@ pub struct App {
     events: Option<mpsc::Sender<Event>>,
 }
 
+/// Has the charts begin before the start, with what was kept.
+fn recall(path: &Path, history: &History) {
+    let (now, wall) = (clock::now(), clock::wall());
+    let since = wall.checked_sub(STEP * KEPT as u32).unwrap_or(std::time::UNIX_EPOCH);
+    let known = match readings::known_of(path, since, "replay_lag_seconds") {
+        Ok(known) => known,
+        Err(error) => return warn!(%error, "charts begin with this start: what was before cannot be read"),
+    };
+    // A minute that is yet to come by a time of day that was set back is none of the past.
+    let at = |then: std::time::SystemTime| Some(now.plus_seconds(-wall.duration_since(then).ok()?.as_secs_f64()));
+    let of = |known: Vec<(std::time::SystemTime, f64)>| {
+        known.into_iter().filter_map(|(then, lag)| Some((at(then)?, lag))).collect()
+    };
+    history.restore(&known.into_iter().map(|(target, known)| (target, of(known))).collect::<Vec<_>>());
+}
+
 /// The thread that keeps what rules judge, minute by minute. Dropping it waits until the last minute is written.
 struct ReadingsThread {
     end: Option<std::sync::mpsc::Sender<()>>,
@@ -129,11 +145,13 @@ struct ReadingsThread {
 }
 
 impl ReadingsThread {
-    fn start(path: PathBuf, snapshots: watch::Receiver<Arc<Snapshot>>) -> io::Result<Self> {
+    /// First of all it has `history` know of the hours before.
+    fn start(path: PathBuf, snapshots: watch::Receiver<Arc<Snapshot>>, history: History) -> io::Result<Self> {
         let (end, ended) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("readings".to_owned())
-            .spawn(move || readings::run(&path, &snapshots, &ended))?;
+        let thread = std::thread::Builder::new().name("readings".to_owned()).spawn(move || {
+            recall(&path, &history);
+            readings::run(&path, &snapshots, &ended);
+        })?;
         Ok(Self { end: Some(end), thread: Some(thread) })
     }
 }
@@ -250,9 +268,10 @@ impl App {
             ordering,
             events: Some(events),
         };
+        let history = History::default();
         // Beside a store that another daemon has, that one keeps readings as well.
         if let Some(path) = config.store.as_deref().filter(|_| has_file) {
-            let thread = ReadingsThread::start(readings::beside(path), app.snapshots.clone());
+            let thread = ReadingsThread::start(readings::beside(path), app.snapshots.clone(), history.clone());
             app.readings = Some(thread.map_err(RunError::Thread)?);
         }
 
@@ -279,7 +298,6 @@ impl App {
         app.spawn("secrets".to_owned(), secrets.keep(app.cancel.clone()));
         app.start_pollers(&config);
 
-        let history = History::default();
         app.spawn("history".to_owned(), history.clone().record(app.snapshots.clone(), app.cancel.clone()));
         let (open_files, n_targets) = (open_files(), config.n_targets() + config.n_poolers());
         let places = http::places(open_files, n_targets);

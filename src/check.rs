@@ -6,12 +6,13 @@
 
 mod findings;
 
+use std::cell::Cell as Count;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use serde::Serialize;
 
 use crate::aws::Aws;
@@ -35,20 +36,26 @@ use self::findings::{Patient, of_endpoint, of_pooler, of_target};
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
 const AT_ONCE: usize = 64;
 
-/// Connects to every target and asks it everything once.
-pub async fn run(config: &Config) -> Report {
+/// Connects to every target and asks it everything once. `say` is told how far it has come.
+pub async fn run(config: &Config, say: impl Fn(&str)) -> Report {
     let trust = Arc::new(Trust::new(Aws::new(config.aws.clone())));
     let mut clusters = Vec::with_capacity(config.clusters.len());
+    let total: usize = config.clusters.iter().map(|cluster| cluster.targets.len() + cluster.poolers.len()).sum();
+    let n_done = Count::new(0);
+    let tell = || say(&format!("{} of {total} servers and poolers asked", n_done.get()));
+    let done = || {
+        n_done.set(n_done.get() + 1);
+        tell();
+    };
+    tell();
     let probes = config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| {
         let (id, conninfo) = (target.id.clone(), Arc::clone(&target.conninfo));
-        probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(&trust))
+        probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(&trust)).inspect(|_| done())
     });
     let mut outcomes = futures_util::stream::iter(probes).buffered(AT_ONCE);
-    let pooler_probes = config
-        .clusters
-        .iter()
-        .flat_map(|cluster| &cluster.poolers)
-        .map(|pooler| probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(&trust)));
+    let pooler_probes = config.clusters.iter().flat_map(|cluster| &cluster.poolers).map(|pooler| {
+        probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(&trust)).inspect(|_| done())
+    });
     let mut pooler_outcomes = futures_util::stream::iter(pooler_probes).buffered(AT_ONCE);
     for cluster in &config.clusters {
         let mut targets = Vec::with_capacity(cluster.targets.len());

@@ -22,6 +22,7 @@ Examples:
   pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
                                           tell nobody of its alerts meanwhile
   pgvigil poll                            one look at all lags, for a shell or a script
+  pgvigil poll --watch                    keep looking, as with top
 
 Environment:
   PGVIGIL_CONFIG                          as --config
@@ -113,8 +114,12 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PollArgs {
     /// Print JSON instead of a table
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub(crate) json: bool,
+    /// Keep asking, and renew the table in place at poll.interval until q or Ctrl-C; in a pipe, one table after the other.
+    /// Exit status: 0 when told to end
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,9 +153,12 @@ pub(crate) struct SilenceArgs {
 /// The daemon that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArgs {
-    /// Where the daemon answers [default: where server.listen of the configuration says]
+    /// Where the daemon answers, http:// or https:// [default: where server.listen of the configuration says]
     #[arg(long, global = true, value_name = "URL", help_heading = "Daemon")]
     pub(crate) url: Option<String>,
+    /// Authorities (PEM) of which one must have signed the daemon's certificate [default: those of this system]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Daemon")]
+    pub(crate) ca_file: Option<PathBuf>,
     /// A file that holds the daemon's token [default: `PGVIGIL_TOKEN`, else server.token of the configuration]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Daemon")]
     pub(crate) token_file: Option<PathBuf>,

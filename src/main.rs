@@ -18,12 +18,14 @@ use cli::{
 };
 use pgvigil::app;
 use pgvigil::config::environment::{self, Environment};
-use pgvigil::config::{self, ConfigError, Inputs, Loaded, Overrides, Source};
+use pgvigil::config::{self, Config, ConfigError, Inputs, Loaded, Overrides, Source};
 use pgvigil::core::topology::Name;
+use pgvigil::discovery::Sought;
 use pgvigil::http::ServerConfig;
 use pgvigil::http::health_check::{self, Question};
 use pgvigil::notify::trial;
 use pgvigil::plan::Prices;
+use pgvigil::poll::watch;
 use pgvigil::silence::{Daemon, Wish};
 
 /// A bad option or configuration: `EX_USAGE` of sysexits.h.
@@ -124,11 +126,14 @@ fn check(file: Option<&Path>, environment: &Environment, args: &CheckArgs) -> Ex
         let text = if args.json { lines(&loaded.summary_json()) } else { format!("{}\n", loaded.summary()) };
         return print(text.as_bytes(), true);
     }
+    let status = Status::new(environment);
     let look = async {
         let (config, sought) = pgvigil::discovery::once(loaded.config).await;
-        pgvigil::check::run(&config).await.with_discoveries(sought)
+        pgvigil::check::run(&config, |what| status.say(what)).await.with_discoveries(sought)
     };
-    let Some(report) = wait_for(look) else { return ExitCode::FAILURE };
+    let report = wait_for(look);
+    status.clear();
+    let Some(report) = report else { return ExitCode::FAILURE };
     let text =
         if args.json { lines(&report) } else { report.table(has_colour(&std::io::stdout(), environment), width()) };
     print(text.as_bytes(), report.ok)
@@ -139,28 +144,48 @@ fn poll(file: Option<&Path>, environment: &Environment, args: &PollArgs) -> Exit
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    // Whoever sits at it should know why it takes a while; a script need not.
-    let say = |what: &str| {
-        if std::io::stderr().is_terminal() {
-            let _ = writeln!(std::io::stderr().lock(), "pgvigil: {what} ...");
-        }
-    };
+    if args.watch {
+        return watch(loaded.config, environment);
+    }
+    let status = Status::new(environment);
     let look = async {
         let (config, sought) = pgvigil::discovery::once(loaded.config).await;
-        (pgvigil::poll::look(config, say).await, sought)
+        (pgvigil::poll::look(config, |what| status.say(what)).await, sought)
     };
-    let Some((snapshot, sought)) = wait_for(look) else { return ExitCode::FAILURE };
-    let mut is_found = true;
-    for (fault, sought) in sought.iter().filter_map(|sought| Some((sought.fault.as_ref()?, sought))) {
-        is_found = false;
-        let _ = writeln!(std::io::stderr().lock(), "pgvigil: {} ({}): {fault}", sought.name, sought.looks_for);
+    let looked = wait_for(look);
+    status.clear();
+    let Some((snapshot, sought)) = looked else { return ExitCode::FAILURE };
+    let faults = not_found(&sought);
+    for fault in &faults {
+        let _ = writeln!(std::io::stderr().lock(), "pgvigil: {fault}");
     }
     let text = if args.json {
         lines(&pgvigil::poll::json(&snapshot))
     } else {
         pgvigil::poll::table(&snapshot, has_colour(&std::io::stdout(), environment), width())
     };
-    print(text.as_bytes(), is_found && pgvigil::poll::is_well(&snapshot))
+    print(text.as_bytes(), faults.is_empty() && pgvigil::poll::is_well(&snapshot))
+}
+
+/// Why some servers could not be looked for.
+fn not_found(sought: &[Sought]) -> Vec<String> {
+    let faults = sought.iter().filter_map(|sought| Some((sought.fault.as_ref()?, sought)));
+    faults.map(|(fault, sought)| format!("{} ({}): {fault}", sought.name, sought.looks_for)).collect()
+}
+
+fn watch(config: Config, environment: &Environment) -> ExitCode {
+    let stdout = std::io::stdout();
+    let in_place = stdout.is_terminal() && !is_dumb(environment);
+    let output = watch::Output { in_place, has_colour: has_colour(&stdout, environment), width };
+    let watched = wait_for(async {
+        let (config, sought) = pgvigil::discovery::once(config).await;
+        watch::watch(&config, &not_found(&sought), output).await
+    });
+    match watched {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => complain(&format!("cannot write to standard output: {error}"), 1),
+        None => ExitCode::FAILURE,
+    }
 }
 
 fn health(file: Option<&Path>, environment: &Environment, args: &HealthArgs) -> ExitCode {
@@ -221,7 +246,8 @@ fn drain(file: Option<&Path>, environment: &Environment, args: &DrainArgs) -> Ex
 }
 
 fn ask(daemon: &Daemon, wish: &Wish, as_json: bool) -> ExitCode {
-    match daemon.ask(wish, as_json) {
+    let Some(answer) = wait_for(daemon.ask(wish, as_json)) else { return ExitCode::FAILURE };
+    match answer {
         Ok(told) => {
             for reason in told.warnings.iter().chain(&told.failures) {
                 // As for complaints, the exit status tells in any case.
@@ -259,7 +285,11 @@ fn replay(file: Option<&Path>, environment: &Environment, since: Duration, store
         return complain("no store: name it with --store FILE", BAD_USAGE);
     };
     let since = pgvigil::clock::wall().checked_sub(since).unwrap_or(std::time::SystemTime::UNIX_EPOCH);
-    match pgvigil::rules::replay::run(&store, rules.rules, rules.poll_interval, since) {
+    let status = Status::new(environment);
+    let say = |what: &str| status.say(what);
+    let replayed = pgvigil::rules::replay::run(&store, rules.rules, rules.poll_interval, since, say);
+    status.clear();
+    match replayed {
         Ok(text) => print(text.as_bytes(), true),
         Err(reason) => complain(&reason, 1),
     }
@@ -281,8 +311,8 @@ fn daemon(file: Option<&Path>, environment: &Environment, args: &DaemonArgs, rea
         match config::load(&Inputs { file, environment, overrides: &overrides }) {
             Ok(loaded) => {
                 let server = loaded.config.server;
-                token = token.or_else(|| server.token.map(|token| token.secret().to_owned()));
-                url = url.or_else(|| Some(pgvigil::silence::url_of(server.listen)));
+                token = token.or_else(|| server.token.as_ref().map(|token| token.secret().to_owned()));
+                url = url.or_else(|| Some(pgvigil::silence::url_of(&server)));
             }
             // A daemon may be asked from where nothing is configured.
             Err(ConfigError::NothingToWatch) => {}
@@ -290,7 +320,8 @@ fn daemon(file: Option<&Path>, environment: &Environment, args: &DaemonArgs, rea
             Err(error) => return Err(format!("{error}\n(with --url and --token-file no configuration is needed)")),
         }
     }
-    Ok(Daemon { url: url.unwrap_or_else(|| pgvigil::silence::url_of(ServerConfig::default().listen)), token })
+    let url = url.unwrap_or_else(|| pgvigil::silence::url_of(&ServerConfig::default()));
+    Ok(Daemon { url, token, ca_file: args.ca_file.clone() })
 }
 
 /// Runs to its end what has to wait for others. `None` when the system does not give what that takes.
@@ -363,8 +394,41 @@ fn start_log(format: LogFormat, default_level: &str, environment: &Environment) 
     Ok(())
 }
 
+/// A line on standard error that says how far a command has come: whoever sits at it should know why it takes a while. A
+/// script is told nothing.
+struct Status {
+    is_shown: bool,
+}
+
+impl Status {
+    fn new(environment: &Environment) -> Self {
+        Self { is_shown: std::io::stderr().is_terminal() && !is_dumb(environment) }
+    }
+
+    /// In place of what was said before.
+    fn say(&self, what: &str) {
+        self.put(&format!("\r\x1b[Kpgvigil: {what} ..."));
+    }
+
+    fn clear(&self) {
+        self.put("\r\x1b[K");
+    }
+
+    fn put(&self, text: &str) {
+        if self.is_shown {
+            let _ = write!(std::io::stderr().lock(), "{text}");
+        }
+    }
+}
+
+/// Where somebody sees them, unless it is asked otherwise.
 fn has_colour(stream: &impl IsTerminal, environment: &Environment) -> bool {
-    stream.is_terminal() && environment.get("NO_COLOR").is_none_or(String::is_empty)
+    stream.is_terminal() && !is_dumb(environment) && environment.get("NO_COLOR").is_none_or(String::is_empty)
+}
+
+/// Whether the terminal only ever writes on.
+fn is_dumb(environment: &Environment) -> bool {
+    environment.get("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// How wide the terminal is that standard output goes to. `None` for a file or a pipe.

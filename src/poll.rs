@@ -1,7 +1,10 @@
 //! `pgvigil poll`: one look at everything, for a shell or a script.
 //!
 //! The servers are asked just as the daemon asks them, until there is enough to tell a lag. What is printed is what a
-//! [`Snapshot`] says, and nothing of its own.
+//! [`Snapshot`] says, and nothing of its own. With `--watch` it is asked and printed until somebody has seen enough.
+
+mod screen;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -13,6 +16,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::Aws;
@@ -21,7 +26,7 @@ use crate::collect::tls::Trust;
 use crate::collect::{self, PollConfig, TargetSpec};
 use crate::config::Config;
 use crate::core::alert::{AlertView, Phase, Severity};
-use crate::core::fleet::{Event, Fleet};
+use crate::core::fleet::{Event, Fleet, FleetSpec};
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
 use crate::core::observation::{Receiver, ReplayPause};
 use crate::core::signal::Unit;
@@ -39,16 +44,13 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Where something is wrong, why is told by what moves and what does not: that takes a few seconds.
 const WATCH: Duration = Duration::from_secs(6);
 
-/// How long sessions may take to end.
+/// How long sessions may take to end, beside what is still being answered.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Asks every target, and says what is then known. `say` is told what makes it take longer.
-pub async fn look(mut config: Config, mut say: impl FnMut(&str)) -> Arc<Snapshot> {
+/// Asks every target, and says what is then known. `say` is told how far it has come, and what makes it take longer.
+pub async fn look(mut config: Config, say: impl Fn(&str)) -> Arc<Snapshot> {
     config.poll.interval = config.poll.interval.min(LONGEST_INTERVAL);
-    let (events, mut received) = tokio::sync::mpsc::channel(64);
-    let stop = CancellationToken::new();
-    let mut tasks = pollers(&config, &events, &stop);
-    let mut fleet = Fleet::new(config.fleet_spec());
+    let mut round = Round::start(&config);
     let mut progress: HashMap<TargetId, Progress> = config
         .clusters
         .iter()
@@ -57,13 +59,17 @@ pub async fn look(mut config: Config, mut say: impl FnMut(&str)) -> Arc<Snapshot
         .collect();
     let deadline = tokio::time::sleep(patience(&config.poll));
     tokio::pin!(deadline);
-    let mut ticks = tokio::time::interval(TICK);
     let mut watches = false;
+    let mut n_told = usize::MAX;
     loop {
-        if !watches && progress.values().all(Progress::is_done) {
+        let n_done = progress.values().filter(|progress| progress.is_done()).count();
+        if !watches && n_told != n_done {
+            n_told = n_done;
+            say(&format!("{n_done} of {} servers and poolers asked", progress.len()));
+        }
+        if !watches && n_done == progress.len() {
             // Who follows whom is found out at a tick.
-            fleet.apply(Event::Tick, clock::now(), clock::wall());
-            if !is_puzzling(&fleet.snapshot(clock::now(), clock::wall())) {
+            if !is_puzzling(&round.snapshot()) {
                 break;
             }
             watches = true;
@@ -71,9 +77,7 @@ pub async fn look(mut config: Config, mut say: impl FnMut(&str)) -> Arc<Snapshot
             deadline.as_mut().reset(tokio::time::Instant::now() + WATCH);
         }
         let event = tokio::select! {
-            Some(event) = received.recv() => event,
-            Some(()) = tasks.next() => continue,
-            _ = ticks.tick() => Event::Tick,
+            event = round.event() => event,
             () = &mut deadline => break,
         };
         match &event {
@@ -96,15 +100,63 @@ pub async fn look(mut config: Config, mut say: impl FnMut(&str)) -> Arc<Snapshot
             }
             _ => {}
         }
-        fleet.apply(event, clock::now(), clock::wall());
+        round.apply(event);
     }
-    // The rules judge at a tick. Whom it would tell is not told: this is a look, not the watch.
-    fleet.apply(Event::Tick, clock::now(), clock::wall());
-    let snapshot = Arc::new(fleet.snapshot(clock::now(), clock::wall()));
-    stop.cancel();
-    // A session that does not end in time is cut off.
-    let _ = tokio::time::timeout(ENDING, async { while tasks.next().await.is_some() {} }).await;
+    let snapshot = Arc::new(round.snapshot());
+    round.end().await;
     snapshot
+}
+
+/// Servers that are being asked, and what they have said so far.
+struct Round {
+    fleet: Fleet,
+    tasks: FuturesUnordered<Task>,
+    received: mpsc::Receiver<Event>,
+    stop: CancellationToken,
+    ticks: Interval,
+    /// How long sessions may take to end: what is being answered is waited for, so that no server logs a lost client.
+    ending: Duration,
+}
+
+impl Round {
+    fn start(config: &Config) -> Self {
+        let (events, received) = mpsc::channel(64);
+        let stop = CancellationToken::new();
+        let tasks = pollers(config, &events, &stop);
+        let ending = config.poll.timeout + ENDING;
+        // Whom it would tell is not told: this is a look, not the watch.
+        let spec = FleetSpec { recipients: Vec::new(), ..config.fleet_spec() };
+        Self { fleet: Fleet::new(spec), tasks, received, stop, ticks: tokio::time::interval(TICK), ending }
+    }
+
+    /// What happens next.
+    async fn event(&mut self) -> Event {
+        loop {
+            tokio::select! {
+                Some(event) = self.received.recv() => return event,
+                Some(()) = self.tasks.next() => {}
+                _ = self.ticks.tick() => return Event::Tick,
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.fleet.apply(event, clock::now(), clock::wall());
+    }
+
+    /// What is known now. The rules judge, and who follows whom is found out, at a tick.
+    fn snapshot(&mut self) -> Snapshot {
+        self.apply(Event::Tick);
+        self.fleet.snapshot(clock::now(), clock::wall())
+    }
+
+    /// A session that does not end in time is cut off.
+    async fn end(mut self) {
+        self.stop.cancel();
+        // Who has something to say waits until there is room for it.
+        self.received.close();
+        let _ = tokio::time::timeout(self.ending, async { while self.tasks.next().await.is_some() {} }).await;
+    }
 }
 
 /// How often what depends on time alone is brought up to date.
@@ -129,11 +181,7 @@ const SHORT: f64 = 1.0;
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The daemon's own pollers, to be driven by the one who waits for what they say.
-fn pollers(
-    config: &Config,
-    events: &tokio::sync::mpsc::Sender<Event>,
-    stop: &CancellationToken,
-) -> FuturesUnordered<Task> {
+fn pollers(config: &Config, events: &mpsc::Sender<Event>, stop: &CancellationToken) -> FuturesUnordered<Task> {
     let trust = Arc::new(Trust::new(Aws::new(config.aws.clone())));
     let tasks: FuturesUnordered<Task> = FuturesUnordered::new();
     for (place, cluster) in config.clusters.iter().enumerate() {

@@ -193,6 +193,7 @@ pub struct SelfMetrics {
     reloaded_at: Gauge,
     is_store_failing: AtomicBool,
     notifiers: Mutex<BTreeMap<String, NotifierHealth>>,
+    last_beat: Mutex<Option<Heartbeat>>,
 }
 
 /// How a notifier has fared since the start.
@@ -221,6 +222,7 @@ impl SelfMetrics {
             reloaded_at: gauge(RELOADED_AT),
             is_store_failing: AtomicBool::new(false),
             notifiers: Mutex::default(),
+            last_beat: Mutex::default(),
         };
         for outcome in POLL_OUTCOMES {
             metrics.polls.with_label_values(&[outcome]);
@@ -338,6 +340,17 @@ impl SelfMetrics {
     /// A beat of the dead man's switch ended.
     pub fn beaten(&self, outcome: Heartbeat) {
         self.heartbeats.with_label_values(&[outcome.as_str()]).inc();
+        *self.last_beat.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
+
+    /// What came of the last beat, and of all: `12 ok, 1 failed, 0 withheld`. `None`: there was none yet.
+    pub fn heartbeat(&self) -> Option<(Heartbeat, String)> {
+        let last = (*self.last_beat.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let count = |outcome: Heartbeat| {
+            let word = outcome.as_str();
+            format!("{} {word}", self.heartbeats.with_label_values(&[word]).get())
+        };
+        Some((last, Heartbeat::ALL.map(count).join(", ")))
     }
 
     /// What must outlive a restart was written, or was not and why.

@@ -1,11 +1,16 @@
-//! `pgvigil silence` and `pgvigil drain`: asks a running daemon over HTTP to make and end silences and drains, and lists them.
+//! `pgvigil silence` and `pgvigil drain`: asks a running daemon, over HTTP or HTTPS, to make and end silences and drains,
+//! and lists them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::Method;
 use serde_json::Value;
-use ureq::http::{Method, Request};
 
+use crate::http::ServerConfig;
+use crate::notify::client::{Client, Endpoint, Failure, Identity, Secret, TlsFiles};
 use crate::table::{seconds, wrapped};
 
 /// Longer than the daemon itself waits.
@@ -21,6 +26,8 @@ pub struct Daemon {
     pub url: String,
     /// `None`: it can only be read.
     pub token: Option<String>,
+    /// Whose certificates are believed; `None`: whom this system believes.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// What is asked of it.
@@ -50,32 +57,37 @@ pub struct Told {
     pub failures: Vec<String>,
 }
 
-/// The address of a daemon on this machine that listens there.
-pub fn url_of(listen: SocketAddr) -> String {
+/// The address of a daemon on this machine that is configured so.
+pub fn url_of(server: &ServerConfig) -> String {
+    let scheme = if server.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", address_of(server.listen))
+}
+
+fn address_of(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
-    format!("http://{}", SocketAddr::new(ip, listen.port()))
+    SocketAddr::new(ip, listen.port())
 }
 
 impl Daemon {
-    /// Asks it. Blocks until it has answered.
+    /// Asks it, and waits until it has answered.
     ///
     /// # Errors
     /// Why it is not done, in one line for people.
-    pub fn ask(&self, wish: &Wish, as_json: bool) -> Result<Told, String> {
+    pub async fn ask(&self, wish: &Wish, as_json: bool) -> Result<Told, String> {
         let mut told = Told::default();
         match wish {
             Wish::Add(silence) => {
-                let answer = self.send(Method::POST, "/api/v1/silences", Some(silence))?;
+                let answer = self.send(Method::POST, "/api/v1/silences", Some(silence)).await?;
                 told.text = if as_json { json(&answer) } else { added(&answer) };
                 told.warnings = warnings(&answer);
             }
             Wish::Expire(ids) => {
                 for id in ids {
-                    let answer = match self.send(Method::DELETE, &format!("/api/v1/silences/{id}"), None) {
+                    let answer = match self.send(Method::DELETE, &format!("/api/v1/silences/{id}"), None).await {
                         Ok(answer) => answer,
                         Err(reason) => {
                             // The others are ended all the same.
@@ -93,59 +105,43 @@ impl Daemon {
                 }
             }
             Wish::Drain(drain) => {
-                let answer = self.send(Method::POST, "/api/v1/drains", Some(drain))?;
+                let answer = self.send(Method::POST, "/api/v1/drains", Some(drain)).await?;
                 let left = |drain: &Value| drain_line(drain, text(&answer, "at"));
                 told.text = if as_json { json(&answer) } else { left(&answer["drain"]) };
                 told.warnings = warnings(&answer);
             }
             Wish::Undrain(target) => {
-                let answer = self.send(Method::DELETE, &format!("/api/v1/drains/{}", plain(target)), None)?;
+                let answer = self.send(Method::DELETE, &format!("/api/v1/drains/{}", plain(target)), None).await?;
                 let drain = &answer["drain"];
                 let done = format!("{}/{} is drained no more\n", text(drain, "cluster"), text(drain, "target"));
                 told.text = if as_json { json(&answer) } else { done };
                 told.warnings = warnings(&answer);
             }
             Wish::ListDrains => {
-                let answer = self.send(Method::GET, "/api/v1/drains", None)?;
+                let answer = self.send(Method::GET, "/api/v1/drains", None).await?;
                 told.text = if as_json { json(&answer) } else { drains(&answer) };
             }
             Wish::List { all } => {
-                let answer = self.send(Method::GET, "/api/v1/silences", None)?;
+                let answer = self.send(Method::GET, "/api/v1/silences", None).await?;
                 told.text = if as_json { json(&answer) } else { list(&answer, *all) };
             }
         }
         Ok(told)
     }
 
-    fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let base = self.url.trim_end_matches('/');
-        if !base.starts_with("http://") {
-            return Err(format!("{base:?}: pgvigil serves plain HTTP; write for example --url http://127.0.0.1:9732"));
-        }
-        let failed = |error: ureq::Error| {
-            format!("cannot ask {base}: {error}; is pgvigil running there? --url names another address")
-        };
-        let mut request = Request::builder().method(method).uri(format!("{base}{path}"));
-        if let Some(token) = &self.token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let request = request
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .body(body.map(Value::to_string).unwrap_or_default())
-            .map_err(|_| "the token or the URL cannot be part of a request".to_owned())?;
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .timeout_global(Some(PATIENCE))
-            .max_redirects(0)
-            // A daemon is asked directly: what is set for the web at large is not for it.
-            .proxy(None)
-            .build();
-        let mut response = ureq::Agent::new_with_config(config).run(request).map_err(failed)?;
-        let status = response.status();
-        let body = response.body_mut().read_to_string().map_err(failed)?;
-        let answer: Value = serde_json::from_str(&body)
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let base = Endpoint::parse(&Secret::new(self.url.clone())).map_err(|_| {
+            format!("--url {:?}: write for example http://127.0.0.1:9732 or https://pgvigil.example.com:9732", self.url)
+        })?;
+        let token = self.token.clone().map(Secret::new);
+        let identity = token.as_ref().map_or(Identity::Nobody, Identity::Bearer);
+        let files = TlsFiles { ca: self.ca_file.clone(), ..TlsFiles::default() };
+        // What is a key for a notifier is an option here.
+        let client = Client::new(&BTreeMap::new(), identity, files, PATIENCE)
+            .map_err(|reason| reason.replace("bearer_token", "the token").replace("ca_file", "--ca-file"))?;
+        let answer = client.whole(method, &base.join(path), body.map(Value::to_string)).await;
+        let (status, body) = answer.map_err(|failure| unreached(&failure))?;
+        let answer: Value = serde_json::from_slice(&body)
             .map_err(|_| format!("{base} answers {status}, and not as pgvigil does; is it another program?"))?;
         if status.is_success() {
             return Ok(answer);
@@ -159,6 +155,27 @@ impl Daemon {
             _ => reason,
         })
     }
+}
+
+/// Why it did not answer, and what to do about that.
+fn unreached(failure: &Failure) -> String {
+    let (Failure::NotSent(reason) | Failure::NoAnswer(reason)) = failure else {
+        return "it does not answer".to_owned();
+    };
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    let way_out = if has(&["InvalidContentType"]) {
+        "; it seems to speak plain HTTP: write http:// in --url"
+    } else if has(&["invalid HTTP version", "connection closed before message completed"]) {
+        "; does it speak HTTPS? then write https:// in --url"
+    } else if has(&["ca_file names"]) {
+        // Told below.
+        ""
+    } else if has(&["not valid for name"]) {
+        "; --url must name it as its certificate does"
+    } else {
+        "; is pgvigil running there? --url names another address"
+    };
+    format!("{}{way_out}", reason.replace("ca_file", "--ca-file"))
 }
 
 fn json(answer: &Value) -> String {
@@ -332,7 +349,7 @@ maintenance nightly: cluster=orders
             ("[::]:80", "http://[::1]:80"),
             ("10.0.0.7:80", "http://10.0.0.7:80"),
         ] {
-            assert_eq!(url_of(listen.parse().unwrap()), url);
+            assert_eq!(format!("http://{}", address_of(listen.parse().unwrap())), url);
         }
     }
 }

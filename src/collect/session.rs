@@ -129,8 +129,8 @@ const MAX_PARTS: usize = 200_000;
 /// than it must, questions are put into it up to here and sent.
 const ROOM: usize = 7 << 10;
 
-/// How long the end of a session may take.
-const GOODBYE: Duration = Duration::from_millis(800);
+/// How long the end of a session may take, beside what is still being answered.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// An open session.
 pub struct Session {
@@ -265,11 +265,12 @@ impl Session {
         }
     }
 
-    /// Says good-bye, so that the server logs no cut connection; waits for what is still being answered, but not for long.
+    /// Says good-bye, so that the server logs no cut connection; waits for what is still being answered, no longer than
+    /// the server may work at it.
     pub async fn end(self) {
-        let Self { client, mut connection, lost: None, .. } = self else { return };
+        let Self { client, mut connection, lost: None, limits, .. } = self else { return };
         drop(client);
-        let _ = tokio::time::timeout(GOODBYE, poll_fn(|cx| drive(&mut connection, cx))).await;
+        let _ = tokio::time::timeout(limits.statement + GOODBYE, poll_fn(|cx| drive(&mut connection, cx))).await;
     }
 
     async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {

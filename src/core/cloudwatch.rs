@@ -233,6 +233,11 @@ impl Readings {
         of_unit.map(move |(metric, _)| (metric, self.fresh(metric.as_str(), now)))
     }
 
+    /// That of a metric that is configured; of others their signal says it.
+    pub fn unit(&self, metric: &Name) -> Option<Unit> {
+        self.series.get(metric)?.unit
+    }
+
     pub fn is_empty(&self) -> bool {
         self.series.is_empty()
     }

@@ -1,6 +1,7 @@
 //! How far each replica lagged in the last hours, and which alerts fired meanwhile: what the chart of the status page is
 //! drawn from. In memory, bounded: [`KEPT`] points of four bytes a target (under 6 KiB), and [`SPANS`] alerts a cluster.
-//! What is older than the daemon's start is not known, and drawn as nothing.
+//! Of what is older than the daemon's start there is what was kept on disk: one reading a minute, which stands for that
+//! minute. Where nothing was known there is nothing.
 //!
 //! A task of its own takes samples off the published snapshots. Readers and that task wait for each other, and nobody else
 //! for either.
@@ -17,13 +18,16 @@ use crate::clock;
 use crate::core::alert::{AlertId, AlertView, Severity};
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
-use crate::core::topology::Name;
+use crate::core::topology::{Name, TargetId};
 
 /// A point is the worst lag of so long.
 pub const STEP: Duration = Duration::from_secs(15);
 
 /// Points of each target: six hours.
 pub const KEPT: usize = 1440;
+
+/// What was kept on disk is of a minute.
+const STEPS_KEPT_ON_DISK: i64 = 4;
 
 /// Alerts of each cluster, the latest to fire.
 const SPANS: usize = 64;
@@ -116,6 +120,26 @@ impl History {
             }
             let snapshot = Arc::clone(&snapshots.borrow());
             self.sample(&snapshot, clock::now());
+        }
+    }
+
+    /// Takes in what was known before the start: of each target when, and its lag in the minute from then on.
+    pub fn restore(&self, known: &[(TargetId, Vec<(MonoTime, f64)>)]) {
+        let mut clusters = self.lock();
+        for (id, lags) in known {
+            let mut older = Series::default();
+            for (at, lag) in lags {
+                let first = step_of(*at);
+                (first..first + STEPS_KEPT_ON_DISK).for_each(|step| older.note(step, Some(*lag)));
+            }
+            if older.lags.is_empty() {
+                continue;
+            }
+            let series = clusters.entry(id.cluster.clone()).or_default().series.entry(id.target.clone()).or_default();
+            let newer = std::mem::replace(series, older);
+            for (step, lag) in (newer.first..).zip(newer.lags) {
+                series.note(step, (!lag.is_nan()).then(|| f64::from(lag)));
+            }
         }
     }
 
@@ -268,6 +292,25 @@ mod tests {
         assert!(hours.from.is_some_and(|from| from <= NOW && NOW.seconds_since(from) < 15.0));
         assert_eq!(history.worst("orders", Duration::from_secs(30), 2, at(3)), [None, Some(4.0)]);
         assert_eq!(history.of("nothing", NOW), Hours::default());
+    }
+
+    #[test]
+    fn what_was_known_before_the_start_is_shown_with_its_gaps() {
+        let history = History::default();
+        let at = |steps: i64| NOW.plus_seconds((steps * 15) as f64);
+        let sample = |lag, steps| history.sample(&fixture::moved_to(lagging(lag, vec![]), at(steps)), at(steps));
+        // It may have sampled already by the time the disk is read.
+        sample(Some(1.0), 20);
+        history.restore(&[
+            (TargetId::new("orders", "replica-1"), vec![(at(0), 5.0), (at(8), 7.0)]),
+            (TargetId::new("orders", "replica-2"), Vec::new()),
+            (TargetId::new("gone", "a"), vec![(at(0), 5.0)]),
+        ]);
+        sample(Some(2.0), 21);
+        let told = series(&history.of("orders", at(21)), "replica-1");
+        let (five, seven, gap) = ([Some(5.0); 4], [Some(7.0); 4], [None; 8]);
+        assert_eq!(told, [&five[..], &gap[..4], &seven, &gap, &[Some(1.0), Some(2.0)]].concat());
+        assert_eq!(history.of("gone", at(21)), Hours::default(), "it is watched no more");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! HTTP to where alerts go. Each request has a connection of its own: nothing stale is taken out of a pool, and an error
+//! HTTP to where alerts go, and to a daemon that is asked from a shell. Each request has a connection of its own: nothing stale is taken out of a pool, and an error
 //! tells whether the request may have left. Redirects are not followed, and of an answer little is read.
 //!
 //! The path of an address is a secret with many services, so only its scheme and host are ever shown.
@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -31,12 +31,18 @@ use crate::core::ledger::SendFailure;
 const MAX_ANSWER: usize = 4096;
 /// The rest of such an answer is not waited for any longer than this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// What is read of an answer that is wanted whole: more than a daemon ever says of its silences.
+const WHOLE: usize = 16 << 20;
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
+    pub(crate) const fn new(text: String) -> Self {
+        Self(text)
+    }
+
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
@@ -56,11 +62,11 @@ impl<'de> Deserialize<'de> for Secret {
 
 /// An address that can be asked: `http://` or `https://`.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Endpoint(Uri);
+pub(crate) struct Endpoint(Uri);
 
 impl Endpoint {
     /// The reason why it is none does not repeat it.
-    pub(super) fn parse(text: &Secret) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &Secret) -> Result<Self, &'static str> {
         let uri: Uri =
             text.as_str().parse().map_err(|_| "this is no URL; write for example \"https://example.com/path\"")?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
@@ -77,7 +83,7 @@ impl Endpoint {
     }
 
     /// Another path below the one it has.
-    pub(super) fn join(&self, path: &str) -> Self {
+    pub(crate) fn join(&self, path: &str) -> Self {
         let prefix = self.0.path().trim_end_matches('/');
         let mut parts = self.0.clone().into_parts();
         parts.path_and_query = format!("{prefix}{path}").parse().ok();
@@ -118,15 +124,15 @@ pub(super) fn timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dura
 
 /// Files for TLS. They are read anew for each request, since short-lived certificates are replaced under a daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TlsFiles {
-    pub(super) ca: Option<PathBuf>,
-    pub(super) cert: Option<PathBuf>,
-    pub(super) key: Option<PathBuf>,
+pub(crate) struct TlsFiles {
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// How one notifier asks.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     headers: Vec<(HeaderName, HeaderValue)>,
     files: TlsFiles,
     /// `None` where files must be read.
@@ -136,7 +142,7 @@ pub(super) struct Client {
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Identity<'a> {
+pub(crate) enum Identity<'a> {
     Nobody,
     Basic { username: &'a str, password: &'a Secret },
     Bearer(&'a Secret),
@@ -144,7 +150,7 @@ pub(super) enum Identity<'a> {
 
 /// An answer that says no.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) status: StatusCode,
     /// How long to wait, by its own word.
     pub(super) retry_after: Option<Duration>,
@@ -154,7 +160,7 @@ pub(super) struct Refusal {
 
 /// Why there was no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It was not asked.
     NotSent(String),
     /// It may have been asked.
@@ -165,7 +171,7 @@ pub(super) enum Failure {
 impl Client {
     /// # Errors
     /// A file cannot be used, or a header cannot be sent.
-    pub(super) fn new(
+    pub(crate) fn new(
         headers: &BTreeMap<String, Secret>,
         identity: Identity<'_>,
         files: TlsFiles,
@@ -196,6 +202,20 @@ impl Client {
         self.ask(Method::GET, endpoint, &[], Bytes::new()).await
     }
 
+    /// One request, JSON if it has a body, within the time-out. Answers with all that is said, be it yes or no.
+    pub(crate) async fn whole(
+        &self,
+        method: Method,
+        endpoint: &Endpoint,
+        body: Option<String>,
+    ) -> Result<(StatusCode, Vec<u8>), Failure> {
+        let json = HeaderValue::from_static("application/json");
+        let headers = [(ACCEPT, json.clone()), (CONTENT_TYPE, json)];
+        let body = body.map(Bytes::from).unwrap_or_default();
+        let answer = self.attempt(method, endpoint, &headers, body, Wanted::Whole).await?;
+        Ok((answer.status, answer.body))
+    }
+
     /// POST of JSON, with headers of this request's own.
     pub(super) async fn post(
         &self,
@@ -203,7 +223,7 @@ impl Client {
         headers: &[(HeaderName, HeaderValue)],
         body: String,
     ) -> Result<(), Failure> {
-        let json = (hyper::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let headers: Vec<_> = std::iter::once(json).chain(headers.iter().cloned()).collect();
         self.ask(Method::POST, endpoint, &headers, body.into()).await
     }
@@ -216,35 +236,46 @@ impl Client {
         headers: &[(HeaderName, HeaderValue)],
         body: Bytes,
     ) -> Result<(), Failure> {
-        let mut has_left = false;
-        let limit = self.timeout;
-        let answer = tokio::time::timeout(limit, self.exchange(method, endpoint, headers, body, &mut has_left)).await;
-        match answer {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(failure)) => Err(failure),
-            Err(_) => {
-                let limit = humantime::format_duration(limit);
-                Err(if has_left {
-                    Failure::NoAnswer(format!("no answer from {endpoint} within {limit}"))
-                } else {
-                    Failure::NotSent(format!("no connection to {endpoint} within {limit}"))
-                })
-            }
-        }
+        let answer = self.attempt(method, endpoint, headers, body, Wanted::Refusals).await?;
+        if answer.status.is_success() { Ok(()) } else { Err(Failure::Refused(answer.refusal())) }
     }
 
-    async fn exchange(
+    async fn attempt(
         &self,
         method: Method,
         endpoint: &Endpoint,
         headers: &[(HeaderName, HeaderValue)],
         body: Bytes,
+        wanted: Wanted,
+    ) -> Result<Answer, Failure> {
+        let mut has_left = false;
+        let limit = self.timeout;
+        let exchange = async {
+            let request = self.request(method, endpoint, headers, body);
+            self.exchange(endpoint, request, wanted, &mut has_left).await
+        };
+        if let Ok(outcome) = tokio::time::timeout(limit, exchange).await {
+            return outcome;
+        }
+        let limit = humantime::format_duration(limit);
+        Err(if has_left {
+            Failure::NoAnswer(format!("no answer from {endpoint} within {limit}"))
+        } else {
+            Failure::NotSent(format!("no connection to {endpoint} within {limit}"))
+        })
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        request: Result<Request<Full<Bytes>>, String>,
+        wanted: Wanted,
         has_left: &mut bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Answer, Failure> {
         let not_sent = |reason: String| Failure::NotSent(format!("cannot reach {endpoint}: {reason}"));
         let no_answer =
             |error: hyper::Error| Failure::NoAnswer(format!("no answer from {endpoint}: {}", causes(&error)));
-        let request = self.request(method, endpoint, headers, body).map_err(not_sent)?;
+        let request = request.map_err(not_sent)?;
         let stream = self.connector().map_err(not_sent)?.call(endpoint.0.clone()).await;
         let stream = stream.map_err(|error| not_sent(connecting(&*error)))?;
         let (mut sender, connection) =
@@ -252,17 +283,14 @@ impl Client {
         *has_left = true;
         let answer = pin!(async {
             let answer = sender.send_request(request).await?;
-            Ok(refusal(answer).await)
+            Answer::read(answer, wanted).await
         });
         // The connection moves what the answer waits for. It may end first, with all that belongs to the answer read.
         let answered = match select(answer, pin!(connection)).await {
             Either::Left((answered, _)) => answered,
             Either::Right((_, answer)) => answer.await,
         };
-        match answered.map_err(no_answer)? {
-            Some(refusal) => Err(Failure::Refused(refusal)),
-            None => Ok(()),
-        }
+        answered.map_err(no_answer)
     }
 
     fn request(
@@ -345,34 +373,60 @@ fn certificates(path: &Path, parameter: &str) -> Result<Vec<CertificateDer<'stat
         .map_err(|error| format!("{parameter}: {} is not PEM: {error}", path.display()))
 }
 
-/// What an answer says, unless it says yes.
-async fn refusal(answer: Response<Incoming>) -> Option<Refusal> {
-    let status = answer.status();
-    if status.is_success() {
-        return None;
+/// What is read of an answer.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    /// Nothing, unless it says no; and then as much as comes soon. The status is what counts.
+    Refusals,
+    Whole,
+}
+
+/// An answer, as far as it was wanted.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    async fn read(answer: Response<Incoming>, wanted: Wanted) -> Result<Self, hyper::Error> {
+        let status = answer.status();
+        let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let mut read = Self { status, retry_after: retry_after.map(Duration::from_secs), body: Vec::new() };
+        match wanted {
+            Wanted::Refusals if status.is_success() => {}
+            Wanted::Refusals => {
+                // A body that does not come is done without.
+                let _ = tokio::time::timeout(ANSWER_LIMIT, read.take(answer.into_body(), MAX_ANSWER)).await;
+            }
+            Wanted::Whole => read.take(answer.into_body(), WHOLE).await?,
+        }
+        Ok(read)
     }
-    let retry_after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let mut body = answer.into_body();
-    let mut text = Vec::new();
-    // The status is what counts: a body that does not come is done without.
-    let reading = async {
-        while text.len() < MAX_ANSWER
-            && let Some(Ok(frame)) = body.frame().await
+
+    async fn take(&mut self, mut body: Incoming, most: usize) -> Result<(), hyper::Error> {
+        while self.body.len() < most
+            && let Some(frame) = body.frame().await
         {
-            if let Some(data) = frame.data_ref() {
-                text.extend_from_slice(&data[..data.len().min(MAX_ANSWER)]);
+            if let Some(data) = frame?.data_ref() {
+                self.body.extend_from_slice(&data[..data.len().min(most)]);
             }
         }
-    };
-    let _ = tokio::time::timeout(ANSWER_LIMIT, reading).await;
-    let text = line(&String::from_utf8_lossy(&text));
-    Some(Refusal { status, retry_after: retry_after.map(Duration::from_secs), text })
+        Ok(())
+    }
+
+    fn refusal(&self) -> Refusal {
+        let text = line(&String::from_utf8_lossy(&self.body));
+        Refusal { status: self.status, retry_after: self.retry_after, text }
+    }
 }
 
 /// Why no connection came about, and what to do where that is known.
 fn connecting(error: &(dyn std::error::Error + 'static)) -> String {
     let reason = causes(error);
-    let way_out = if reason.contains("UnknownIssuer") {
+    // The other one is an authority of that name with another key.
+    let way_out = if reason.contains("UnknownIssuer") || reason.contains("BadSignature") {
         "; ca_file names the authority of its certificate"
     } else if reason.contains("CertificateRequired") || reason.contains("HandshakeFailure") {
         "; does it ask for a certificate? cert_file and key_file name one"

@@ -15,11 +15,18 @@ const TICK: Duration = Duration::from_secs(5);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What would have happened since `since`, as text.
+/// What would have happened since `since`, as text. `say` is told how far it has come.
 ///
 /// # Errors
 /// Says why there is nothing to replay.
-pub fn run(store: &Path, rules: Vec<Rule>, poll_interval: Duration, since: SystemTime) -> Result<String, String> {
+pub fn run(
+    store: &Path,
+    rules: Vec<Rule>,
+    poll_interval: Duration,
+    since: SystemTime,
+    say: impl Fn(&str),
+) -> Result<String, String> {
+    say("reading what was kept");
     let path = readings::beside(store);
     let mut past = readings::past(&path, since)?;
     let (Some((&first, _)), Some((&end, _))) = (past.minutes.first_key_value(), past.minutes.last_key_value()) else {
@@ -29,6 +36,9 @@ pub fn run(store: &Path, rules: Vec<Rule>, poll_interval: Duration, since: Syste
     let mut replay = Replay::new(rules, poll_interval);
     let mut turns = Vec::new();
     for minute in first..end {
+        if minute % 60 == 0 {
+            say(&format!("{} of {} hours replayed", (minute - first) / 60, (end - first) / 60));
+        }
         for (place, reading) in past.minutes.remove(&minute).unwrap_or_default() {
             replay.set(&past.series[place], reading);
         }

@@ -1,4 +1,5 @@
-//! The past of what rules judge: one reading a minute of every gauge, for `pgvigil rules replay`. In a file of its own beside
+//! The past of what rules judge: one reading a minute of every gauge, for `pgvigil rules replay` and for charts after a
+//! restart. In a file of its own beside
 //! the store's: it may be read while the daemon runs, and however large or damaged it is, no alert depends on it.
 //!
 //! A thread of its own takes samples off the published snapshots and writes them, once a minute, together. Polls and
@@ -21,7 +22,7 @@ use crate::core::replay::{Reading, Series};
 use crate::core::signal::{Coverage, Kind, Read, SIGNALS, Seen, Signal, Value};
 use crate::core::snapshot::Snapshot;
 use crate::core::time::MonoTime;
-use crate::core::topology::Name;
+use crate::core::topology::{Name, TargetId};
 
 /// The schema's version, in `PRAGMA user_version`.
 const SCHEMA: i64 = 1;
@@ -334,11 +335,50 @@ pub struct Past {
     pub n_recorded: i64,
 }
 
+/// The last reading of each minute that a target's signal without labels was known in.
+pub type Known = Vec<(TargetId, Vec<(SystemTime, f64)>)>;
+
+/// What was known of one signal of targets since `since`. Nothing where nothing was kept yet.
+///
+/// # Errors
+/// Says why what there is cannot be read.
+pub fn known_of(path: &Path, since: SystemTime, signal: &str) -> Result<Known, String> {
+    if !path.exists() {
+        return Ok(Known::new());
+    }
+    let past = past_of(path, since, Some(signal))?;
+    let mut present: Vec<Option<f64>> = vec![None; past.series.len()];
+    let mut known: Vec<Vec<(SystemTime, f64)>> = vec![Vec::new(); past.series.len()];
+    let mut minutes = past.minutes.into_iter().peekable();
+    while let Some((minute, changes)) = minutes.next() {
+        for (place, reading) in changes {
+            present[place] = if let Reading::Known(value) = reading { Some(value.value) } else { None };
+        }
+        // What is written last is that nobody wrote any more.
+        let until = minutes.peek().map_or(minute, |(next, _)| *next);
+        for minute in minute..until {
+            let begins = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(minute).unwrap_or(0) * 60);
+            for (known, value) in known.iter_mut().zip(&present) {
+                known.extend(value.map(|value| (begins, value)));
+            }
+        }
+    }
+    let told = past.series.into_iter().zip(known).filter(|(_, known)| !known.is_empty());
+    Ok(told
+        .filter_map(|(series, known)| Some((TargetId { cluster: series.cluster, target: series.target? }, known)))
+        .collect())
+}
+
 /// Reads what was kept since `since`, also while a daemon writes.
 ///
 /// # Errors
 /// Says why there is nothing to read.
 pub fn past(path: &Path, since: SystemTime) -> Result<Past, String> {
+    past_of(path, since, None)
+}
+
+/// The same, of one signal.
+fn past_of(path: &Path, since: SystemTime, signal: Option<&str>) -> Result<Past, String> {
     let fault = |error: rusqlite::Error| format!("cannot read {}: {error}", path.display());
     if !path.exists() {
         return Err(format!("there are no readings at {}; a daemon keeps them beside its store", path.display()));
@@ -354,15 +394,16 @@ pub fn past(path: &Path, since: SystemTime) -> Result<Past, String> {
     }
     // All that is read is of one instant.
     connection.execute_batch("BEGIN").map_err(fault)?;
-    read(&connection, minute_of(since), minute_of(clock::wall())).map_err(fault)
+    read(&connection, minute_of(since), minute_of(clock::wall()), signal).map_err(fault)
 }
 
 /// What is told of minutes that are yet to come, a time of day that was wrong has written.
-fn read(connection: &Connection, since: i64, present: i64) -> rusqlite::Result<Past> {
+fn read(connection: &Connection, since: i64, present: i64, signal: Option<&str>) -> rusqlite::Result<Past> {
     let mut past = Past::default();
     let mut places = HashMap::new();
-    let mut statement = connection.prepare("SELECT id, cluster, target, signal, labels FROM series")?;
-    let mut rows = statement.query([])?;
+    let mut statement =
+        connection.prepare("SELECT id, cluster, target, signal, labels FROM series WHERE ?1 IS NULL OR signal = ?1")?;
+    let mut rows = statement.query([signal])?;
     while let Some(row) = rows.next()? {
         let (id, signal): (i64, String) = (row.get(0)?, row.get(3)?);
         let labels: Vec<String> = serde_json::from_str(&row.get::<_, String>(4)?).unwrap_or_default();
@@ -375,9 +416,11 @@ fn read(connection: &Connection, since: i64, present: i64) -> rusqlite::Result<P
         }
     }
     // What has not changed since is told by the beginning of the hour, or of a run within it.
-    let mut statement = connection
-        .prepare("SELECT minute, series, state, last, low, high FROM reading WHERE minute BETWEEN ?1 AND ?2")?;
-    let mut rows = statement.query([since - since.rem_euclid(60), present])?;
+    let mut statement = connection.prepare(
+        "SELECT minute, series, state, last, low, high FROM reading WHERE minute BETWEEN ?1 AND ?2 \
+             AND (?3 IS NULL OR series IN (SELECT id FROM series WHERE signal = ?3))",
+    )?;
+    let mut rows = statement.query(params![since - since.rem_euclid(60), present, signal])?;
     while let Some(row) = rows.next()? {
         let Some(&place) = places.get(&row.get::<_, i64>(1)?) else { continue };
         let reading = match (row.get::<_, i64>(2)?, row.get::<_, Option<f64>>(3)?) {
@@ -464,6 +507,8 @@ mod tests {
             ]
         );
         assert_eq!(past.n_recorded, 4);
+        let known: Known = known_of(&path, wall(602), "replay_lag_seconds").unwrap();
+        assert_eq!(known, [(target.id.clone(), vec![(wall(602), 5.0), (wall(603), 5.0), (wall(604), 6.0)])]);
         drop(recorder);
         assert_eq!(super::past(&path, wall(700)).unwrap().n_recorded, 0);
     }
@@ -484,6 +529,11 @@ mod tests {
         assert_eq!(past.n_recorded, 4);
         let minutes: Vec<i64> = past.minutes.keys().copied().collect();
         assert_eq!(minutes, [600, 602, 603, 605]);
+        let known = known_of(&path, wall(590), "target_up").unwrap();
+        let of_primary = known.iter().find(|(id, _)| id.target.as_str() == "p").expect("a series");
+        let times: Vec<SystemTime> = of_primary.1.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times, [600, 601, 603, 604].map(wall));
+        assert_eq!(known_of(&dir.path().join("none"), wall(590), "target_up"), Ok(Vec::new()));
         let up: Vec<(i64, bool)> = of(&past, "target_up", "p")
             .into_iter()
             .map(|(minute, reading)| (minute, *reading != Reading::Unknown))

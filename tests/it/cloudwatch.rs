@@ -30,7 +30,7 @@ async fn daemon(url: &str, config: &str) -> Daemon {
 }
 
 /// Answers each query with points at these ends of periods before the end that is asked for, as `value` says of its name.
-fn told(asked: &Asked, value: impl Fn(&str) -> Option<f64>) -> Vec<Told> {
+pub(crate) fn told(asked: &Asked, value: impl Fn(&str) -> Option<f64>) -> Vec<Told> {
     let end = asked.time("EndTime");
     let of = |query: &cloudwatch::Query| {
         let points =
@@ -40,7 +40,7 @@ fn told(asked: &Asked, value: impl Fn(&str) -> Option<f64>) -> Vec<Told> {
     asked.queries().iter().map(of).collect()
 }
 
-fn page(results: Vec<Told>) -> Reply {
+pub(crate) fn page(results: Vec<Told>) -> Reply {
     Reply::Page { results, next: None }
 }
 

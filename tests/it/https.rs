@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::support::daemon::{SOON, cluster_toml, pgvigil};
+use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil};
 use crate::support::process::Process;
 use crate::support::tls::Certificates;
 use crate::support::{free_port, until};
@@ -146,5 +146,60 @@ async fn what_is_wrong_with_the_files_is_told_at_the_start() {
         let log = process.output();
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(says.iter().all(|part| log.contains(part)), "{says:?}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn silences_and_drains_are_asked_for_over_https_too() {
+    let (certificates, other) = (Certificates::make(), Certificates::make());
+    let here = start(&certificates, "token = \"hush-hush-hush-hush\"").await;
+    let file = here.dir.path().join("pgvigil.toml");
+    let plain = Daemon::start(&cluster_toml("orders", &[("gone", "postgresql://x@127.0.0.1:1/x".to_owned())])).await;
+    let (ca, others, port) = (certificates.path("ca.crt"), other.path("ca.crt"), here.port);
+    let ask = |url: Option<String>, ca: Option<&Path>, token: Option<&str>, arguments: &[&str]| {
+        let mut command = pgvigil();
+        command.args(arguments).env("USER", "grace");
+        match url {
+            Some(url) => command.arg("--url").arg(url),
+            None => command.arg("--config").arg(&file),
+        };
+        command.args(ca.iter().flat_map(|ca| [Path::new("--ca-file"), ca]));
+        if let Some(token) = token {
+            command.env("PGVIGIL_TOKEN", token);
+        }
+        async move {
+            let output = tokio::process::Command::from(command).output().await.unwrap();
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        }
+    };
+    let https = || Some(format!("https://127.0.0.1:{port}"));
+    let drain = ["drain", "orders/gone", "--for", "10m"];
+
+    // The configuration says where it is, that it is HTTPS, and its token.
+    let (status, told, complaint) = ask(None, Some(&ca), None, &drain).await;
+    assert!(status == Some(0) && told.starts_with("orders/gone is drained until "), "{told}{complaint}");
+    let (status, told, complaint) = ask(https(), Some(&ca), None, &["drain", "--list"]).await;
+    assert!(status == Some(0) && told.contains("orders/gone"), "{told}{complaint}");
+    let silence = ["silence", "add", "--cluster", "orders", "--for", "1h", "--reason", "test"];
+    let (status, told, complaint) = ask(https(), Some(&ca), Some("hush-hush-hush-hush"), &silence).await;
+    assert!(status == Some(0) && told.contains("silence 1 until "), "{told}{complaint}");
+
+    let list = ["silence", "list"];
+    for (url, ca, token, arguments, says) in [
+        (https(), Some(&others), None, &list[..], ["BadSignature", "--ca-file names the authority"]),
+        (https(), None, None, &list, ["UnknownIssuer", "--ca-file names the authority"]),
+        (https(), Some(&file), None, &list, ["--ca-file: ", "no certificate in "]),
+        (Some(format!("http://127.0.0.1:{port}")), Some(&ca), None, &list, ["does it speak HTTPS?", "write https://"]),
+        (Some(plain.url.replace("http:", "https:")), Some(&ca), None, &list, ["plain HTTP", "write http://"]),
+        (Some(format!("127.0.0.1:{port}")), Some(&ca), None, &list, ["--url \"127.0.0.1:", "write for example http"]),
+        (https(), Some(&ca), Some("loud"), &silence, ["token", "PGVIGIL_TOKEN give another"]),
+        (https(), Some(&ca), None, &silence, ["server.token", "--token-file"]),
+    ] {
+        let (status, told, complaint) = ask(url, ca.map(|ca| &**ca), token, arguments).await;
+        assert!(status == Some(1) && told.is_empty(), "{status:?} {told}{complaint}");
+        assert!(says.iter().all(|part| complaint.contains(part)), "{says:?}: {complaint}");
+        assert_eq!(complaint.lines().count(), 1, "{complaint}");
+        assert!(!complaint.contains("hush") && !complaint.contains("loud"), "{complaint}");
     }
 }

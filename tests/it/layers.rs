@@ -66,7 +66,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aws_smithy_runtime_api", &["aws/"]),
     ("axum", &["http/"]),
     ("maud", &["http/page/"]),
-    ("hyper", &["http/", "notify/client.rs", "notify/webhook.rs", "notify/alertmanager.rs"]),
+    ("hyper", &["http/", "silence.rs", "notify/client.rs", "notify/webhook.rs", "notify/alertmanager.rs"]),
     ("hyper_util", &["http/", "notify/client.rs"]),
     ("tower", &["http/", "notify/client.rs"]),
     ("hmac", &["notify/webhook.rs"]),
@@ -78,7 +78,6 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jiff", &["core/silence/"]),
     ("schemars", &["http/", "core/"]),
     ("subtle", &["http/"]),
-    ("ureq", &["silence.rs"]),
     ("toml", &["rules/", "plan.rs"]),
 ];
 

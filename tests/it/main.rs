@@ -65,4 +65,5 @@ mod support;
 mod tls;
 mod topology;
 mod truth;
+mod watch;
 mod webhook;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use pgvigil::demo::Plan;
 
-use crate::support::daemon::{Daemon, cluster_toml};
+use crate::cloudwatch::{page, told};
+use crate::support::cloudwatch::{Cloud, environment};
+use crate::support::daemon::{Daemon, SOON, cluster_toml};
 use crate::support::process::Process;
 use crate::support::{missing, pg};
 
@@ -51,7 +53,22 @@ fn config(servers: &pgvigil::demo::Servers) -> String {
 #[tokio::test]
 async fn the_page_is_readable_by_everybody_and_keeps_to_itself() {
     let servers = pgvigil::demo::Servers::start(&plan()).await.unwrap();
-    let daemon = Daemon::start(&config(&servers)).await;
+    let cloud = Cloud::start(|asked| page(told(asked, |_| Some(40.0)))).await;
+    let (of_aws, rest) = config(&servers)
+        .split_once("\n[[cluster]]\nname = \"billing\"")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .unwrap();
+    let config = format!(
+        "[heartbeat]\ninterval = \"1s\"\nnotify = \"log\"\n[[notify]]\ntype = \"log\"\nname = \"log\"\n\
+         [cloudwatch]\nenabled = true\ninterval = \"1s\"\n{of_aws}\
+         cloudwatch = {{ instance = \"rds-cascade\", region = \"us-east-1\" }}\n[[cluster]]\nname = \"billing\"{rest}"
+    );
+    let daemon = Daemon::start_with(&config, |command| {
+        command.envs(environment(&cloud.url));
+    })
+    .await;
+    let labels = [("cluster", "orders"), ("target", "cascade")];
+    daemon.until_series("pgvigil_cpu_utilization_ratio", &labels, SOON, |value| value.is_some()).await;
     let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     let pictures = pictures.to_str().unwrap();
     let Some(command) = browser(&["look", &daemon.url, pictures, "/", "/clusters/orders"]) else { return };

@@ -167,3 +167,34 @@ async fn a_damaged_file_is_kept_aside() {
         .collect();
     assert_eq!(names.len(), 1, "{names:?}");
 }
+
+/// The chart has what was known before the restart, and a gap where nobody watched.
+#[tokio::test]
+async fn charts_begin_before_the_restart() {
+    let servers = pg::cluster(1).await;
+    let config = watching(&servers, "");
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("state.db");
+    let daemon = start(&config, &store, None).await;
+    daemon.until_series("pgvigil_replay_lag_seconds", &[("target", "r1")], SOON, |lag| lag.is_some()).await;
+    assert_eq!(daemon.stop().await, Some(0));
+    // Nobody waits for hours: what was kept becomes an hour older.
+    let readings = rusqlite::Connection::open(dir.path().join("state.db.readings")).unwrap();
+    let older = "UPDATE reading SET minute = minute - 60; UPDATE run SET first = first - 60, last = last - 60";
+    readings.execute_batch(older).unwrap();
+    drop(readings);
+
+    let daemon = start(&config, &store, None).await;
+    daemon.until_series("pgvigil_replay_lag_seconds", &[("target", "r1")], SOON, |lag| lag.is_some()).await;
+    until("the chart has both ends", SOON, || async {
+        let chart = daemon.get("/api/v1/clusters/c/lag").await.unwrap().json();
+        let lags = chart["series"][0]["seconds"].as_array().cloned().unwrap_or_default();
+        let known: Vec<usize> = (0..lags.len()).filter(|place| lags[*place].is_number()).collect();
+        let (Some(first), Some(last)) = (known.first(), known.last()) else { return Err(format!("{chart}")) };
+        let gap = known.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        // Points are 15 s apart.
+        if last - first > 220 && gap > 200 && *last + 2 >= lags.len() { Ok(()) } else { Err(format!("{known:?}")) }
+    })
+    .await;
+    assert_eq!(daemon.stop().await, Some(0));
+}

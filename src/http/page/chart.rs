@@ -7,8 +7,8 @@ use maud::{Markup, html};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::For;
 use super::words::{self, Level};
+use super::{For, tables};
 use crate::core::alert::Severity;
 use crate::core::snapshot::{ClusterView, Snapshot};
 use crate::core::time::MonoTime;
@@ -58,7 +58,7 @@ pub(super) fn numbers(ask: &Ask<'_>, cluster: &ClusterView) -> Markup {
         worst.map_or_else(|| "not known".to_owned(), |lag| words::seconds(f64::from(lag)))
     };
     let last_hour = (3600 / STEP.as_secs()) as usize;
-    html! {
+    let table = html! {
         table {
             caption { "Replay lag, the worst of each time" }
             thead { tr { th scope="col" { "Replica" } th.num scope="col" { "Now" } th.num scope="col" { "Last hour" } th.num scope="col" { "Last 6 hours" } } }
@@ -74,7 +74,8 @@ pub(super) fn numbers(ask: &Ask<'_>, cluster: &ClusterView) -> Markup {
                 }
             }
         }
-    }
+    };
+    tables::scrolling("Replay lag in numbers", table)
 }
 
 fn drawing(snapshot: &Snapshot, cluster: &ClusterView, hours: &Hours) -> Markup {

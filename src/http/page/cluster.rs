@@ -5,11 +5,14 @@ use maud::{Markup, html};
 use super::words::{self, Level};
 use super::{For, Part, Sheet, chart, fleet, tables, topology};
 use crate::core::alert::AlertView;
+use crate::core::cloudwatch::{self, Point};
+use crate::core::quantity;
+use crate::core::signal::Signal;
 use crate::core::snapshot::{ClusterView, PoolerView, TargetView};
 use crate::core::statements::StatementCounters;
 use crate::core::survey::{Sessions, Slot, Tally};
-use crate::core::topology::Role;
 use crate::core::topology::events::TopologyEvent;
+use crate::core::topology::{Name, Role};
 use crate::http::Ask;
 use crate::http::overall::{self, Verdict};
 
@@ -49,7 +52,7 @@ pub(in crate::http) fn sheet(ask: &Ask<'_>, cluster: &ClusterView, whom: For) ->
         let id = super::id_of("t", target.id.target.as_str());
         parts.push(Part::live(&id, details(ask, &id, target)));
     }
-    parts.push(Part::live("silences", html! { section #silences aria-labelledby="silences-title" { h2 #silences-title { "Silences and maintenance" } (tables::silences(ask)) } }));
+    parts.push(Part::live("silences", html! { section #silences aria-labelledby="silences-title" { h2 #silences-title { (tables::SILENCES) } (tables::silences(ask)) } }));
     Sheet { title, live, parts }
 }
 
@@ -180,6 +183,54 @@ fn details(ask: &Ask<'_>, id: &str, target: &TargetView) -> Markup {
                 Some(counters) if !counters.top.is_empty() => (statement_table(target, counters)),
                 _ => p.soft { "None are told: pg_stat_statements is not read here, or has counted nothing yet." },
             }
+            (of_aws(ask, target))
+        }
+    }
+}
+
+/// What AWS and CloudWatch say of a server. Nothing where neither was asked for it.
+fn of_aws(ask: &Ask<'_>, target: &TargetView) -> Markup {
+    if target.instance.is_none() && target.cloudwatch.is_empty() {
+        return html! {};
+    }
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let metric = |(metric, point, is_fresh): (&Name, &Point, bool)| {
+        let unit = Signal::named(metric.as_str()).map(|signal| signal.unit).or_else(|| target.cloudwatch.unit(metric));
+        let value = point.value.filter(|_| is_fresh).zip(unit).map(|(value, unit)| quantity::reading(unit, value));
+        (metric.clone(), value, ask.snapshot.wall_time(point.ended_at))
+    };
+    let metrics: Vec<_> = target.cloudwatch.all(ask.now).map(metric).collect();
+    html! {
+        h4 { "AWS" }
+        @match target.fresh_instance(ask.now) {
+            None if target.instance.is_some() => p.soft { "What RDS said of it is too old to be told." },
+            None => {},
+            Some(facts) => dl.facts {
+                @if let Some(status) = &facts.status { dt { "Status" } dd { (status) } }
+                @if let Some((_, word)) = &facts.replication { dt { "Replication, by RDS" } dd { (word) } }
+                @if let Some(bytes) = facts.allocated_storage_bytes {
+                    dt { "Storage" } dd { (words::bytes(bytes)) @if let Some(most) = facts.max_storage_bytes { ", grows up to " (words::bytes(most)) } }
+                }
+                @if let Some(is) = facts.multi_az { dt { "Multi-AZ" } dd { (yes(is)) } }
+                @if let Some(days) = facts.backup_retention_days { dt { "Backups are kept for" } dd { (words::counted(days as usize, "day")) } }
+                @if let Some(seconds) = target.instance.as_ref().and_then(|instance| instance.certificate_expires_in) {
+                    dt { "Certificate expires in" } dd { (words::seconds(seconds)) }
+                }
+                @if let Some(pending) = facts.pending_maintenance.as_ref().filter(|pending| !pending.is_empty()) {
+                    dt { "Pending maintenance" } dd { (pending.join(", ")) }
+                }
+            },
+        }
+        @if let Some(found) = cloudwatch::disagreement(target, ask.now) { p { (found.sentence()) } }
+        @if !metrics.is_empty() {
+            (tables::scrolling(&format!("CloudWatch of {}", target.id.target), html! {
+                table {
+                    thead { tr { th scope="col" { "By CloudWatch" } th.num scope="col" { "Value" } th.num scope="col" { "Of the period until" } } }
+                    tbody { @for (metric, value, until) in &metrics {
+                        tr { th scope="row" { code { (metric) } } td.num { (value.as_deref().unwrap_or("–")) } td.num { (words::time(*until)) } }
+                    } }
+                }
+            }))
         }
     }
 }
@@ -246,7 +297,7 @@ fn statement_table(target: &TargetView, counters: &StatementCounters) -> Markup 
                 @for statement in &counters.top {
                     tr {
                         th scope="row" { code { (statement.queryid) } } td { (statement.datname) }
-                        td.num { (crate::core::quantity::duration(statement.recent_exec_seconds)) } td.num { (statement.recent_calls) }
+                        td.num { (quantity::duration(statement.recent_exec_seconds)) } td.num { (statement.recent_calls) }
                         td.num { (statement.mean_exec_seconds().map_or_else(|| "–".to_owned(), milliseconds)) }
                         td.num { (statement.totals.calls) }
                         @if has_text { td { code { (statement.text.as_deref().unwrap_or("")) } } }

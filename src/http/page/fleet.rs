@@ -66,7 +66,7 @@ pub(in crate::http) fn sheet(ask: &Ask<'_>, whom: For) -> Sheet {
         }
     };
     parts.push(Part::live("drawn", html! { div #drawn { @for cluster in &drawn { (drawing(cluster)) } } }));
-    parts.push(Part::live("silences", html! { section #silences aria-labelledby="silences-title" { h2 #silences-title { "Silences and maintenance" } (tables::silences(ask)) } }));
+    parts.push(Part::live("silences", html! { section #silences aria-labelledby="silences-title" { h2 #silences-title { (tables::SILENCES) } (tables::silences(ask)) } }));
     parts.push(Part::live("own", html! { section #own aria-labelledby="own-title" { h2 #own-title { "pgvigil itself" } (tables::own_health(ask)) } }));
     Sheet { title: format!("{} – pgvigil", headline(overall)), live: "/live".to_owned(), parts }
 }

@@ -4,9 +4,14 @@ use maud::{Markup, html};
 
 use super::words::{self, Level};
 use crate::core::alert::{AlertView, Phase};
+use crate::core::circuit::State;
 use crate::core::mute::Mute;
 use crate::core::snapshot::Snapshot;
 use crate::http::Ask;
+use crate::self_metrics::Heartbeat;
+
+/// What keeps somebody from being told, or from being sent to.
+pub(super) const SILENCES: &str = "Silences, maintenance and drains";
 
 /// Alerts that one table shows.
 const MOST_ALERTS: usize = 50;
@@ -89,12 +94,14 @@ pub(super) fn link_to(snapshot: &Snapshot, name: &str) -> Markup {
     }
 }
 
-/// Silences at work and windows that are open, of everything.
+/// Silences at work, windows that are open, and targets that are drained, of everything.
 pub(super) fn silences(ask: &Ask<'_>) -> Markup {
     let wall = ask.snapshot.wall_time(ask.now);
     let active = ask.snapshot.silences.at(ask.now, wall);
-    if active.silences.is_empty() && active.windows.is_empty() {
-        return html! { p.soft { "Nothing is silenced, and no maintenance is under way." } };
+    let drains = ask.snapshot.drains.all().filter_map(|drain| Some((drain, drain.left(ask.now)?)));
+    let drains: Vec<_> = drains.collect();
+    if active.silences.is_empty() && active.windows.is_empty() && drains.is_empty() {
+        return html! { p.soft { "Nothing is silenced, no maintenance is under way, and no server is drained." } };
     }
     let table = html! {
         table {
@@ -112,10 +119,16 @@ pub(super) fn silences(ask: &Ask<'_>) -> Markup {
                         td { code { (window.selector) } } td { (window.name) } td { (window.reason.as_deref().unwrap_or("–")) } td { (words::time(open.until)) }
                     }
                 }
+                @for (drain, left) in &drains {
+                    tr {
+                        th scope="row" { "drain" }
+                        td { code { (drain.target) } } td { (drain.author) } td { (drain.reason.as_deref().unwrap_or("–")) } td { (words::time(wall + *left)) }
+                    }
+                }
             }
         }
     };
-    scrolling("Silences and maintenance", table)
+    scrolling(SILENCES, table)
 }
 
 /// How the daemon itself is.
@@ -123,7 +136,7 @@ pub(super) fn own_health(ask: &Ask<'_>) -> Markup {
     let metrics = &ask.state.metrics;
     let isolated = ask.snapshot.alerts.iter().find(|alert| alert.phase == Phase::Firing);
     let line = |level: Level, name: &str, says: &str| {
-        html! { tr { th scope="row" { (name) } td { span class={ "badge " (level.class()) } { @if level == Level::Ok { "ok" } @else { "trouble" } } } td { (says) } } }
+        html! { tr { th scope="row" { (name) } td { span class={ "badge " (level.class()) } { @match level { Level::Ok => "ok", Level::Unknown => "not known", Level::Warn | Level::Bad => "trouble" } } } td { (says) } } }
     };
     let table = html! {
         table {
@@ -144,6 +157,33 @@ pub(super) fn own_health(ask: &Ask<'_>) -> Markup {
                     @match notifier.last {
                         Some(kind) if kind != "ok" => (line(Level::Bad, &format!("Notifier {}", notifier.name), &format!("its last attempt failed ({kind}); {tail}"))),
                         _ => (line(Level::Ok, &format!("Notifier {}", notifier.name), &tail)),
+                    }
+                }
+                @if let Some((last, told)) = metrics.heartbeat() {
+                    @match last {
+                        Heartbeat::Ok => (line(Level::Ok, "Heartbeat", &format!("{told} since the start"))),
+                        Heartbeat::Failed => (line(Level::Bad, "Heartbeat", &format!("the last one was not heard; {told} since the start"))),
+                        Heartbeat::Withheld => (line(Level::Bad, "Heartbeat", &format!("withheld, for want of progress; {told} since the start"))),
+                    }
+                }
+                @for view in ask.state.aws.circuits(ask.now) {
+                    @let region = view.place.region.as_ref().map(|region| format!(" in {region}")).unwrap_or_default();
+                    @let role = view.place.role_arn.as_ref().map(|role| format!(" as {role}")).unwrap_or_default();
+                    @let name = format!("{}{region}{role}", view.service.name());
+                    @match view.circuit.failing() {
+                        None => (line(Level::Ok, &name, "answers")),
+                        Some(failing) => {
+                            @let rest = if view.state == State::Open { "; it is left alone for a while" } else { "" };
+                            (line(Level::Bad, &name, &format!("{}, {} in a row{rest}", failing.reason, words::counted(failing.n_failures as usize, "failure"))))
+                        },
+                    }
+                }
+                @for discovery in ask.snapshot.discoveries.iter() {
+                    @let found = format!("{} in {}, {}", words::counted(discovery.n_targets, "server"), words::counted(discovery.n_clusters, "cluster"), discovery.looks_for);
+                    @match &discovery.failing {
+                        Some((_, fault)) => (line(Level::Bad, discovery.name.as_str(), &format!("{fault}; what was known is watched on: {found}"))),
+                        None if discovery.succeeded_at.is_none() => (line(Level::Unknown, discovery.name.as_str(), &format!("AWS has not answered yet, {}", discovery.looks_for))),
+                        None => (line(Level::Ok, discovery.name.as_str(), &found)),
                     }
                 }
             }

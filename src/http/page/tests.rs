@@ -1,18 +1,23 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock;
 use crate::core::alert::{AlertView, Phase, Severity};
 use crate::core::cause::{Cause, Diagnosis, Told};
+use crate::core::cloudwatch::{Point, Readings};
+use crate::core::discovery::{InstanceFacts, InstanceView};
+use crate::core::drain::{Change, Drains, NewDrain, Whom};
 use crate::core::fixture;
 use crate::core::lag::{Certainty, Evidence};
 use crate::core::mute::Mute;
 use crate::core::observation::PollFailure;
 use crate::core::snapshot::{ClusterView, Snapshot, TargetView};
-use crate::core::topology::Name;
 use crate::core::topology::links::{Links, Upstream};
+use crate::core::topology::{Name, TargetId};
 use crate::http::AppState;
 use crate::http::history::History;
 use crate::http::tests::{ask, get_json, state_of};
+use crate::self_metrics::Heartbeat;
 
 async fn page(state: &AppState, path: &str) -> String {
     let got = ask(state, "GET", path, "text/html").await;
@@ -118,7 +123,11 @@ async fn addresses_are_on_no_page() {
     for path in ["/", "/clusters/orders"] {
         let body = page(&state, path).await;
         assert!(!body.contains("10.0.0."), "{path}: {body}");
-        assert!(body.contains("not watched") && body.contains("ManyClients of replica-1 fires"), "{path}: {body}");
+        assert!(
+            body.contains("not watched")
+                && body.contains("ManyClients of replica-1 fires: 6.5s (replay_lag_seconds &gt; 5s)"),
+            "{path}: {body}"
+        );
     }
 }
 
@@ -231,6 +240,59 @@ async fn the_daemon_tells_how_it_is_itself() {
     let body = page(&state, "/").await;
     assert!(body.contains("a restart would forget what was told"), "{body}");
     assert!(body.contains("its last attempt failed (transient); 0 told, 1 failed attempts"), "{body}");
+}
+
+#[tokio::test]
+async fn what_aws_says_is_shown_as_far_as_it_is_true() {
+    let (lag, cpu) = (Name::new("rds_replica_lag_seconds"), Name::new("rds_cpu_ratio"));
+    let ago = |seconds: f64| clock::now().plus_seconds(-seconds);
+    let point = |seconds: f64, value| Point { begins: 0, ended_at: ago(seconds), value };
+    let state = orders(
+        |targets| {
+            let stale_after = Duration::from_secs(300);
+            let mut readings = Readings::default();
+            readings.take(&lag, None, &[point(60.0, Some(42.0))], stale_after);
+            readings.take(&cpu, None, &[point(3600.0, Some(0.93))], stale_after);
+            targets[1].cloudwatch = Arc::new(readings);
+            let facts = InstanceFacts { status: Some("storage-full".to_owned()), ..InstanceFacts::default() };
+            let at = ago(10.0);
+            targets[1].instance =
+                Some(InstanceView { at, stale_after, certificate_expires_in: None, facts: Arc::new(facts) });
+        },
+        vec![],
+    );
+    let body = page(&state, "/clusters/orders").await;
+    assert_eq!(body.matches("<h4>AWS</h4>").count(), 1, "nothing is said of servers that AWS was not asked of: {body}");
+    assert!(body.contains("storage-full") && body.contains("ReplicaLag"), "{body}");
+    let row =
+        |metric: &str| body.split("<tr>").find(|row| row.contains(&format!("<code>{metric}</code>"))).expect("a row");
+    assert!(row("rds_replica_lag_seconds").contains("<td class=\"num\">42s</td>"), "{body}");
+    assert!(row("rds_cpu_ratio").contains("<td class=\"num\">–</td>"), "too old to be told: {body}");
+}
+
+#[tokio::test]
+async fn drains_and_beats_are_shown() {
+    let mut snapshot = fixture::snapshot(vec![fixture::cluster("orders", fixture::orders(), vec![])]);
+    let mut drains = Drains::default();
+    let drain = NewDrain {
+        target: Whom::parse("orders/replica-1"),
+        author: "grace".to_owned(),
+        reason: Some("new disk".to_owned()),
+        length: Duration::from_secs(3600),
+    };
+    let known = [TargetId::new("orders", "replica-1")];
+    drains.change(Change::Add(drain), known.iter(), clock::now(), clock::wall()).expect("a good drain");
+    snapshot.drains = Arc::new(drains);
+    let state = state_of(snapshot);
+    let body = page(&state, "/").await;
+    for text in ["<code>orders/replica-1</code>", "grace", "new disk"] {
+        assert!(body.contains(text), "{text}: {body}");
+    }
+    assert!(!body.contains("Heartbeat"), "there is none");
+    state.metrics.beaten(Heartbeat::Ok);
+    state.metrics.beaten(Heartbeat::Withheld);
+    let body = page(&state, "/").await;
+    assert!(body.contains("withheld, for want of progress; 1 ok, 0 failed, 1 withheld since the start"), "{body}");
 }
 
 #[tokio::test]

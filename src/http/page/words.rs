@@ -191,7 +191,9 @@ pub(super) fn level(cluster: &ClusterView, target: &TargetView, now: MonoTime) -
 /// Reasons of a verdict, without a number that changes at each poll.
 pub(super) const REASONS: Words = Words {
     failing: |failing| failure(&failing.failure).to_owned(),
-    fires: |alert, _, _| format!("{} of {} fires", alert.id.rule, subject(&alert.id)),
+    fires: |alert, _, _| {
+        format!("{} of {} fires: {} ({})", alert.id.rule, subject(&alert.id), reading(alert), alert.condition)
+    },
 };
 
 /// Labels of alerts that are addresses.

@@ -16,6 +16,7 @@ pub(crate) mod random;
 pub(crate) mod rds;
 pub(crate) mod receiver;
 pub(crate) mod sns;
+pub(crate) mod terminal;
 pub(crate) mod tls;
 
 use std::future::Future;

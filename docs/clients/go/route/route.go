@@ -1,5 +1,5 @@
-// Package pgvigil asks which server to read from. (Not run by our tests.)
-package pgvigil
+// Package route asks pgvigil which server to read from.
+package route
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"net/url"
 )
 
-// Route is a server to read from.
-type Route struct {
+// Server is one to read from.
+type Server struct {
 	Target   string `json:"target"`
 	Host     string `json:"host"`
 	Port     uint16 `json:"port"`
@@ -20,7 +20,7 @@ type Route struct {
 
 // Ask names a server for wish, for example {"lsn": {lsn}, "wait": {"500ms"}, "fallback": {"primary"}}, where lsn is what
 // SELECT pg_current_wal_flush_lsn() said on the primary after the commit. On an error read from the primary.
-func Ask(ctx context.Context, base, cluster string, wish url.Values) (*Route, error) {
+func Ask(ctx context.Context, base, cluster string, wish url.Values) (*Server, error) {
 	address := fmt.Sprintf("%s/api/v1/clusters/%s/route?%s", base, url.PathEscape(cluster), wish.Encode())
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -34,6 +34,6 @@ func Ask(ctx context.Context, base, cluster string, wish url.Values) (*Route, er
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("pgvigil names no server: %s", answer.Status)
 	}
-	var route Route
-	return &route, json.NewDecoder(answer.Body).Decode(&route)
+	var server Server
+	return &server, json.NewDecoder(answer.Body).Decode(&server)
 }

@@ -1,0 +1,3 @@
+module pgvigil.example/client
+
+go 1.19
