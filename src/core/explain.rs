@@ -14,6 +14,7 @@ use super::signal::{Says, Signal, used_ratio};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::{Holder, Sessions, Tally};
 use super::time::MonoTime;
+use super::topology::failover::Outage;
 use super::topology::{Name, Role};
 
 /// Labels that tell how a subject is, and not which one it is.
@@ -171,7 +172,20 @@ fn exact_predicate(
     target: Option<&TargetView>,
     now: MonoTime,
 ) -> Option<String> {
-    let target = target.filter(|_| alert.phase != Phase::Resolved)?;
+    let target = target?;
+    if signal.name == "rds_failover" {
+        let outage = target.outage?;
+        let is_multi_az = target.instance.as_ref().is_some_and(|instance| instance.facts.multi_az == Some(true));
+        let what = if is_multi_az { "a Multi-AZ failover" } else { "a failover" };
+        let away = duration(outage.away(now).as_secs_f64().round());
+        return Some(match outage.back_at {
+            Some(_) => format!("was away for {away} in {what}"),
+            None => format!("has been away for {away} in {what}"),
+        });
+    }
+    if alert.phase == Phase::Resolved {
+        return None;
+    }
     match signal.name {
         "connections_used_ratio" => {
             let sessions = sessions(target, now)?;
@@ -244,6 +258,17 @@ fn target_details(alert: &AlertView, target: &TargetView, now: MonoTime, details
             let names: Vec<&str> = who.iter().map(|who| who.split(" at ").next().unwrap_or(who)).collect();
             details.add("standbys", names.join(", "));
             details.add_sensitive("standbys_with_addresses", who.join(", "));
+        }
+        "rds_failover" => {
+            if let Some(Outage { timelines, is_other_process, .. }) = target.outage {
+                if is_other_process {
+                    details.add("restarted", "another process answers since".to_owned());
+                }
+                details.add(
+                    "timelines",
+                    timelines.map(|(was, is)| format!("{}, then {}", was.0, is.0)).unwrap_or_default(),
+                );
+            }
         }
         "role_change_age_seconds" => {
             details.add("timeline", target.timeline().map(|timeline| timeline.0.to_string()).unwrap_or_default());

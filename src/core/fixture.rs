@@ -34,7 +34,7 @@ pub(crate) fn ago(seconds: f64) -> MonoTime {
     NOW.plus_seconds(-seconds)
 }
 
-fn server_time(seconds: i64) -> ServerTime {
+pub(crate) fn server_time(seconds: i64) -> ServerTime {
     ServerTime::from_unix_micros((1_795_176_000 + seconds) * 1_000_000)
 }
 

@@ -41,6 +41,7 @@ use super::subscription;
 use super::survey::Survey;
 use super::time::MonoTime;
 use super::topology::events::{self, Change, TopologyEvent};
+use super::topology::failover::Outage;
 use super::topology::links::{self, SenderId, Upstream};
 use super::topology::{Name, Role, TargetId};
 use super::trend::{Life, Sample, Trend, TrendTracker};
@@ -496,6 +497,9 @@ impl Cluster {
         let skew = self.skew[position].observe(&observation.outcome, asked_and_answered, observation.answered_at);
         let target = self.target_mut(position);
         target.skew = skew;
+        let last = target.answer.as_ref().map(|answer| (answer.answered_at, &*answer.positions));
+        target.outage =
+            Outage::after(target.outage, last, observation.outcome.as_ref().map_err(|_| ()), observation.answered_at);
         match observation.outcome {
             Ok(positions) => {
                 target.failing = None;
