@@ -263,7 +263,7 @@ async fn what_aws_says_is_shown_as_far_as_it_is_true() {
     );
     let body = page(&state, "/clusters/orders").await;
     assert_eq!(body.matches("<h4>AWS</h4>").count(), 1, "nothing is said of servers that AWS was not asked of: {body}");
-    assert!(body.contains("storage-full") && body.contains("ReplicaLag"), "{body}");
+    assert!(body.contains("storage-full") && body.contains("CloudWatch says 42s"), "{body}");
     let row =
         |metric: &str| body.split("<tr>").find(|row| row.contains(&format!("<code>{metric}</code>"))).expect("a row");
     assert!(row("rds_replica_lag_seconds").contains("<td class=\"num\">42s</td>"), "{body}");
