@@ -20,7 +20,7 @@ FROM debian:bookworm-slim
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin \
     && useradd --system --uid 10732 --home-dir /nonexistent --shell /usr/sbin/nologin pgvigil \
     && install --directory --owner=pgvigil --group=pgvigil --mode=0700 /var/lib/pgvigil
 COPY --from=build /build/target/release/pgvigil /usr/local/bin/pgvigil

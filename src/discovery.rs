@@ -14,7 +14,8 @@ use futures_util::future::join_all;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
-use crate::aws::{Aws, Place, Reported};
+use crate::aws::cloudwatch;
+use crate::aws::{Aws, Kind, Place, Reported};
 use crate::collect::conninfo::Conninfo;
 use crate::collect::login::{Auth, LoginConfig};
 use crate::config::{self, Cluster, Target};
@@ -199,6 +200,8 @@ pub struct Discovery {
     config: Config,
     listings: BTreeMap<String, Listing>,
     families: Vec<Family>,
+    /// Why a region did not answer when it was asked last.
+    faults: BTreeMap<String, String>,
     /// Until when events of a region were read, in seconds since 1970.
     events_until: BTreeMap<String, i64>,
     events_fault: Option<String>,
@@ -220,7 +223,8 @@ const REGIONS_AWAY: usize = 4;
 impl Discovery {
     /// `families` are those that were found before a restart.
     pub fn new(config: Config, families: Vec<Family>) -> Self {
-        Self { config, listings: BTreeMap::new(), families, events_until: BTreeMap::new(), events_fault: None }
+        let (listings, faults, events_until) = Default::default();
+        Self { config, listings, families, faults, events_until, events_fault: None }
     }
 
     /// Asks AWS once.
@@ -237,12 +241,17 @@ impl Discovery {
             for (region, listing) in asked.await {
                 match listing {
                     Ok(listing) => {
+                        self.faults.remove(&region);
                         let before = self.listings.remove(&region);
                         self.listings.insert(region.clone(), with_endpoints(listing, before.as_ref()));
                         answered.insert(region);
                     }
                     Err(fault) => {
-                        faults.insert(region.clone(), format!("{region}: {}", fault.reason));
+                        // While it is left alone, what was wrong goes on to be so.
+                        let known = self.faults.get(&region).filter(|_| fault.kind == Kind::Paused).cloned();
+                        let reason = known.unwrap_or_else(|| format!("{region}: {}", fault.reason));
+                        self.faults.insert(region.clone(), reason.clone());
+                        faults.insert(region, reason);
                     }
                 }
             }
@@ -298,6 +307,7 @@ impl Discovery {
                     self.events_until.insert(region.clone(), now);
                     reported.extend(events.into_iter().map(|event| (region.clone(), event)));
                 }
+                Err(fault) if fault.kind == Kind::Paused => {}
                 Err(fault) => {
                     if self.events_fault.as_ref() != Some(&fault.reason) {
                         tracing::warn!(
@@ -376,6 +386,8 @@ pub struct Clusters {
     pub facts: Vec<(TargetId, String, InstanceFacts)>,
     /// ... with its identifier there.
     pub targets: Vec<(TargetId, String, String)>,
+    /// As CloudWatch knows them, and as whom it is asked.
+    pub instances: Vec<cloudwatch::Instance>,
 }
 
 /// The clusters of a configuration that families become. `taken` are the names of clusters that there are already, and
@@ -407,6 +419,8 @@ pub fn clusters(
             let id = TargetId::new(&name, &target);
             found.facts.push((id.clone(), member.region.clone(), instance.facts.clone()));
             found.targets.push((id.clone(), member.region.clone(), instance.id.clone()));
+            let place = config.place(&member.region);
+            found.instances.push(cloudwatch::Instance { id: id.clone(), instance: instance.id.clone(), place });
             targets.push(Target { id, conninfo: Arc::new(conninfo) });
             of_cluster.insert(target);
         }
@@ -491,7 +505,7 @@ pub async fn once(mut config: config::Config) -> (config::Config, Vec<Sought>) {
         let found = clusters(discover, &look.families, &mut names, &mut taken, &mut seen);
         let (looks_for, targets) = (discover.looks_for(), found.facts.len());
         sought.push(Sought { name: name(place), looks_for, targets, fault: look.fault });
-        config.clusters.extend(found.clusters);
+        config.add(&found);
     }
     (config, sought)
 }

@@ -328,7 +328,7 @@ fn load(file: Option<&Path>, environment: &Environment, overrides: Overrides) ->
     if !awaiting.is_empty() {
         warn!(
             rules = awaiting.join(", "),
-            "these rules are not judged: what they read comes from CloudWatch, and is not read there (cloudwatch.enabled)"
+            "these rules are not judged: what they read comes from CloudWatch, and is not read there (cloudwatch.enabled; storage_free_ratio needs a [[discover]] as well)"
         );
     }
     for target in loaded.config.clusters.iter().flat_map(|cluster| &cluster.targets) {

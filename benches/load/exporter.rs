@@ -43,6 +43,7 @@ pub(crate) async fn measure(rig: &Rig, table: &mut Table) -> Outcome<()> {
 
 /// One exporter for each server: this version cannot serve several without the same series twice.
 async fn exporters(rig: &Rig, sessions: &[Client; 2]) -> Outcome<Cost> {
+    rig.quiet().await?;
     let (agent, mut processes, mut urls) = (ureq::agent(), Vec::new(), Vec::new());
     for dsn in rig.dsns(EXPORTER) {
         let port = rig::free_port()?;

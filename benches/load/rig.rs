@@ -63,8 +63,29 @@ impl Rig {
         self.ports().map(|port| format!("postgresql://{role}@127.0.0.1:{port}/postgres?sslmode=disable"))
     }
 
+    /// Returns once nothing is left on the servers of who was measured before: to end thousands of sessions takes a server
+    /// a while, which would be counted as somebody else's.
+    pub(crate) async fn quiet(&self) -> Outcome<()> {
+        let left = format!("SELECT count(*) FROM pg_stat_activity WHERE usename IN ('{OURS}', '{EXPORTER}')");
+        let began = clock::now();
+        for session in self.sessions().await? {
+            while session.query_one(&left, &[]).await?.try_get::<_, i64>(0)? > 0 {
+                if clock::now().duration_since(began) > PATIENCE {
+                    return Err(
+                        format!("sessions of who was measured before are still there after {PATIENCE:?}").into()
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+        // A process outlives its row.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(())
+    }
+
     /// The daemon with `n_targets` targets, two in each cluster, once all of them answer.
     pub(crate) async fn daemon(&self, n_targets: usize, poll: &str) -> Outcome<Daemon> {
+        self.quiet().await?;
         let [primary, replica] = self.dsns(OURS);
         let mut config = format!("[poll]\n{poll}\n");
         for cluster in 1..=n_targets / 2 {

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,7 +20,8 @@ use crate::clock;
 use crate::config::Config;
 use crate::core::discovery::{Discovered, Family};
 use crate::core::fleet::Event;
-use crate::core::topology::Name;
+use crate::core::snapshot::Snapshot;
+use crate::core::topology::{Name, failover};
 use crate::discovery::{self, Clusters, Discovery, Kept, Look};
 
 /// After a fault AWS is asked again no later than this.
@@ -27,6 +29,9 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// How often RDS is asked what it has to report.
 const EVENTS_EVERY: Duration = Duration::from_secs(60);
+
+/// The same while a server that was found is away: it may be failing over.
+const EVENTS_OFTEN: Duration = Duration::from_secs(5);
 
 /// What was found, and who looks for more.
 #[derive(Debug, Default)]
@@ -88,7 +93,7 @@ impl Finders {
             .collect();
         names.retain(|resource_id| seen.contains(resource_id));
         let mut config = listed.clone();
-        config.clusters.extend(found.iter().flat_map(|found| found.clusters.iter().cloned()));
+        found.iter().for_each(|found| config.add(found));
         (config, found)
     }
 
@@ -125,7 +130,8 @@ impl App {
             }
             let cancel = self.cancel.child_token();
             let discovery = Discovery::new(finder.config.clone(), finder.families.clone());
-            let look = look(finder.config.clone(), discovery, aws.clone(), self.ordering.clone(), cancel.clone());
+            let (orders, snapshots) = (self.ordering.clone(), self.snapshots.clone());
+            let look = look(finder.config.clone(), discovery, aws.clone(), orders, snapshots, cancel.clone());
             let handle = self.spawn(format!("discover {}", place + 1), look);
             self.members.finders.finders[place].task = Some(Running { cancel, handle });
         }
@@ -191,12 +197,20 @@ fn say(name: &Name, config: &discovery::Config, before: Option<&str>, after: Opt
     }
 }
 
+/// Whether something that was found went away of late.
+fn is_one_away(snapshots: &watch::Receiver<Arc<Snapshot>>) -> bool {
+    let (now, snapshot) = (clock::now(), Arc::clone(&snapshots.borrow()));
+    let mut targets = snapshot.clusters.iter().flat_map(|cluster| &cluster.targets);
+    targets.any(|target| failover::may_be_under_way(target, now))
+}
+
 /// Asks again and again, until cancelled.
 async fn look(
     config: discovery::Config,
     mut discovery: Discovery,
     aws: Aws,
     orders: mpsc::Sender<Order>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     cancel: CancellationToken,
 ) {
     let looks = async {
@@ -211,11 +225,18 @@ async fn look(
                 }
             }
             let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+            let asked_at = Instant::now();
             let reported = Box::pin(discovery.events(&aws, now)).await;
             if !reported.is_empty() && orders.send(Order::Reported(Box::new(config.clone()), reported)).await.is_err() {
                 return;
             }
-            sleep_until(look_at.min(Instant::now() + EVENTS_EVERY)).await;
+            let next = look_at.min(Instant::now() + EVENTS_EVERY);
+            while Instant::now() < next && !is_one_away(&snapshots) {
+                sleep_until(next.min(Instant::now() + EVENTS_OFTEN)).await;
+            }
+            if Instant::now() < next {
+                sleep_until(next.min(asked_at + EVENTS_OFTEN)).await;
+            }
         }
     };
     cancel.run_until_cancelled(looks).await;

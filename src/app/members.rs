@@ -97,7 +97,9 @@ impl Members {
 
     /// Whether this configuration watches anything else, or anything in another way.
     pub(super) fn watches_other_than(&self, config: &Config) -> bool {
-        self.config.as_ref().is_none_or(|in_force| in_force.clusters != config.clusters)
+        self.config
+            .as_ref()
+            .is_none_or(|in_force| in_force.clusters != config.clusters || in_force.instances != config.instances)
     }
 
     /// This configuration is in force.
@@ -227,7 +229,11 @@ impl App {
                 && before.heartbeat_limits() == config.heartbeat_limits()
         });
         if let (Some((_, instances)), true) = (&self.members.cloudwatch, asks_as_before) {
-            instances.send_replace(config.instances.clone());
+            instances.send_if_modified(|known| {
+                let is_other = *known != config.instances;
+                known.clone_from(&config.instances);
+                is_other
+            });
         }
         if !asks_as_before {
             if let Some((before, _)) = self.members.cloudwatch.take() {

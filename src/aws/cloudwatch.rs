@@ -410,7 +410,11 @@ impl Beat {
                 return;
             }
             due = (due + self.wanted.interval).max(Instant::now());
-            sleep_until(due).await;
+            tokio::select! {
+                () = sleep_until(due) => {}
+                // Whoever is new is not left waiting for the beat. An error: nobody is to come, and the daemon stops.
+                Ok(()) = self.instances.changed() => due = Instant::now(),
+            }
         }
     }
 

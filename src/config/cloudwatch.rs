@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::error::did_you_mean;
-use super::{Written, WrittenCluster, WrittenTarget};
+use super::{Written, WrittenTarget};
 use crate::aws::Place;
 use crate::aws::cloudwatch::{Group, Instance, Lone, MetricConfig, Wanted};
 use crate::collect::conninfo::{Conninfo, Endpoint};
@@ -36,7 +36,8 @@ pub(super) fn cloudwatch(written: &Written, finding: &mut impl FnMut(&[&str], St
         }
         return CloudWatch { wanted: None, instances };
     }
-    if instances.is_empty() && lone.is_empty() && groups.is_empty() {
+    // What is found in AWS is known there.
+    if instances.is_empty() && lone.is_empty() && groups.is_empty() && written.discover.is_empty() {
         finding(
             &["cloudwatch", "enabled"],
             "no target is known to be an instance of RDS; write cloudwatch = { instance = \"...\", region = \"...\" } in a \
@@ -53,7 +54,12 @@ const ENABLE: &str = "write enabled = true in [cloudwatch]";
 
 /// Whether CloudWatch is read for a signal.
 pub(super) fn is_read(signal: &Signal, written: &Written) -> bool {
-    written.cloudwatch.enabled && (!signal.name.starts_with("redis_") || !written.redis.is_empty())
+    let is_there = match signal.name {
+        // How large a volume is, is said of what is found.
+        "storage_free_ratio" => !written.discover.is_empty(),
+        name => !name.starts_with("redis_") || !written.redis.is_empty(),
+    };
+    written.cloudwatch.enabled && is_there
 }
 
 /// A rule may call a metric that is configured by its own name.
@@ -112,13 +118,13 @@ fn instance(id: TargetId, target: &WrittenTarget, has_region: bool) -> Result<Op
 }
 
 /// The cluster of this name, or the only one.
-fn cluster_of<'a>(written: &'a Written, name: Option<&str>) -> Result<&'a WrittenCluster, (&'static str, String)> {
-    match (name, &written.cluster[..]) {
-        (Some(name), clusters) => clusters.iter().find(|cluster| cluster.name == *name).ok_or_else(|| {
-            let names: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
-            ("cluster", format!("there is no cluster {name:?}{}", did_you_mean(name, &names)))
-        }),
-        (None, [cluster]) => Ok(cluster),
+fn cluster_of<'a>(written: &'a Written, name: Option<&'a str>) -> Result<&'a str, (&'static str, String)> {
+    let names: Vec<&str> = written.cluster.iter().map(|cluster| cluster.name.as_str()).collect();
+    match (name, &names[..]) {
+        // What is found in AWS has names that nobody knows yet.
+        (Some(name), names) if names.contains(&name) || !written.discover.is_empty() => Ok(name),
+        (Some(name), names) => Err(("cluster", format!("there is no cluster {name:?}{}", did_you_mean(name, names)))),
+        (None, [cluster]) => Ok(*cluster),
         (None, _) => Err(("", "which of the clusters does it belong to? write cluster = \"...\"".to_owned())),
     }
 }
@@ -132,7 +138,7 @@ fn groups(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<G
         }
         match cluster_of(written, redis.cluster.as_deref()) {
             Ok(cluster) => groups.push(Group {
-                id: TargetId::new(&cluster.name, &redis.name),
+                id: TargetId::new(cluster, &redis.name),
                 group: redis.replication_group.clone(),
                 place: Place { region: redis.region.clone(), role_arn: redis.role_arn.clone() },
             }),
@@ -191,7 +197,7 @@ fn lone(written: &Written, finding: &mut impl FnMut(&[&str], String)) -> Vec<Lon
             }
         } else {
             let place = Place { region: metric.region.clone(), role_arn: metric.role_arn.clone() };
-            lone.push(Lone { cluster: Name::new(&cluster.name), place, metric: metric.clone() });
+            lone.push(Lone { cluster: Name::new(cluster), place, metric: metric.clone() });
         }
     }
     lone

@@ -58,6 +58,8 @@ pub struct Config {
     pub clusters: Vec<Cluster>,
     /// What to look for in AWS, beside what is listed.
     pub discover: Vec<discovery::Config>,
+    /// Poolers before clusters that are to be found there.
+    pub awaiting_poolers: Vec<Target>,
     /// Those of the presets and the written ones, or the built-in ones when nothing is written.
     pub rules: Vec<Rule>,
     /// Rules of the presets that cannot be judged, since what they read comes from CloudWatch and is not read there.
@@ -126,6 +128,18 @@ impl Config {
         }
     }
 
+    /// Watches what was found in AWS as well, with what stands beside it.
+    pub fn add(&mut self, found: &discovery::Clusters) {
+        for cluster in &found.clusters {
+            let is_of = |id: &TargetId| id.cluster == cluster.name;
+            let poolers = self.awaiting_poolers.iter().filter(|pooler| is_of(&pooler.id)).cloned().collect();
+            let groups = self.wanted.iter().flat_map(|wanted| &wanted.groups).filter(|group| is_of(&group.id));
+            let redis = groups.map(|group| group.id.target.clone()).collect();
+            self.clusters.push(Cluster { poolers, redis, ..cluster.clone() });
+        }
+        self.instances.extend(found.instances.iter().cloned());
+    }
+
     /// What stops the heart.
     pub fn heartbeat_limits(&self) -> Limits {
         Limits { answer: self.poll.stale_after(), failure: self.poll.longest_wait() }
@@ -148,7 +162,7 @@ impl Config {
 
     /// Secrets that log in somewhere, each once.
     pub fn secrets(&self) -> Vec<aws::SecretRef> {
-        let targets = self.clusters.iter().flat_map(|cluster| &cluster.targets);
+        let targets = self.clusters.iter().flat_map(|cluster| cluster.targets.iter().chain(&cluster.poolers));
         let mut secrets: Vec<aws::SecretRef> = targets
             .filter_map(|target| match target.conninfo.login() {
                 Login::Secret(secret) => Some(secret.clone()),
@@ -255,9 +269,25 @@ struct WrittenPooler {
     name: String,
     #[serde(deserialize_with = "conninfo")]
     dsn: Conninfo,
+    #[serde(default)]
+    secret: Option<String>,
+    /// Of the secret.
+    #[serde(default)]
+    region: Option<String>,
+    #[serde(default)]
+    role_arn: Option<String>,
     /// May be left out where there is but one.
     #[serde(default)]
     cluster: Option<String>,
+}
+
+impl WrittenPooler {
+    /// How to log in to it.
+    fn conninfo(&self, aws: &aws::Config) -> Result<Conninfo, LoginFault> {
+        let (secret, region, role_arn) = (self.secret.clone(), self.region.clone(), self.role_arn.clone());
+        let login = LoginConfig { secret, region, role_arn, ..LoginConfig::default() };
+        login.applied_to(Some(self.dsn.clone()), aws.region.as_deref())
+    }
 }
 
 fn conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conninfo, D::Error> {

@@ -8,8 +8,8 @@ use super::cloudwatch::{is_read, with_named_metric};
 use super::error::did_you_mean;
 use super::validate::{MONTH_IS_MEANT, told};
 use crate::core::glob::Glob;
-use crate::core::rule::{Checked, Composed, Condition, Preset, Rule, RuleConfig, check, compose, preset};
-use crate::core::signal::{Signal, Unit};
+use crate::core::rule::{Composed, Condition, Preset, Rule, RuleConfig, compose, preset};
+use crate::core::signal::{SIGNALS, Signal, Unit};
 use crate::core::topology::Name;
 
 /// Longer than anything that an alert could wait for, or a lag that nobody would have noticed.
@@ -19,7 +19,7 @@ const LONGEST_IN_RULE: Duration = Duration::from_secs(30 * 24 * 3600 - 1);
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub(super) judged: Vec<Rule>,
-    /// Those of presets that read what nothing states yet.
+    /// Those of presets that read what CloudWatch is not read for.
     pub(super) awaiting: Vec<Name>,
 }
 
@@ -45,18 +45,16 @@ pub(super) fn rules(written: &Written, finding: &mut impl FnMut(&[&str], String)
             finding(&[], lacks_condition(&config, &presets));
             continue;
         }
-        let (rule, is_judged) = match check(&config) {
-            Ok(Checked::Judged(rule)) if is_stated(rule.condition.signal) => (rule, true),
-            Ok(Checked::Judged(rule) | Checked::Awaits(rule)) if place.is_none() || !is_new(&config, &presets) => {
-                (rule, false)
-            }
-            Ok(Checked::Judged(rule) | Checked::Awaits(rule)) => {
+        let (rule, is_judged) = match Rule::parse(&config, &SIGNALS) {
+            Ok(rule) if is_stated(rule.condition.signal) => (rule, true),
+            Ok(rule) if place.is_none() || !is_new(&config, &presets) => (rule, false),
+            Ok(rule) => {
                 let key = if config.when.is_some() { "when" } else { "signal" };
                 let signal = rule.condition.signal;
-                let way_out = match (written.cloudwatch.enabled, signal.is_of_cloudwatch()) {
-                    (false, true) => "; write enabled = true in [cloudwatch]",
+                let way_out = match (written.cloudwatch.enabled, signal.name.starts_with("redis_")) {
+                    (false, _) => "; write enabled = true in [cloudwatch]",
                     (true, true) => "; add a [[redis]]",
-                    _ => "",
+                    (true, false) => "; it needs the size of the volume, which a [[discover]] tells",
                 };
                 finding(&[key], format!("{} comes from CloudWatch, where it is not read{way_out}", signal.name));
                 continue;

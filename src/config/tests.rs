@@ -1023,7 +1023,7 @@ fn presets_are_named_and_their_rules_changed() {
     let rds = load("\"rds\"", "").unwrap();
     let awaiting: Vec<&str> = rds.config.awaiting_rules.iter().map(Name::as_str).collect();
     assert_eq!(awaiting, ["CpuUtilization", "FreeStorage", "FreeableMemory", "ReadLatency", "WriteLatency"]);
-    assert!(rds.summary().contains("23 rules (5 more read CloudWatch, which is not read)"), "{}", rds.summary());
+    assert!(rds.summary().contains("24 rules (5 more read CloudWatch, which is not read)"), "{}", rds.summary());
     let changed = load(
         "\"rds\"",
         "[[rule]]\nname = \"ReplicaLag\"\ncritical = \"> 30s\"\n\
@@ -1194,4 +1194,54 @@ fn a_discovery_says_where_and_what_and_never_everything_by_mistake() {
                  [[rule]]\nname = \"a\"\nwhen = \"target_up == 0\"\ncluster = \"orders\"\n";
     let loaded = load_text(alone, &[]).expect("is enough");
     assert!(loaded.config.clusters.is_empty() && !format!("{loaded:?}").contains("s3cr3t"), "{loaded:?}");
+}
+
+#[test]
+fn what_is_to_be_found_is_known_to_cloudwatch_when_it_is_found() {
+    let discover = "[[discover]]\nregion = \"us-east-1\"\nall = true\nuser = \"u\"\npassword = \"p\"\n";
+    let read = "[cloudwatch]\nenabled = true\n";
+    let plain = "[[cluster]]\nname = \"c\"\ntarget = [{ name = \"t\", dsn = \"host=c.example\" }]\n";
+    let error = load_text(&format!("{plain}{read}"), &[]).map(drop).unwrap_err();
+    assert!(error.contains("cloudwatch.enabled: no target is known to be an instance of RDS"), "{error}");
+    assert!(load_text(&format!("{plain}{discover}{read}"), &[]).is_ok());
+    // What stands beside a cluster that is to be found waits for it.
+    let beside = "[[redis]]\nname = \"sessions\"\nreplication_group = \"sessions-prod\"\ncluster = \"orders\"\n\
+                  [[pooler]]\nname = \"pgb\"\ncluster = \"orders\"\ndsn = \"host=b.example dbname=pgbouncer\"\nsecret = \"pgb\"\n";
+    let mut config =
+        load_text(&format!("preset = [\"rds-strict\", \"redis\"]\n{discover}{read}{beside}"), &[]).unwrap().config;
+    assert_eq!((config.n_poolers(), config.awaiting_rules.len(), config.instances.len()), (0, 0, 0));
+    let id = TargetId::new("orders", "orders-1");
+    let conninfo = Arc::new(Conninfo::parse("host=h user=u").unwrap());
+    let cluster = Cluster {
+        name: Name::new("orders"),
+        targets: vec![Target { id: id.clone(), conninfo }],
+        poolers: Vec::new(),
+        redis: Vec::new(),
+    };
+    let instance = cloudwatch_of_aws::Instance {
+        id,
+        instance: "orders-1".to_owned(),
+        place: crate::aws::Place { region: Some("us-east-1".to_owned()), role_arn: Some("arn".to_owned()) },
+    };
+    config.add(&discovery::Clusters {
+        clusters: vec![cluster],
+        instances: vec![instance.clone()],
+        ..discovery::Clusters::default()
+    });
+    assert_eq!(config.instances, [instance]);
+    assert_eq!(config.clusters[0].redis, [Name::new("sessions")]);
+    let pooler = &config.clusters[0].poolers[0];
+    assert_eq!(pooler.id, TargetId::new("orders", "pgb"));
+    assert_eq!(config.secrets(), [crate::aws::SecretRef::new("pgb", None, None)]);
+    // How large a volume is, only a discovery tells.
+    let strict = load_text(&format!("preset = \"rds-strict\"\n{RDS}{read}"), &[]).unwrap().config;
+    assert_eq!(strict.awaiting_rules, [Name::new("FreeStorage")]);
+    let own = format!("{RDS}{read}[[rule]]\nname = \"Own\"\nwhen = \"storage_free_ratio < 10%\"\n");
+    let error = load_text(&own, &[]).map(drop).unwrap_err();
+    assert!(error.contains("it needs the size of the volume, which a [[discover]] tells"), "{error}");
+    let nowhere =
+        format!("{plain}[[pooler]]\nname = \"pgb\"\ncluster = \"orders\"\ndsn = \"host=b dbname=pgbouncer\"\n");
+    assert!(load_text(&nowhere, &[]).map(drop).unwrap_err().contains("there is no cluster \"orders\""));
+    let regional = nowhere.replace("cluster = \"orders\"", "cluster = \"c\"\nregion = \"us-east-1\"");
+    assert!(load_text(&regional, &[]).map(drop).unwrap_err().contains("region: goes with secret"));
 }

@@ -73,31 +73,41 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         return Err(findings);
     }
 
-    let mut poolers = written.pooler;
+    let is_listed = |name: &str| written.cluster.iter().any(|cluster| cluster.name == *name);
+    let (poolers, awaiting_poolers): (Vec<_>, Vec<_>) =
+        written.pooler.iter().partition(|pooler| pooler.cluster.as_deref().is_none_or(is_listed));
     // Where none is named there is but one.
     let belongs = |pooler: &WrittenPooler, cluster: &str| pooler.cluster.as_deref().is_none_or(|own| own == cluster);
+    // Those that cannot be used were found above.
+    let placed = |pooler: &WrittenPooler, cluster: &str| {
+        let conninfo = pooler.conninfo(&written.aws).ok()?;
+        Some(Target { id: TargetId::new(cluster, &pooler.name), conninfo: Arc::new(conninfo) })
+    };
+    let awaiting_poolers =
+        awaiting_poolers.into_iter().filter_map(|pooler| placed(pooler, pooler.cluster.as_deref()?)).collect();
     let groups = wanted.as_ref().map(|wanted| wanted.groups.clone()).unwrap_or_default();
     let redis_of = |cluster: &str| {
         let own = groups.iter().filter(|group| group.id.cluster.as_str() == cluster);
         own.map(|group| group.id.target.clone()).collect()
     };
-    let cluster = |cluster: WrittenCluster| Cluster {
+    let cluster = |cluster: &WrittenCluster| Cluster {
         name: Name::new(&cluster.name),
         redis: redis_of(&cluster.name),
         poolers: poolers
-            .extract_if(.., |pooler| belongs(pooler, &cluster.name))
-            .map(|pooler| Target { id: TargetId::new(&cluster.name, &pooler.name), conninfo: Arc::new(pooler.dsn) })
+            .iter()
+            .filter(|pooler| belongs(pooler, &cluster.name))
+            .filter_map(|pooler| placed(pooler, &cluster.name))
             .collect(),
         targets: cluster
             .target
-            .into_iter()
-            // Those that cannot be used were found above.
+            .iter()
             .filter_map(|target| {
                 let conninfo = target.conninfo(&written.aws).ok()?;
                 Some(Target { id: TargetId::new(&cluster.name, &target.name), conninfo: Arc::new(conninfo) })
             })
             .collect(),
     };
+    let clusters = written.cluster.iter().map(cluster).collect();
     Ok(Config {
         server: written.server,
         poll: written.poll,
@@ -107,8 +117,9 @@ pub(super) fn checked(written: Written, environment: &Environment) -> Result<Con
         metrics: written.metrics,
         heartbeat: written.heartbeat,
         store: written.store.file(|name| environment.get(name).cloned()),
-        clusters: written.cluster.into_iter().map(cluster).collect(),
+        clusters,
         discover: written.discover,
+        awaiting_poolers,
         wanted,
         rules: judged,
         awaiting_rules: awaiting,
@@ -215,17 +226,23 @@ fn check_poolers(written: &Written, finding: &mut impl FnMut(&[&str], String)) {
                     format!("{:?} is taken by a target of the same cluster; give each its own", pooler.name),
                 );
             }
+            // What is found in AWS has names that nobody knows yet.
+            (None, Some(_)) if !written.discover.is_empty() => {}
             (None, Some(name)) => {
                 let hint = did_you_mean(name, &clusters);
                 finding(&["pooler", &position, "cluster"], format!("there is no cluster {name:?}{hint}"));
             }
-            (None, None) if clusters.len() > 1 => {
+            (None, None) if clusters.len() != 1 => {
                 finding(
                     &["pooler", &position],
                     "which of the clusters does it belong to? write cluster = \"...\"".to_owned(),
                 );
             }
             _ => {}
+        }
+        if let Err(fault) = pooler.conninfo(&written.aws) {
+            let path = ["pooler", &position, fault.key];
+            finding(if fault.key.is_empty() { &path[..2] } else { &path }, fault.reason);
         }
         if pooler.dsn.dbname() != CONSOLE {
             finding(

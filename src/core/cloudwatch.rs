@@ -359,8 +359,9 @@ pub fn disagreement(target: &TargetView, now: MonoTime) -> Option<Disagreement> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::discovery::{Discovered, InstanceFacts};
     use super::super::fixture::{NOW, ago, replica, wall};
-    use super::super::fleet::{ClusterSpec, Event, Fleet, FleetSpec};
+    use super::super::fleet::{ClusterSpec, DiscoverySpec, Event, Fleet, FleetSpec};
     use super::super::ledger::pacing::AlertingConfig;
     use super::super::signal::{Read, Seen, Signal, Value};
     use super::super::wal::WalBytes;
@@ -465,7 +466,11 @@ mod tests {
                 poolers: Vec::new(),
                 redis: vec![Name::new("sessions")],
             }],
-            discoveries: Vec::new(),
+            discoveries: vec![DiscoverySpec {
+                name: Name::new("discover-1"),
+                looks_for: "the whole account".to_owned(),
+                stale_after: MINUTES,
+            }],
             poll_interval: Duration::from_secs(1),
             stale_after: Duration::from_secs(5),
             survey_stale_after: Duration::from_secs(45),
@@ -551,6 +556,40 @@ mod tests {
         let groups = vec![(redis, vec![Name::new("s-1")])];
         fleet.apply(Event::Measured(Box::new(Readout { groups, ..Readout::default() })), NOW, wall());
         assert_eq!(stated(&fleet, &["redis_hit_ratio"])[1], "Complete");
+    }
+
+    #[test]
+    fn free_storage_is_a_share_where_both_sides_are_known() {
+        let mut fleet = fleet();
+        let id = TargetId::new("orders", "db-1");
+        let found = |allocated: Option<u64>| {
+            let facts = InstanceFacts { allocated_storage_bytes: allocated, ..InstanceFacts::default() };
+            Event::Discovered(Box::new(Discovered {
+                name: Name::new("discover-1"),
+                at: NOW,
+                n_targets: 1,
+                n_clusters: 1,
+                facts: vec![(id.clone(), facts)],
+                fault: None,
+            }))
+        };
+        let free = |value: Option<f64>| {
+            let (subject, metric) = (Subject::Target(id.clone()), Name::new("storage_free_bytes"));
+            let measured = vec![Measured { subject, metric, unit: None, points: vec![point(60, value)] }];
+            Event::Measured(Box::new(Readout { measured, stale_after: MINUTES, ..Readout::default() }))
+        };
+        for (event, expect) in [
+            (free(Some(5e9)), &["Unknown"] as &[&str]),
+            (found(Some(20_000_000_000)), &["storage_free_ratio [] 0.25", "Complete"]),
+            // Aurora, whose storage has no size.
+            (found(None), &["Unknown"]),
+            (found(Some(0)), &["Unknown"]),
+            (found(Some(10_000_000_000)), &["storage_free_ratio [] 0.5", "Complete"]),
+            (free(None), &["Unknown"]),
+        ] {
+            fleet.apply(event, NOW, wall());
+            assert_eq!(stated(&fleet, &["storage_free_ratio"]), expect);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::signal::{Says, Signal, used_ratio};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::{Holder, Sessions, Tally};
 use super::time::MonoTime;
+use super::topology::failover::Outage;
 use super::topology::{Name, Role};
 
 /// Labels that tell how a subject is, and not which one it is.
@@ -59,7 +60,7 @@ pub fn explain(alert: &AlertView, cluster: Option<&ClusterView>, now: MonoTime) 
     Explanation {
         state: state(alert, target, now),
         role: target.and_then(TargetView::last_role),
-        diagnosis: target.filter(|_| alert.gone.is_none()).and_then(finding),
+        diagnosis: target.filter(|_| alert.gone.is_none()).and_then(|target| finding(alert, target)),
         details: details.open,
         sensitive: details.sensitive,
     }
@@ -171,7 +172,20 @@ fn exact_predicate(
     target: Option<&TargetView>,
     now: MonoTime,
 ) -> Option<String> {
-    let target = target.filter(|_| alert.phase != Phase::Resolved)?;
+    let target = target?;
+    if signal.name == "rds_failover" {
+        let outage = target.outage?;
+        let is_multi_az = target.instance.as_ref().is_some_and(|instance| instance.facts.multi_az == Some(true));
+        let what = if is_multi_az { "a Multi-AZ failover" } else { "a failover" };
+        let away = duration(outage.away(now).as_secs_f64().round());
+        return Some(match outage.back_at {
+            Some(_) => format!("was away for {away} in {what}"),
+            None => format!("has been away for {away} in {what}"),
+        });
+    }
+    if alert.phase == Phase::Resolved {
+        return None;
+    }
     match signal.name {
         "connections_used_ratio" => {
             let sessions = sessions(target, now)?;
@@ -192,10 +206,13 @@ fn exact_predicate(
 }
 
 /// Every alert about a replica tells what is wrong with it.
-fn finding(target: &TargetView) -> Option<Finding> {
+fn finding(alert: &AlertView, target: &TargetView) -> Option<Finding> {
     let diagnosis = target.diagnosis.as_ref()?;
     let causes = diagnosis.causes.iter().map(|told| told.cause).collect();
-    Some(Finding { causes, sentence: target.diagnosis_sentence()? })
+    let sentence = target.diagnosis_sentence()?;
+    // The reading is the one that resolved it, and that may be a while ago.
+    let sentence = if alert.phase == Phase::Resolved { format!("Now {sentence}") } else { sentence };
+    Some(Finding { causes, sentence })
 }
 
 #[derive(Default)]
@@ -244,6 +261,17 @@ fn target_details(alert: &AlertView, target: &TargetView, now: MonoTime, details
             let names: Vec<&str> = who.iter().map(|who| who.split(" at ").next().unwrap_or(who)).collect();
             details.add("standbys", names.join(", "));
             details.add_sensitive("standbys_with_addresses", who.join(", "));
+        }
+        "rds_failover" => {
+            if let Some(Outage { timelines, is_other_process, .. }) = target.outage {
+                if is_other_process {
+                    details.add("restarted", "another process answers since".to_owned());
+                }
+                details.add(
+                    "timelines",
+                    timelines.map(|(was, is)| format!("{}, then {}", was.0, is.0)).unwrap_or_default(),
+                );
+            }
         }
         "role_change_age_seconds" => {
             details.add("timeline", target.timeline().map(|timeline| timeline.0.to_string()).unwrap_or_default());
@@ -431,6 +459,7 @@ mod tests {
 
     use super::*;
     use crate::core::alert::Severity;
+    use crate::core::cause::{Cause, Diagnosis, Told};
     use crate::core::fixture::{self, NOW};
     use crate::core::topology::links::{Links, Undeclared, Upstream};
 
@@ -532,6 +561,20 @@ mod tests {
         assert_eq!(state(standby), "R does not apply to orders/r any more");
         let lag = AlertView { gone: Some(Gone::Subject), ..alert("replay_lag_seconds > 5s", "r", &[]) };
         assert_eq!(state(lag), "R does not apply to orders/r any more");
+    }
+
+    #[test]
+    fn what_is_wrong_after_an_alert_has_resolved_is_told_as_of_now() {
+        let causes = vec![Told { cause: Cause::ReplayPaused, why: "replay is paused".to_owned() }];
+        let diagnosis = Some(Arc::new(Diagnosis { lags: true, causes }));
+        let target = TargetView { diagnosis, ..fixture::replica("orders", "r") };
+        let lag = alert("replay_lag_seconds > 5s", "r", &[]);
+        let said = |phase| {
+            let alert = AlertView { phase, reading: Some(0.5), ..lag.clone() };
+            told(&alert, target.clone()).diagnosis.map(|found| found.sentence)
+        };
+        let firing = said(Phase::Firing).expect("a diagnosis");
+        assert_eq!(said(Phase::Resolved), Some(format!("Now {firing}")));
     }
 
     #[test]

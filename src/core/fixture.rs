@@ -34,7 +34,7 @@ pub(crate) fn ago(seconds: f64) -> MonoTime {
     NOW.plus_seconds(-seconds)
 }
 
-fn server_time(seconds: i64) -> ServerTime {
+pub(crate) fn server_time(seconds: i64) -> ServerTime {
     ServerTime::from_unix_micros((1_795_176_000 + seconds) * 1_000_000)
 }
 
@@ -282,7 +282,7 @@ pub(crate) fn change_standby(view: &mut TargetView, change: impl FnOnce(&mut Sta
 pub(crate) fn statements() -> StatementCounters {
     let totals = |calls| StatementTotals {
         calls,
-        exec_seconds: 0.25 * calls as f64,
+        exec_us: 250_000 * calls,
         rows: 2 * calls,
         shared_blks_hit: 10 * calls,
         shared_blks_read: calls,

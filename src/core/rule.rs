@@ -25,7 +25,7 @@ pub(crate) use self::condition::in_unit_of;
 pub use self::condition::{Condition, Op, compared_with};
 pub use self::config::{OneOrMany, RuleConfig, WhenUnknown};
 pub use self::fault::{RuleError, RuleFault, TemplateFault};
-pub use self::preset::{Checked, Composed, Preset, check, compose, preset};
+pub use self::preset::{Composed, Preset, compose, preset};
 pub use self::selector::Selected;
 use self::selector::Selector;
 pub use self::template::{Template, Values};

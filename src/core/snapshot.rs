@@ -23,6 +23,7 @@ use super::subscription::SubscriptionLag;
 use super::survey::{Subscription, SurveyFacts};
 use super::time::MonoTime;
 use super::topology::events::{TopologyEvent, since_promotion};
+use super::topology::failover::Outage;
 use super::topology::links::Links;
 use super::topology::{Name, Role, TargetId};
 use super::trend::Trend;
@@ -145,6 +146,8 @@ pub struct TargetView {
     pub links: Arc<Links>,
     /// Changes of its role. `None` while it is what it was when it first answered.
     pub role_changes: Option<RoleChanges>,
+    /// That it is away, or was of late. `None`: it never was.
+    pub outage: Option<Outage>,
     /// How far its subscriptions are behind publishers that are watched too. Empty on most servers.
     pub subscription_lags: Arc<[SubscriptionLag]>,
     /// By its last answer, and of late.
@@ -240,6 +243,7 @@ impl TargetView {
             statements: None,
             links: Arc::default(),
             role_changes: None,
+            outage: None,
             subscription_lags: Arc::default(),
             skew: ClockSkew::default(),
             slots: None,

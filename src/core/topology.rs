@@ -1,6 +1,7 @@
 //! Who is who: the names of clusters and targets, the role a server has by its own word, and who follows whom.
 
 pub mod events;
+pub mod failover;
 pub mod links;
 pub mod synchronous;
 pub mod twins;

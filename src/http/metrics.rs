@@ -30,12 +30,15 @@ const MUTED: &str = "pgvigil_alerts_muted";
 const MUTED_HELP: &str = "Firing alerts of which nobody is told now, by reason.";
 const ALERT_LABELS: [&str; 5] = ["cluster", "target", "rule", "severity", "state"];
 
-/// Length of a piece of the page. It stays in the processor's cache while it is written and sent.
+/// Length of a piece of the page. It stays in the processor's cache while it is copied and sent, and is less than what
+/// the allocator gets from the kernel anew each time.
 const PIECE: usize = 96 * 1024;
 
-/// What one cluster adds to a piece that is nearly full, nearly always. With it a piece is still less than what the
-/// allocator gets from the kernel anew each time.
-const OVERHANG: usize = 16 * 1024;
+/// Series that are written side by side: what is read of a server for one of them is at hand for the next.
+const ABREAST: usize = 16;
+
+/// Clusters that are written of at one go. After them others who ask have their turn.
+const AT_ONE_GO: usize = 64;
 
 const SILENCES: &str = "pgvigil_silences";
 const SILENCES_HELP: &str = "Silences by state: active, or ended and still listed.";
@@ -89,10 +92,14 @@ pub struct Page {
     only: Option<Name>,
     prefixes: Vec<Prefixes>,
     series: &'static [Series],
-    /// The place in `series` of the one to be written next. Beyond the last: all that is left is what follows them.
+    /// The place in `series` of the first that is not yet written of all clusters.
     next_series: usize,
-    /// The first cluster that it is not yet written of.
+    /// The first cluster that the next ones are not yet written of.
     cluster: usize,
+    /// Families that are being written, or go out now: header and samples of each. Empty where there are no samples.
+    abreast: Vec<String>,
+    /// What of them has gone out: those before this one, and so many bytes of this one.
+    sent: (usize, usize),
     has_ended: bool,
 }
 
@@ -112,40 +119,74 @@ impl Page {
         let prefixes = clusters.iter().map(|cluster| Prefixes::new(cluster, config)).collect();
         let n_series = if config.postgres_exporter_names { SERIES.len() } else { SIGNALS.len() };
         let series = SERIES.get(..n_series).unwrap_or_default();
-        Self { snapshot, now, metrics, clusters, only, prefixes, series, next_series: 0, cluster: 0, has_ended: false }
+        Self {
+            snapshot,
+            now,
+            metrics,
+            clusters,
+            only,
+            prefixes,
+            series,
+            next_series: 0,
+            cluster: 0,
+            abreast: Vec::new(),
+            sent: (0, 0),
+            has_ended: false,
+        }
     }
 
     pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
-    /// Writes on until the piece is full. Says whether it is; else nothing is left of the series.
+    /// Writes some of the next series. Says whether they are complete, and so can go out.
+    fn write_on(&mut self) -> bool {
+        let end = self.series.len().min(self.next_series + ABREAST);
+        let series = self.series.get(self.next_series..end).unwrap_or_default();
+        if self.cluster == 0 {
+            self.abreast.resize_with(series.len(), String::new);
+            self.sent = (series.len(), 0);
+            for (family, series) in self.abreast.iter_mut().zip(series) {
+                family.clear();
+                family.push_str(&series.header);
+            }
+        }
+        let clusters = self.clusters.iter().zip(&self.prefixes).skip(self.cluster).take(AT_ONE_GO);
+        for (cluster, prefixes) in clusters {
+            for (family, series) in self.abreast.iter_mut().zip(series) {
+                series.write_all(family, cluster, prefixes, self.only.as_ref(), self.now);
+            }
+        }
+        self.cluster += AT_ONE_GO;
+        if self.cluster < self.clusters.len() {
+            return false;
+        }
+        for (family, series) in self.abreast.iter_mut().zip(series) {
+            if family.len() == series.header.len() {
+                family.clear();
+            }
+        }
+        (self.next_series, self.cluster, self.sent) = (end, 0, (0, 0));
+        true
+    }
+
+    /// Puts as much into a piece as fits of what is written. Says whether it is full.
     fn fill(&mut self, out: &mut String) -> bool {
-        while let Some(series) = self.series.get(self.next_series) {
-            let start = out.len();
-            if self.cluster == 0 {
-                out.push_str(&series.header);
+        let (family, from) = &mut self.sent;
+        while let Some(rest) = self.abreast.get(*family).and_then(|text| text.get(*from..)) {
+            let fits = rest.floor_char_boundary(PIECE.saturating_sub(out.len()));
+            out.push_str(&rest[..fits]);
+            if fits < rest.len() {
+                *from += fits;
+                return true;
             }
-            let header_end = out.len();
-            while let (Some(cluster), Some(prefixes)) =
-                (self.clusters.get(self.cluster), self.prefixes.get(self.cluster))
-            {
-                series.write_all(out, cluster, prefixes, self.only.as_ref(), self.now);
-                self.cluster += 1;
-                if out.len() >= PIECE && out.len() > header_end {
-                    return true;
-                }
-            }
-            if out.len() == header_end {
-                out.truncate(start);
-            }
-            self.next_series += 1;
-            self.cluster = 0;
+            (*family, *from) = (*family + 1, 0);
         }
         false
     }
 }
 
+/// A piece may be empty: nothing is ready yet, and it is others' turn.
 impl Iterator for Page {
     type Item = String;
 
@@ -153,15 +194,21 @@ impl Iterator for Page {
         if self.has_ended {
             return None;
         }
-        let mut out = String::with_capacity(PIECE + OVERHANG);
-        if !self.fill(&mut out) {
-            self.render_alerts(&mut out);
-            if let Some(metrics) = &self.metrics {
-                render_silences(&mut out, &self.snapshot, self.now);
-                render_discoveries(&mut out, &self.snapshot, self.now);
-                metrics.render(&mut out);
+        let mut out = String::with_capacity(PIECE);
+        while !self.fill(&mut out) {
+            if self.next_series == self.series.len() {
+                self.render_alerts(&mut out);
+                if let Some(metrics) = &self.metrics {
+                    render_silences(&mut out, &self.snapshot, self.now);
+                    render_discoveries(&mut out, &self.snapshot, self.now);
+                    metrics.render(&mut out);
+                }
+                self.has_ended = true;
+                break;
             }
-            self.has_ended = true;
+            if !self.write_on() {
+                break;
+            }
         }
         Some(out)
     }
@@ -573,13 +620,14 @@ mod tests {
 
     /// What the page says of clusters, without the daemon's own doings.
     fn page_of(clusters: Vec<ClusterView>) -> String {
-        let snapshot = Arc::new(fixture::snapshot(clusters));
-        let mut page = whole(Arc::clone(&snapshot), SelfMetrics::new(&[]));
-        let mut out = String::new();
-        while page.fill(&mut out) {}
-        page.render_alerts(&mut out);
-        render_silences(&mut out, &snapshot, fixture::NOW);
-        out
+        let mut text: String = whole(Arc::new(fixture::snapshot(clusters)), SelfMetrics::new(&[])).collect();
+        text.truncate(own_doings(&text));
+        text
+    }
+
+    /// Where the daemon's own doings begin on a page: they come last.
+    fn own_doings(text: &str) -> usize {
+        text.find("# HELP pgvigil_build_info ").expect("is on every whole page")
     }
 
     fn views(targets: Vec<TargetView>, alerts: Vec<AlertView>) -> String {
@@ -630,14 +678,13 @@ mod tests {
         let snapshot = Arc::new(fixture::snapshot((0..100).map(cluster).collect()));
         let pieces: Vec<String> = whole(snapshot, SelfMetrics::new(&["log"])).collect();
         assert!(pieces.len() > 5, "{}", pieces.len());
+        // What follows the families is on the last piece, whole.
         let (last, others) = pieces.split_last().expect("has pieces");
-        for piece in others {
-            assert!((PIECE..PIECE + OVERHANG).contains(&piece.len()), "{}", piece.len());
-        }
+        assert!(others.iter().all(|piece| piece.len() <= PIECE));
+        assert!(others.iter().any(|piece| piece.len() == PIECE) && others.iter().any(String::is_empty));
         assert!(last.ends_with('\n'));
         let text = pieces.concat();
-        let own = text.find("# HELP pgvigil_build_info ").expect("the daemon's own doings come last");
-        assert_well_formed(&text[..own]);
+        assert_well_formed(&text[..own_doings(&text)]);
         for number in 0..100 {
             assert_eq!(text.matches(&format!("pgvigil_target_up{{cluster=\"c{number}\",")).count(), 2);
         }

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future, stream};
 use serde::Serialize;
 
 use super::PATHS;
@@ -177,5 +177,6 @@ fn in_pieces(first: Vec<u8>, rest: Box<Page>) -> Body {
         tokio::task::yield_now().await;
         Some((page.next()?.into_bytes(), page))
     });
-    Body::from_stream(stream::iter([first]).chain(rest).map(Ok::<_, Infallible>))
+    let pieces = stream::iter([first]).chain(rest).filter(|piece| future::ready(!piece.is_empty()));
+    Body::from_stream(pieces.map(Ok::<_, Infallible>))
 }

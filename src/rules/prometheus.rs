@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::core::alert::Severity;
 use crate::core::datapoints::Datapoints;
-use crate::core::rule::{Checked, Condition, Op, Preset, Rule, RuleConfig, check};
-use crate::core::signal::{Read, Says, Signal, Unit};
+use crate::core::rule::{Condition, Op, Preset, Rule, RuleConfig};
+use crate::core::signal::{Read, SIGNALS, Says, Signal, Unit};
 
 /// Rules are judged, and readings come, so often in the tests.
 const STEP: Duration = Duration::from_secs(5);
@@ -41,17 +41,12 @@ struct Alert<'a> {
     condition: &'a Condition,
 }
 
-/// The rules of a preset that are judged, and the names of the others.
-fn rules_of(preset: Preset) -> (Vec<(RuleConfig, Rule)>, Vec<String>) {
-    let (mut judged, mut awaiting) = (Vec::new(), Vec::new());
-    for config in preset.rules() {
-        match check(&config) {
-            Ok(Checked::Judged(rule)) => judged.push((config, rule)),
-            Ok(Checked::Awaits(_)) => awaiting.push(config.name),
-            Err(error) => unreachable!("a preset's rule: {error}"),
-        }
-    }
-    (judged, awaiting)
+fn rules_of(preset: Preset) -> Vec<(RuleConfig, Rule)> {
+    let parsed = preset.rules().into_iter().map(|config| match Rule::parse(&config, &SIGNALS) {
+        Ok(rule) => (config, rule),
+        Err(error) => unreachable!("a preset's rule: {error}"),
+    });
+    parsed.collect()
 }
 
 fn alerts(rules: &[(RuleConfig, Rule)]) -> impl Iterator<Item = Alert<'_>> {
@@ -62,14 +57,11 @@ fn alerts(rules: &[(RuleConfig, Rule)]) -> impl Iterator<Item = Alert<'_>> {
 
 /// The file of rules. `None` where a preset has none that Prometheus could judge.
 pub fn rules_file(preset: Preset) -> Option<String> {
-    let (rules, awaiting) = rules_of(preset);
+    let rules = rules_of(preset);
     if rules.is_empty() {
         return None;
     }
     let mut text = HEAD.replace("PRESET", preset.as_str());
-    if !awaiting.is_empty() {
-        text.push_str(&format!("#\n# Not here, for nothing states yet what they read: {}.\n", awaiting.join(", ")));
-    }
     text.push_str(&format!("groups:\n  - name: pgvigil-{}\n    rules:\n", preset.as_str()));
     if preset.is_of_postgres() {
         for (record, expr) in recorded() {
@@ -236,7 +228,7 @@ fn quoted(text: &str) -> String {
 
 /// The file of tests for `promtool test rules`: what each rule makes of readings that breach, that just do not, and that end.
 pub fn tests_file(preset: Preset) -> Option<String> {
-    let (rules, _) = rules_of(preset);
+    let rules = rules_of(preset);
     if rules.is_empty() {
         return None;
     }

@@ -243,6 +243,27 @@ async fn what_is_not_known_is_not_published_and_a_refusal_changes_nothing() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+#[tokio::test]
+async fn much_is_told_packed() {
+    let cloud = Cloud::start(|_| page(Vec::new())).await;
+    let target = |n: usize| {
+        format!(
+            "\n[[cluster.target]]\nname = \"t{n}\"\ndsn = \"postgresql://mon:s3cr3t@127.0.0.1:9/postgres?sslmode=disable\"\n"
+        )
+    };
+    let targets: String = (0..150).map(target).collect();
+    let config = format!("[[cluster]]\nname = \"orders\"\n{targets}\n[cloudwatch.publish]\ninterval = \"1s\"\n");
+    let daemon = daemon(&cloud.url, &config).await;
+    let asked = until("what was told of all", SOON, || async {
+        let asked = cloud.asked("PutMetricData");
+        let whole = asked.iter().find(|asked| published(std::slice::from_ref(asked)).len() >= 150).cloned();
+        whole.ok_or_else(|| format!("{}", asked.len()))
+    })
+    .await;
+    assert!(asked.is_packed, "{} datums", published(&[asked]).len());
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
 /// An AWS that keeps what it is told: what is published can be read back, and what is there is read.
 #[tokio::test]
 async fn numbers_go_to_an_emulated_cloudwatch_and_come_from_it() {

@@ -204,8 +204,8 @@ async fn aws_that_does_not_answer_delays_neither_the_start_nor_other_servers() {
     daemon.until_series("pgvigil_polls_total", &[("outcome", "ok")], SOON, |now| now > Some(polls)).await;
 }
 
-/// Asks whoever comes over TLS for a password, in clear text as RDS does for a token, keeps it and refuses.
-fn asking(certificates: &Certificates) -> (u16, Passwords<String>) {
+/// A port that asks whoever comes over TLS for a password, in clear text as RDS does for a token, keeps it and refuses.
+pub(crate) fn asking(certificates: &Certificates) -> (u16, Passwords<String>) {
     let chain =
         CertificateDer::pem_file_iter(certificates.path("server.crt")).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_file(certificates.path("server.key")).unwrap();

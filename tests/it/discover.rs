@@ -4,10 +4,15 @@ use std::fmt::Write;
 use std::process::Command;
 
 use pgvigil::demo::{Server, Servers};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::credentials::asking as asking_for_a_password;
+use crate::support::aws::Aws;
+use crate::support::cloudwatch::{Asked, Cloud, Reply};
 use crate::support::daemon::{Daemon, SOON, pgvigil};
 use crate::support::rds::{Instance, Rds};
+use crate::support::receiver::Receiver;
+use crate::support::tls::Certificates;
 use crate::support::{pg, until};
 
 const REGION: &str = "us-east-1";
@@ -31,6 +36,11 @@ fn discover(keys: &str) -> String {
     format!(
         "[[discover]]\nregion = \"{REGION}\"\nuser = \"mon\"\npassword = \"mon\"\nsslmode = \"disable\"\ninterval = \"1s\"\n{keys}\n"
     )
+}
+
+/// How to log in is said by `keys` alone.
+fn discover_plainly(keys: &str) -> String {
+    format!("[[discover]]\nregion = \"{REGION}\"\nsslmode = \"disable\"\ninterval = \"1s\"\n{keys}\n")
 }
 
 fn asking(rds: &Rds) -> impl FnOnce(&mut Command) {
@@ -286,4 +296,268 @@ async fn what_rds_reports_is_shown_judged_and_told_beside_alerts() {
         cluster["rds_events"].as_array().unwrap().iter().map(|event| event["message"].as_str().unwrap()).collect();
     assert_eq!(messages, ["Multi-AZ instance failover started", "Backing up DB instance"]);
     assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// Answers for each metric with one value.
+fn everywhere(asked: &Asked, value: f64) -> Reply {
+    let end = asked.time("EndTime");
+    let of = |query: crate::support::cloudwatch::Query| (query.id, vec![(end - query.period, value)], "Complete");
+    Reply::Page { results: asked.queries().into_iter().map(of).collect(), next: None }
+}
+
+/// The instances that CloudWatch was asked about last in whole.
+fn dimensions(cloud: &Cloud) -> Vec<String> {
+    let asked = cloud.asked("GetMetricData");
+    let last = asked.iter().rev().find(|asked| asked.queries().iter().any(|query| query.name == "CPUUtilization"));
+    let mut names: Vec<String> =
+        last.map(Asked::queries).unwrap_or_default().into_iter().map(|query| query.dimension).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[tokio::test]
+async fn cloudwatch_is_read_of_what_is_found_as_it_comes_and_goes() {
+    let servers = pg::cluster(1).await;
+    let rds = Rds::start().await;
+    let all = family(&servers);
+    let mut first = all[..1].to_vec();
+    first[0].replicas.clear();
+    rds.with(|state| state.instances.insert(REGION.to_owned(), first.clone()));
+    // Half of the 20 GiB that each has.
+    let cloud = Cloud::start(|asked| everywhere(asked, 10.0 * 1_073_741_824.0)).await;
+    let config = "preset = \"rds-strict\"\n".to_owned()
+        + &discover("instance = \"primary\"")
+        // An hour: what comes later is read at once, or not within this test.
+        + "[cloudwatch]\nenabled = true\ninterval = \"1h\"\nmetrics = [\"CPUUtilization\", \"FreeStorageSpace\"]\n\
+           [[rule]]\nname = \"FreeStorage\"\nwarning = \"< 60%\"\ndatapoints = \"1 of 1\"\nevery = \"1s\"\n";
+    let daemon = Daemon::start_with(&config, |command| {
+        asking(&rds)(command);
+        command.env("AWS_ENDPOINT_URL_CLOUDWATCH", &cloud.url);
+    })
+    .await;
+    let free = |target: &'static str| [("cluster", "primary"), ("target", target)];
+    daemon.until_series("pgvigil_storage_free_ratio", &free("primary"), SOON, |ratio| ratio == Some(0.5)).await;
+    assert_eq!(dimensions(&cloud), ["primary"]);
+    daemon.until_log("FreeStorage fires: primary/primary").await;
+
+    rds.with(|state| state.instances.insert(REGION.to_owned(), all.clone()));
+    daemon.until_series("pgvigil_storage_free_ratio", &free("r1"), SOON, |ratio| ratio == Some(0.5)).await;
+    assert_eq!(dimensions(&cloud), ["primary", "r1"]);
+    rds.with(|state| state.instances.insert(REGION.to_owned(), first));
+    until("nobody asks about what is no more", SOON, || async {
+        let names = dimensions(&cloud);
+        if names == ["primary"] { Ok(()) } else { Err(format!("{names:?}")) }
+    })
+    .await;
+    let credential = cloud.asked("GetMetricData")[0].credential.clone();
+    assert!(credential.starts_with("test/") && credential.contains(&format!("/{REGION}/")), "{credential}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// What STS answers: credentials that last.
+fn role_of(action: &str, key: &str) -> String {
+    format!(
+        "<{action}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{action}Result><Credentials>\
+         <AccessKeyId>{key}</AccessKeyId><SecretAccessKey>of-the-role</SecretAccessKey><SessionToken>session</SessionToken>\
+         <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials><AssumedRoleUser><AssumedRoleId>R:pgvigil</AssumedRoleId>\
+         <Arn>arn:aws:sts::210987654321:assumed-role/watch/pgvigil</Arn></AssumedRoleUser></{action}Result>\
+         <ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{action}Response>"
+    )
+}
+
+#[tokio::test]
+async fn the_role_of_a_discovery_asks_for_all_that_it_finds() {
+    let servers = pg::cluster(0).await;
+    let rds = Rds::start().await;
+    rds.with(|state| state.instances.insert(REGION.to_owned(), family(&servers)));
+    let cloud = Cloud::start(|asked| everywhere(asked, 50.0)).await;
+    let (sts, secrets) = (Receiver::start().await, Receiver::start().await);
+    sts.tell(role_of("AssumeRole", "ASIAROLE"));
+    let secret = json!({"username": "mon", "password": "mon"}).to_string();
+    let arn = "arn:aws:secretsmanager:us-east-1:210987654321:secret:db";
+    secrets.tell(json!({"ARN": arn, "Name": "db", "VersionId": "v1", "SecretString": secret}).to_string());
+    let config = discover_plainly(
+        "instance = \"primary\"\nsecret = \"db\"\nrole_arn = \"arn:aws:iam::210987654321:role/watch\"",
+    ) + "[cloudwatch]\nenabled = true\nmetrics = [\"CPUUtilization\"]\n";
+    let daemon = Daemon::start_with(&config, |command| {
+        asking(&rds)(command);
+        command.env("AWS_ENDPOINT_URL_CLOUDWATCH", &cloud.url);
+        command.env("AWS_ENDPOINT_URL_STS", format!("http://127.0.0.1:{}", sts.port));
+        command.env("AWS_ENDPOINT_URL_SECRETS_MANAGER", format!("http://127.0.0.1:{}", secrets.port));
+    })
+    .await;
+    daemon.until_series("pgvigil_target_up", &[("target", "primary")], SOON, |up| up == Some(1.0)).await;
+    daemon.until_series("pgvigil_cpu_utilization_ratio", &[("target", "primary")], SOON, |cpu| cpu == Some(0.5)).await;
+    let asked = sts.requests();
+    let role = "RoleArn=arn%3Aaws%3Aiam%3A%3A210987654321%3Arole%2Fwatch";
+    assert!(asked[0].body.contains("Action=AssumeRole") && asked[0].body.contains(role), "{asked:?}");
+    assert!(asked[0].header("authorization").contains("Credential=test/"), "{asked:?}");
+    assert_eq!(rds.with(|state| state.keys.iter().cloned().collect::<Vec<_>>()), ["ASIAROLE"]);
+    assert!(cloud.asked("GetMetricData").iter().all(|asked| asked.credential.starts_with("ASIAROLE/")));
+    let asked = secrets.requests();
+    assert!(asked.iter().all(|asked| asked.header("authorization").contains("Credential=ASIAROLE/")), "{asked:?}");
+    let log = daemon.log();
+    assert!(!log.contains("of-the-role") && !log.contains("Password"), "{log}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_is_found_is_logged_in_to_with_a_secret() {
+    let Some(aws) = Aws::start().await else { return };
+    let servers = pg::cluster(1).await;
+    let rds = Rds::start().await;
+    rds.with(|state| state.instances.insert(REGION.to_owned(), family(&servers)));
+    let secret = json!({"username": "mon", "password": "mon"}).to_string();
+    aws.secrets("CreateSecret", json!({"Name": "orders/db", "SecretString": secret})).await;
+    let config = discover_plainly("all = true\nsecret = \"orders/db\"");
+    let daemon = Daemon::start_with(&config, |command| {
+        command.envs(aws.environment()).env("AWS_ENDPOINT_URL_RDS", &rds.url);
+    })
+    .await;
+    for target in ["primary", "r1"] {
+        daemon.until_series("pgvigil_target_up", &[("target", target)], SOON, |up| up == Some(1.0)).await;
+    }
+    // One secret, read for both.
+    let api = [("api", "secretsmanager:GetSecretValue"), ("outcome", "ok")];
+    let read = daemon.series("pgvigil_aws_requests_total", &api).await;
+    assert!(read.is_some_and(|read| read <= 3.0), "{read:?}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_is_found_is_logged_in_to_with_a_token_of_its_region() {
+    let certificates = Certificates::make();
+    let (port, passwords) = asking_for_a_password(&certificates);
+    let rds = Rds::start().await;
+    rds.with(|state| state.instances.insert("eu-west-1".to_owned(), vec![Instance::new("orders", "localhost", port)]));
+    let ca = certificates.path("ca.crt").display().to_string();
+    let config = format!(
+        "[aws]\nregion = \"us-east-1\"\n[[discover]]\nregion = \"eu-west-1\"\ninstance = \"orders\"\nauth = \"iam\"\n\
+         user = \"vigil\"\nsslrootcert = \"{ca}\"\n"
+    );
+    let daemon = Daemon::start_with(&config, asking(&rds)).await;
+    let token = tokio::task::spawn_blocking(move || passwords.recv_timeout(SOON).unwrap()).await.unwrap();
+    assert!(token.starts_with(&format!("localhost:{port}/?Action=connect&DBUser=vigil&")), "{token}");
+    assert!(token.contains("%2Feu-west-1%2Frds-db%2Faws4_request"), "{token}");
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_region_that_asks_for_patience_keeps_what_is_watched() {
+    let servers = pg::cluster(1).await;
+    let rds = Rds::start().await;
+    rds.with(|state| state.instances.insert(REGION.to_owned(), family(&servers)));
+    let daemon = Daemon::start_with(&discover("all = true"), asking(&rds)).await;
+    until_clusters(&daemon, &["primary: primary r1"]).await;
+    rds.with(|state| state.refuses = Some((400, "Throttling")));
+    until_fault(&daemon, Some("Throttling")).await;
+    // After three refusals it is left alone, with the reason; what is known is polled on.
+    until("a circuit that is open", SOON * 3, || async {
+        let services = daemon.get("/api/v1/aws").await?.json();
+        let rds = services["services"].as_array().unwrap().iter().find(|service| service["service"] == "rds").cloned();
+        match rds {
+            Some(rds) if rds["circuit"] == "open" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let throttled = [("api", "rds:DescribeDBInstances"), ("outcome", "throttled")];
+    assert!(daemon.series("pgvigil_aws_requests_total", &throttled).await.is_some_and(|count| count >= 3.0));
+    assert_eq!(clusters(&daemon).await, ["primary: primary r1"]);
+    let polls = daemon.series("pgvigil_polls_total", &[("outcome", "ok")]).await;
+    daemon.until_series("pgvigil_polls_total", &[("outcome", "ok")], SOON, |now| now > polls).await;
+    rds.with(|state| state.refuses = None);
+    until_fault(&daemon, None).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
+/// The keys that RDS was asked with, by a daemon that has only this to find some.
+async fn keys_with(rds: &Rds, environment: Vec<(&'static str, String)>) -> Vec<String> {
+    rds.with(|state| state.instances.insert(REGION.to_owned(), vec![Instance::new("orders", "127.0.0.1", 9)]));
+    let daemon = Daemon::start_with(&discover("all = true"), |command| {
+        command.env("AWS_ENDPOINT_URL_RDS", &rds.url).env("AWS_EC2_METADATA_DISABLED", "true").envs(environment);
+    })
+    .await;
+    until_clusters(&daemon, &["orders: orders"]).await;
+    let log = daemon.log();
+    assert!(!log.contains("of-the-role") && !log.contains("of-the-task"), "{log}");
+    assert_eq!(daemon.stop().await, Some(0));
+    rds.with(|state| state.keys.iter().cloned().collect())
+}
+
+#[tokio::test]
+async fn a_pod_s_web_identity_is_a_way_in() {
+    let (rds, sts) = (Rds::start().await, Receiver::start().await);
+    sts.tell(role_of("AssumeRoleWithWebIdentity", "ASIAWEB"));
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "header.claims.signature").unwrap();
+    let environment = vec![
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.display().to_string()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/pgvigil".to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("AWS_ENDPOINT_URL_STS", format!("http://127.0.0.1:{}", sts.port)),
+    ];
+    assert_eq!(keys_with(&rds, environment).await, ["ASIAWEB"]);
+    let asked = sts.requests();
+    assert!(asked[0].body.contains("WebIdentityToken=header.claims.signature"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_task_s_credentials_are_a_way_in() {
+    let (rds, agent) = (Rds::start().await, Receiver::start().await);
+    let told = json!({"AccessKeyId": "ASIATASK", "SecretAccessKey": "of-the-task", "Token": "session",
+                      "Expiration": "2099-01-01T00:00:00Z", "RoleArn": "arn:aws:iam::123456789012:role/pgvigil"});
+    agent.tell(told.to_string());
+    let environment = vec![
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://127.0.0.1:{}/v2/credentials", agent.port)),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "Basic b2Yg".to_owned()),
+    ];
+    assert_eq!(keys_with(&rds, environment).await, ["ASIATASK"]);
+    let asked = agent.requests();
+    assert!(asked[0].line.starts_with("GET /v2/credentials "), "{asked:?}");
+    assert_eq!(asked[0].header("authorization"), "Basic b2Yg");
+}
+
+#[tokio::test]
+async fn where_aws_is_asked_follows_fips_and_dual_stack_and_a_proxy_is_used() {
+    let config = discover_plainly("all = true\nsecret = \"db\"\nrole_arn = \"arn:aws:iam::210987654321:role/watch\"")
+        + "[[cluster]]\nname = \"c\"\n[[cluster.target]]\nname = \"t\"\nsecret = \"db\"\n\
+           cloudwatch = { instance = \"t\", region = \"us-east-1\" }\nregion = \"us-east-1\"\n\
+           [[discover]]\nregion = \"us-east-1\"\ninstance = \"other\"\nuser = \"u\"\n\
+           [[redis]]\nname = \"sessions\"\nreplication_group = \"sessions\"\n\
+           [cloudwatch]\nenabled = true\n[cloudwatch.publish]\ninterval = \"1s\"\n[aws]\nregion = \"us-east-1\"\n\
+           [[notify]]\ntype = \"sns\"\ntopic_arn = \"arn:aws:sns:us-east-1:123456789012:alerts\"\n";
+    let services = ["elasticache", "monitoring", "rds", "secretsmanager", "sns", "sts"];
+    for (variables, expect) in [
+        (&[] as &[&str], services.map(|service| format!("{service}.us-east-1.amazonaws.com"))),
+        (&["AWS_USE_FIPS_ENDPOINT"], services.map(|service| format!("{service}-fips.us-east-1.amazonaws.com"))),
+        (&["AWS_USE_DUALSTACK_ENDPOINT"], {
+            services.map(|service| match service {
+                // It has both under its old name.
+                "secretsmanager" => "secretsmanager.us-east-1.amazonaws.com".to_owned(),
+                _ => format!("{service}.us-east-1.api.aws"),
+            })
+        }),
+    ] {
+        let environment = variables.iter().map(|name| (*name, "true"));
+        // A proxy that lets nobody through hears where all want to go.
+        let proxy = Receiver::start().await;
+        proxy.answer("403 Forbidden");
+        let daemon = Daemon::start_with(&config, |command| {
+            command.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port)).envs(environment);
+            command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
+            command.env("AWS_EC2_METADATA_DISABLED", "true").env_remove("NO_PROXY").env_remove("no_proxy");
+        })
+        .await;
+        until(&format!("{expect:?}"), SOON * 2, || async {
+            let hosts: std::collections::BTreeSet<String> =
+                proxy.requests().into_iter().map(|request| request.line).collect();
+            let has = |host: &String| hosts.contains(&format!("CONNECT {host}:443 HTTP/1.1"));
+            if expect.iter().all(has) { Ok(()) } else { Err(format!("{hosts:?}")) }
+        })
+        .await;
+        assert_eq!(daemon.stop().await, Some(0));
+    }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::support::daemon::{Daemon, SOON, cluster_toml};
+use crate::support::process::with_mounts;
 use crate::support::receiver::Receiver;
 use crate::support::sns::Sns;
 use crate::support::{missing, pg, until};
@@ -63,24 +64,8 @@ async fn until_healthy(daemon: &Daemon, is_wanted: bool, patience: Duration) {
 /// The same command, in a mount namespace of its own with an empty file system of so many bytes at `path`.
 /// `None`: this machine gives us no namespaces.
 fn on_a_small_disk(command: &Command, path: &Path, bytes: usize) -> Option<Command> {
-    let may =
-        |options: &[&str]| Command::new("unshare").args(options).arg("true").status().is_ok_and(|it| it.success());
-    let options = [&["--mount"][..], &["--user", "--map-root-user", "--mount"]].into_iter().find(|it| may(it))?;
-    let mut wrapped = Command::new("unshare");
-    wrapped.args(options).args([
-        "sh",
-        "-c",
-        "mount -t tmpfs -o size=\"$1\" none \"$2\" && shift 2 && exec \"$@\"",
-        "sh",
-    ]);
-    wrapped.arg(bytes.to_string()).arg(path).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(name, value),
-            None => wrapped.env_remove(name),
-        };
-    }
-    Some(wrapped)
+    let mount = "mount -t tmpfs -o size=\"$1\" none \"$2\"";
+    with_mounts(command, mount, &[bytes.to_string().as_ref(), path.as_os_str()])
 }
 
 #[tokio::test]

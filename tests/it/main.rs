@@ -24,6 +24,7 @@ mod demo;
 mod discover;
 mod docs;
 mod drain;
+mod failover;
 mod faults;
 mod fuzzed;
 mod haproxy;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgvigil::core::alert::Severity;
-use pgvigil::core::rule::{Checked, Preset, RuleConfig, check, preset};
+use pgvigil::core::rule::{Preset, Rule, RuleConfig, preset};
+use pgvigil::core::signal::SIGNALS;
 use pgvigil::http::metrics::metrics_table;
 
 pub(crate) fn root(path: &str) -> PathBuf {
@@ -50,10 +51,7 @@ fn presets_table() -> String {
             found.iter().map(|rule| rule.as_ref().map_or_else(|| "-".to_owned(), thresholds)).collect();
         let mut signals: Vec<String> = Vec::new();
         for rule in found.iter().flatten() {
-            let awaits = match check(rule) {
-                Ok(Checked::Judged(rule)) => rule.condition.signal.is_of_cloudwatch(),
-                _ => true,
-            };
+            let awaits = Rule::parse(rule, &SIGNALS).unwrap().condition.signal.is_of_cloudwatch();
             let signal = format!("`{}`{}", rule.signal.as_deref().unwrap_or_default(), if awaits { " *" } else { "" });
             if !signals.contains(&signal) {
                 signals.push(signal);

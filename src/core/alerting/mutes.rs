@@ -5,6 +5,7 @@
 //! | a target is down | all other alerts on it |
 //! | | what is said of the replication of targets that hang below it, directly or not |
 //! | the primary is down | the same of all its replicas, and what poolers and the cluster say for want of it |
+//! | a target fails over | all of the above, and that it is down, for as long as a failover may take |
 //!
 //! A cause must be at least as severe as what it mutes, or a page would hide behind a note. It counts from its first
 //! breach: what follows may fire before it does, and is held for up to [`PENDING_HOLDS`] meanwhile. When it is over, what
@@ -20,6 +21,7 @@ use crate::core::mute::Mute;
 use crate::core::snapshot::ClusterView;
 use crate::core::time::MonoTime;
 use crate::core::topology::Name;
+use crate::core::topology::failover;
 use crate::core::topology::links::Upstream;
 
 /// What has been muted, and fires on when its cause is over, must do so for this long before it is told.
@@ -28,8 +30,9 @@ pub(super) const HOLD: Duration = Duration::from_secs(30);
 /// A cause that is only pending holds what follows from it for this long.
 const PENDING_HOLDS: Duration = Duration::from_secs(60);
 
-/// The signal whose alerts are causes.
+/// The signals whose alerts are causes.
 const DOWN: &str = "target_up";
+const FAILOVER: &str = "rds_failover";
 
 /// Who followed whom when it was last known. What has lost its upstream has no receiver to tell of it.
 #[derive(Debug, Default)]
@@ -78,8 +81,13 @@ pub(super) fn causes(
     ledger: &Ledger,
     now: MonoTime,
 ) -> HashMap<AlertId, (Mute, Muted)> {
+    let is_over_time = |alert: &AlertView| {
+        let target = alert.id.target.as_ref().and_then(|name| cluster.target(name.as_str()));
+        let outage = target.and_then(|target| target.outage);
+        outage.is_some_and(|outage| outage.back_at.is_none() && outage.away(now) > failover::TAKES)
+    };
     let is_down = |alert: &&AlertView| {
-        alert.signal() == DOWN
+        (alert.signal() == DOWN || (alert.signal() == FAILOVER && !is_over_time(alert)))
             && alert.phase != Phase::Resolved
             && cluster.poolers.iter().all(|pooler| Some(&pooler.id.target) != alert.id.target.as_ref())
     };
@@ -95,8 +103,9 @@ pub(super) fn causes(
                 // Who followed whom is forgotten over a restart, and what was muted then is not.
                 && (follows(cluster, alert, cause, upstreams) || ledger.cause(&alert.id) == Some(&cause.id))
         };
-        // Of several, the one that fires; then the first.
-        let cause = down.iter().filter(could_be).min_by_key(|cause| (cause.phase != Phase::Firing, cause.active_at))?;
+        // Of several, the one that fires; then the one that says most; then the first.
+        let order = |cause: &&&AlertView| (cause.phase != Phase::Firing, cause.signal() != FAILOVER, cause.active_at);
+        let cause = down.iter().filter(could_be).min_by_key(order)?;
         let hold = if cause.phase == Phase::Firing { HOLD } else { Duration::ZERO };
         let muted = Muted { hold, cause: Some(cause.id.clone()) };
         Some((alert.id.clone(), (Mute::DependsOn { alert: cause.id.clone() }, muted)))
@@ -108,9 +117,14 @@ fn follows(cluster: &ClusterView, alert: &AlertView, cause: &AlertView, upstream
     let Some(down) = &cause.id.target else { return false };
     let is_primary = cluster.primary.as_ref() == Some(down);
     let signal = alert.signal();
+    let is_failover = cause.signal() == FAILOVER;
     match &alert.id.target {
+        Some(target) if target == down && signal == FAILOVER && !is_failover => false,
+        Some(target) if target == down && signal == DOWN && is_failover => true,
         // Two rules on one fact: the one that was first, or is severer, stands for both.
-        Some(target) if target == down && signal == DOWN => (cause.severity, &alert.id) > (alert.severity, &cause.id),
+        Some(target) if target == down && signal == cause.signal() => {
+            (cause.severity, &alert.id) > (alert.severity, &cause.id)
+        }
         Some(target) if target == down => true,
         Some(_) if signal == DOWN => false,
         Some(target) if cluster.pooler(target.as_str()).is_some() => is_primary && is_of_pooler(signal),

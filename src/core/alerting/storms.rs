@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use super::tests::{at, delivery, wall};
 use super::*;
+use crate::core::discovery::{Happening, InstanceFacts, InstanceView, RdsEvent};
 use crate::core::fixture;
 use crate::core::ledger::pacing::AlertingConfig;
 use crate::core::observation::PollFailure;
 use crate::core::rule::{RuleConfig, preset};
 use crate::core::signal::SIGNALS;
 use crate::core::snapshot::Failing;
+use crate::core::topology::failover::Outage;
 use crate::core::topology::links::{Links, Upstream};
+use crate::core::wal::Timeline;
 
 fn silent() -> PollFailure {
     PollFailure::Timeout { doing: "connecting".to_owned(), limit_ms: 3000 }
@@ -59,20 +62,31 @@ fn orphaned(cluster: &mut ClusterView, name: &str) {
 struct Watched {
     alerting: Alerting,
     told: Vec<String>,
+    /// With the sentence of each.
+    tells_states: bool,
 }
 
 impl Watched {
     fn new() -> Self {
+        Self::told_by(AlertingConfig::default())
+    }
+
+    fn told_by(config: AlertingConfig) -> Self {
         let missing = RuleConfig {
             name: "Missing".to_owned(),
             when: Some("standby_missing == 1".to_owned()),
             ..RuleConfig::default()
         };
-        let down = preset().into_iter().find(|rule| rule.name == "TargetDown").expect("it is built in");
-        let rules = Rule::parse_all(&[down, missing], &SIGNALS).expect("good rules");
-        let config = AlertingConfig::default();
+        let mut rules: Vec<RuleConfig> =
+            preset().into_iter().filter(|rule| ["TargetDown", "Failover"].contains(&rule.name.as_str())).collect();
+        rules.push(missing);
+        let rules = Rule::parse_all(&rules, &SIGNALS).expect("good rules");
         let poll = Duration::from_secs(1);
-        Self { alerting: Alerting::new(rules, vec![Recipient::new("pager")], poll, config), told: Vec::new() }
+        Self {
+            alerting: Alerting::new(rules, vec![Recipient::new("pager")], poll, config),
+            told: Vec::new(),
+            tells_states: false,
+        }
     }
 
     /// Second by second, all as they are.
@@ -83,9 +97,10 @@ impl Watched {
             let wall = wall(f64::from(second));
             self.alerting.judge(&clusters, now, wall);
             for notice in self.alerting.due(&clusters, now, wall) {
-                let alerts = notice.alerts.iter().map(|Entry { alert, .. }| {
+                let alerts = notice.alerts.iter().map(|Entry { alert, told, .. }| {
                     let target = alert.id.target.as_ref().map_or("-", Name::as_str);
-                    format!("{} {} {}/{target}", alert.phase.as_str(), alert.id.rule, alert.id.cluster)
+                    let state = if self.tells_states { format!(": {}", told.state) } else { String::new() };
+                    format!("{} {} {}/{target}{state}", alert.phase.as_str(), alert.id.rule, alert.id.cluster)
                 });
                 self.told.push(alerts.collect::<Vec<_>>().join(", "));
                 self.alerting.record(&delivery(&notice, Ok(())), now);
@@ -118,6 +133,99 @@ fn what_hangs_below_a_target_that_is_down_is_shown_and_not_told() {
     orphaned(&mut later[0], "r3");
     watched.run(&later, 60..150);
     assert_eq!(watched.told[1..], ["resolved TargetDown orders/r1", "firing Missing orders/r3"]);
+}
+
+/// A target that was found in AWS, and away since a second; `back` again since then, on the next timeline.
+fn away(cluster: &mut ClusterView, name: &str, since: f64, back: Option<f64>) {
+    let place = cluster.index[name];
+    let target = Arc::make_mut(&mut cluster.targets[place]);
+    target.instance = Some(InstanceView {
+        at: fixture::NOW,
+        stale_after: Duration::from_secs(9999),
+        certificate_expires_in: None,
+        facts: Arc::new(InstanceFacts { multi_az: Some(true), ..InstanceFacts::default() }),
+    });
+    target.failing = if back.is_none() { failing(silent(), since) } else { None };
+    target.outage = Some(Outage {
+        lost_at: fixture::NOW.plus_seconds(since),
+        back_at: back.map(|back| fixture::NOW.plus_seconds(back)),
+        is_other_process: back.is_some(),
+        timelines: back.map(|_| (Timeline(1), Timeline(2))),
+    });
+}
+
+fn reported(cluster: &mut ClusterView, name: &str, at: f64) {
+    cluster.rds_events = Arc::new([RdsEvent {
+        at: fixture::NOW.plus_seconds(at),
+        happening: Happening {
+            source: Name::new(name),
+            unix_seconds: 0,
+            categories: vec!["failover".to_owned()],
+            message: "Multi-AZ instance failover started".to_owned(),
+        },
+    }]);
+}
+
+#[test]
+fn a_failover_is_told_as_one_event() {
+    // When RDS tells of it, after how many seconds it is back, and what is told.
+    for (told_at, back_at, expect) in [
+        (
+            Some(8.0),
+            46.0,
+            &[
+                "firing Failover orders/p: orders/p has been away for 3s in a Multi-AZ failover",
+                "resolved Failover orders/p: orders/p was away for 41s in a Multi-AZ failover",
+            ] as &[&str],
+        ),
+        // RDS is late: that it is down is told first, and the rest is one event.
+        (
+            Some(30.0),
+            46.0,
+            &[
+                "firing TargetDown orders/p: orders/p does not answer",
+                "firing Failover orders/p: orders/p has been away for 25s in a Multi-AZ failover",
+                "resolved TargetDown orders/p: orders/p answers",
+                "resolved Failover orders/p: orders/p was away for 41s in a Multi-AZ failover",
+            ],
+        ),
+        // It is no failover that works.
+        (
+            Some(8.0),
+            400.0,
+            &[
+                "firing Failover orders/p: orders/p has been away for 3s in a Multi-AZ failover",
+                "firing TargetDown orders/p: orders/p does not answer",
+                "resolved TargetDown orders/p: orders/p answers",
+                "resolved Failover orders/p: orders/p was away for 6m 35s in a Multi-AZ failover",
+            ],
+        ),
+        (
+            None,
+            46.0,
+            &["firing TargetDown orders/p: orders/p does not answer", "resolved TargetDown orders/p: orders/p answers"],
+        ),
+    ] {
+        let mut watched = Watched::told_by(AlertingConfig::IMMEDIATE);
+        watched.tells_states = true;
+        let mut orders = clusters(&["orders"], 2);
+        watched.run(&orders, 0..5);
+        let back = back_at as u32;
+        for second in 5..back {
+            away(&mut orders[0], "p", 5.0, None);
+            orphaned(&mut orders[0], "r1");
+            if let Some(at) = told_at.filter(|at| f64::from(second) >= *at) {
+                reported(&mut orders[0], "p", at);
+            }
+            watched.run(&orders, second..second + 1);
+        }
+        // Its replica finds it a while later.
+        away(&mut orders[0], "p", 5.0, Some(back_at));
+        watched.run(&orders, back..back + 20);
+        orders[0].targets[1] = clusters(&["orders"], 2)[0].targets[1].clone();
+        watched.run(&orders, back + 20..back + 300);
+        assert_eq!(watched.told, expect, "told at {told_at:?}, back at {back_at}");
+    }
 }
 
 #[test]

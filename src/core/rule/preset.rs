@@ -2,18 +2,14 @@
 //! AWS, for PostgreSQL of their own, and for the Redis beside it.
 //!
 //! The presets for PostgreSQL are the default with some rules in another's place, and have the same names for the same
-//! things. Some rules read what only CloudWatch tells. Where that is not read, and for what nothing states yet (`AWAITED`), they
-//! are read and checked like all others, are not judged, and everybody is told so: at the start, by `check`, in the book.
+//! things. Some rules read what only CloudWatch tells. Where that is not read, they are read and checked like all others, are
+//! not judged, and everybody is told so: at the start, by `check`, in the book.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
-use super::Rule;
 use super::config::{OneOrMany, RuleConfig};
-use super::fault::RuleError;
 use crate::core::alert::Severity;
 use crate::core::lag::Certainty;
-use crate::core::signal::{Coverage, Kind, Read, SIGNALS, Says, Signal, Unit};
 use crate::core::topology::Role;
 
 /// Rules that are there by one word.
@@ -86,47 +82,6 @@ pub fn compose(presets: &[Preset], own: &[RuleConfig]) -> Vec<Composed> {
     }
     composed
 }
-
-/// A rule that was checked.
-#[derive(Clone, Debug)]
-pub enum Checked {
-    Judged(Rule),
-    /// It reads what nothing states yet.
-    Awaits(Rule),
-}
-
-/// Checks a rule, one of a preset's that cannot be judged yet like any other.
-///
-/// # Errors
-/// Says what is wrong with the rule, and what would be right.
-pub fn check(config: &RuleConfig) -> Result<Checked, RuleError> {
-    let is_awaited = |signal: &Signal| config.signal.as_deref() == Some(signal.name);
-    let is_stated = SIGNALS.iter().any(is_awaited);
-    if !is_stated && AWAITED.iter().any(is_awaited) {
-        return Rule::parse(config, &AWAITED).map(Checked::Awaits);
-    }
-    Rule::parse(config, &SIGNALS).map(Checked::Judged)
-}
-
-/// What presets read and nothing states yet, in our units. A ratio of storage needs the size of the volume, which the description of
-/// an instance has.
-static AWAITED: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-    [("storage_free_ratio", Unit::Ratio)]
-        .map(|(name, unit)| Signal {
-            name,
-            unit,
-            kind: Kind::Gauge,
-            help: "",
-            absent: "Always.",
-            source: "CloudWatch",
-            says: Says::Number,
-            none: None,
-            labels: &[],
-            read: Read::Target(|_, _, _, _| Coverage::Unknown),
-            shown: None,
-        })
-        .to_vec()
-});
 
 /// Rules of the default in whose place the presets for PostgreSQL have their own.
 const REPLACED: [&str; 4] = ["ReplicaLagging", "ReplicaLagCritical", "ConnectionsNearLimit", "ConnectionsIdle"];
@@ -229,6 +184,8 @@ pub fn preset() -> Vec<RuleConfig> {
     };
     vec![
         rule("TargetDown", "target_up == 0", 10, Severity::Critical),
+        // As severe as what it stands for: that the primary is away.
+        rule("Failover", "rds_failover == 1", 0, Severity::Critical),
         rule("ReplicaLagging", "replay_lag_seconds > 5s", 15, Severity::Warning),
         RuleConfig { hold_for: None, ..rule("ReplicaLagCritical", "replay_lag_seconds > 60s", 0, Severity::Critical) },
         // The primary is lost: nothing proves that the replica has its last WAL. Slower, for it is no fault of the replica.
@@ -275,14 +232,17 @@ pub fn preset() -> Vec<RuleConfig> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Rule;
     use super::*;
+    use crate::core::signal::SIGNALS;
 
     #[test]
     fn every_rule_of_every_preset_can_be_used() {
         for preset in Preset::ALL {
             let rules = preset.rules();
             for rule in &rules {
-                assert!(check(rule).is_ok(), "{}: {:?}", preset.as_str(), check(rule).map(drop));
+                let parsed = Rule::parse(rule, &SIGNALS);
+                assert!(parsed.is_ok(), "{}: {:?}", preset.as_str(), parsed.map(drop));
                 assert_eq!(rules.iter().filter(|other| other.name == rule.name).count(), 1, "{}", rule.name);
             }
             assert_eq!(Preset::named(preset.as_str()), Some(preset));
@@ -293,9 +253,8 @@ mod tests {
     fn what_reads_cloudwatch_is_known() {
         let reading = |preset: Preset| {
             let rules = preset.rules();
-            let reads = |rule: &&RuleConfig| match check(rule) {
-                Ok(Checked::Judged(rule)) => rule.condition.signal.is_of_cloudwatch(),
-                _ => true,
+            let reads = |rule: &&RuleConfig| {
+                Rule::parse(rule, &SIGNALS).expect("a good rule").condition.signal.is_of_cloudwatch()
             };
             rules.iter().filter(reads).map(|rule| rule.name.clone()).collect::<Vec<_>>()
         };
@@ -305,8 +264,6 @@ mod tests {
         assert_eq!(reading(Preset::Rds), of_rds);
         assert_eq!(reading(Preset::RdsStrict), of_rds);
         assert_eq!(reading(Preset::Redis).len(), redis().len());
-        // What is stated needs no waiting for.
-        assert!(AWAITED.iter().all(|awaited| SIGNALS.iter().all(|signal| signal.name != awaited.name)));
     }
 
     #[test]

@@ -77,6 +77,7 @@ pub(crate) static SIGNALS: &[Signal] = &[
     signal("receiver_running", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
     signal("wal_write_bytes_per_second", Unit::BytesPerSecond, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
     signal("role_change_age_seconds", Unit::Seconds, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
+    signal("rds_failover", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
     signal("standby_missing", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
     signal("wrong_upstream", Unit::Bool, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
     signal("timelines_behind", Unit::Count, &[], Read::Target(|_, _, _, _| Coverage::Unknown)),
@@ -294,6 +295,7 @@ fn the_preset_is_made_of_good_rules() {
         lines,
         [
             "TargetDown: target_up == 0, 10s, critical",
+            "Failover: rds_failover == 1, 0ns, critical",
             "ReplicaLagging: replay_lag_seconds > 5s, 15s, warning",
             "ReplicaLagCritical: replay_lag_seconds > 60s, -, critical",
             "ReplicaLagUnproven: replay_lag_upper_seconds > 5m, 60s, warning",

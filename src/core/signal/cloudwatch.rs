@@ -25,6 +25,11 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Storage of the database instance that is free.")
         .absent(POINT)
         .from("CloudWatch: FreeStorageSpace"),
+    per_target("storage_free_ratio", Unit::Ratio, storage_free)
+        .says("has {} of its storage left")
+        .help("Storage of the database instance that is free, as a share of what it has now; it may grow by itself (`pgvigil_rds_max_storage_bytes`).")
+        .absent("As above, and where the target was not discovered ([[discover]]), which tells how much storage it has; Aurora.")
+        .from("CloudWatch: FreeStorageSpace; DescribeDBInstances"),
     per_target("memory_freeable_bytes", Unit::Bytes, |_, target, now, emit| stated(target, now, emit, "memory_freeable_bytes"))
         .says("has {} of memory left")
         .help("Memory of the database instance that could be freed (`MemAvailable`).")
@@ -214,6 +219,13 @@ pub(super) const ROWS: &[Signal] = &[
 
 fn stated(target: &TargetView, now: MonoTime, emit: Emit<'_>, metric: &str) -> Coverage {
     state(emit, target.cloudwatch.fresh(metric, now))
+}
+
+fn storage_free(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    let free = target.cloudwatch.fresh("storage_free_bytes", now);
+    let allocated = target.fresh_instance(now).and_then(|facts| facts.allocated_storage_bytes);
+    let ratio = free.zip(allocated).filter(|(_, allocated)| *allocated > 0);
+    state(emit, ratio.map(|(free, allocated)| free / allocated as f64))
 }
 
 fn configured(readings: &Readings, now: MonoTime, emit: Emit<'_>, unit: Unit) -> Coverage {

@@ -7,6 +7,7 @@ use super::{Coverage, Emit, Signal, Unit, Value};
 use crate::core::discovery::{InstanceFacts, RECENT};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::time::MonoTime;
+use crate::core::topology::failover;
 
 const SOURCE: &str = "DescribeDBInstances";
 const ABSENT: &str = "The target was not discovered, or AWS has not said so within three of `discover.interval`.";
@@ -53,6 +54,11 @@ pub(super) const ROWS: &[Signal] = &[
         .help("How long automated backups are kept; 0 when none are made.")
         .absent(ABSENT)
         .from(SOURCE),
+    per_target("rds_failover", Unit::Bool, failover)
+        .states("is not failing over", "is failing over")
+        .help("1 while the instance is away in a failover that RDS tells of, and for half a minute after it is back.")
+        .absent("The target was not discovered.")
+        .from("DescribeEvents, and polls that fail"),
     per_target("rds_pending_maintenance", Unit::Bool, pending_maintenance)
         .labels(&["action"])
         .says("is due for maintenance ({action})")
@@ -67,6 +73,11 @@ pub(super) const ROWS: &[Signal] = &[
         .absent("Nothing was reported, or the cluster was not discovered.")
         .from("DescribeEvents"),
 ];
+
+fn failover(cluster: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    let is_failing_over = || bool_value(failover::of(target, &cluster.rds_events, now).is_some());
+    state(emit, target.instance.is_some().then(is_failing_over))
+}
 
 fn event(cluster: &ClusterView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     let recent = cluster.rds_events.iter().filter(|event| now.duration_since(event.at) < RECENT);

@@ -1,6 +1,7 @@
 //! A CloudWatch that answers as a test wants it to, in the protocol that the SDK speaks (Smithy RPC v2 with CBOR). What emulators
 //! cannot do: throttle, page, tell a part, correct itself.
 
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use ciborium::Value;
@@ -14,6 +15,10 @@ pub(crate) struct Asked {
     /// `GetMetricData`.
     pub operation: String,
     pub body: Value,
+    /// What it was signed with: `AKID/20260101/us-east-1/monitoring/aws4_request`.
+    pub credential: String,
+    /// Whether the body came packed.
+    pub is_packed: bool,
     /// How many of this operation came before.
     pub nth: usize,
 }
@@ -102,11 +107,10 @@ pub(crate) fn environment(url: &str) -> [(&'static str, String); 5] {
 }
 
 async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
-    let Some((operation, body)) = read(&mut stream).await else { return };
+    let Some(mut asked) = read(&mut stream).await else { return };
     let reply = {
         let mut state = state.lock().unwrap();
-        let nth = state.asked.iter().filter(|asked| asked.operation == operation).count();
-        let asked = Asked { operation, body, nth };
+        asked.nth = state.asked.iter().filter(|before| before.operation == asked.operation).count();
         state.asked.push(asked.clone());
         (state.answer)(&asked)
     };
@@ -191,7 +195,7 @@ impl Asked {
     }
 }
 
-async fn read(stream: &mut TcpStream) -> Option<(String, Value)> {
+async fn read(stream: &mut TcpStream) -> Option<Asked> {
     let (mut bytes, mut buffer) = (Vec::new(), vec![0; 65_536]);
     loop {
         let n_read = stream.read(&mut buffer).await.ok()?;
@@ -199,14 +203,28 @@ async fn read(stream: &mut TcpStream) -> Option<(String, Value)> {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             let header = |name: &str| {
-                head.lines().find_map(|line| line.to_lowercase().strip_prefix(&format!("{name}: ")).map(str::to_owned))
+                head.lines().find_map(|line| {
+                    let (known, value) = line.split_once(": ")?;
+                    known.eq_ignore_ascii_case(name).then(|| value.to_owned())
+                })
             };
             let length: usize = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
             if bytes.len() >= end + 4 + length {
                 let operation = head.lines().next()?.split(' ').nth(1)?.rsplit('/').next()?.to_owned();
-                assert_eq!(header("content-encoding"), None, "the bodies of these tests are too small to be packed");
-                let body = ciborium::from_reader(&bytes[end + 4..end + 4 + length]).unwrap_or(Value::Null);
-                return Some((operation, body));
+                let body = &bytes[end + 4..end + 4 + length];
+                let is_packed = header("content-encoding").as_deref() == Some("gzip");
+                let mut unpacked = Vec::new();
+                let body = if is_packed {
+                    flate2::read::GzDecoder::new(body).read_to_end(&mut unpacked).unwrap();
+                    &unpacked
+                } else {
+                    body
+                };
+                let body = ciborium::from_reader(body).unwrap_or(Value::Null);
+                let signed = header("authorization").unwrap_or_default();
+                let credential = signed.split("Credential=").nth(1).and_then(|rest| rest.split(',').next());
+                let credential = credential.unwrap_or_default().to_owned();
+                return Some(Asked { operation, body, credential, is_packed, nth: 0 });
             }
         }
         if n_read == 0 {

@@ -1,5 +1,6 @@
 //! A process of ours that ends with the test, and what it wrote.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -94,4 +95,23 @@ fn collect(stream: impl Read + Send + 'static, output: &Arc<Mutex<String>>) {
             output.push('\n');
         }
     });
+}
+
+/// The same command in a mount namespace of its own, after `script` (for `sh`, with `values` as its arguments) has run there.
+/// `None`: this machine gives us no namespaces.
+pub(crate) fn with_mounts(command: &Command, script: &str, values: &[&OsStr]) -> Option<Command> {
+    let may =
+        |options: &[&str]| Command::new("unshare").args(options).arg("true").status().is_ok_and(|it| it.success());
+    let options = [&["--mount"][..], &["--user", "--map-root-user", "--mount"]].into_iter().find(|it| may(it))?;
+    let mut wrapped = Command::new("unshare");
+    let script = format!("{script} && shift {} && exec \"$@\"", values.len());
+    wrapped.args(options).args(["sh", "-c", &script, "sh"]).args(values);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    Some(wrapped)
 }

@@ -34,7 +34,12 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts before `upstream`, a port of loopback.
     pub(crate) async fn start(upstream: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0", upstream).await
+    }
+
+    /// The same at an address of loopback.
+    pub(crate) async fn at(address: &str, upstream: u16) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (link, watched) = watch::channel(Link::Up);
         let accepted = Arc::new(Mutex::new(0));

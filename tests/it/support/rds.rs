@@ -94,6 +94,8 @@ pub(crate) struct State {
     pub events: Vec<(&'static str, &'static str, &'static str, i64)>,
     /// Questions that came: action and region.
     pub asked: Vec<(String, String)>,
+    /// The keys that they were signed with.
+    pub keys: std::collections::BTreeSet<String>,
 }
 
 /// Stops when it is dropped.
@@ -177,10 +179,13 @@ fn answer(state: &mut State, head: &str, body: &str) -> (u16, String) {
     let region =
         head.split("Credential=").nth(1).and_then(|scope| scope.split('/').nth(2)).unwrap_or_default().to_owned();
     state.asked.push((action.clone(), region.clone()));
+    state.keys.extend(head.split("Credential=").nth(1).and_then(|scope| scope.split('/').next()).map(str::to_owned));
     if let Some((status, code)) = state.refuses {
+        let who = "User: arn:aws:iam::123456789012:user/pgvigil is not authorized to perform";
+        let message = if code == "Throttling" { "Rate exceeded".to_owned() } else { format!("{who}: rds:{action}") };
         let xml = format!(
             "<ErrorResponse xmlns=\"http://rds.amazonaws.com/doc/2014-10-31/\"><Error><Type>Sender</Type><Code>{code}</Code>\
-             <Message>User: arn:aws:iam::123456789012:user/pgvigil is not authorized to perform: rds:{action}</Message></Error>\
+             <Message>{message}</Message></Error>\
              <RequestId>1</RequestId></ErrorResponse>"
         );
         return (status, xml);

@@ -40,13 +40,16 @@ struct State {
     requests: Vec<Request>,
     /// The status line and headers to answer with.
     answer: String,
+    /// What comes behind them.
+    body: String,
 }
 
 impl Receiver {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(State { requests: Vec::new(), answer: "200 OK".to_owned() }));
+        let state =
+            Arc::new(Mutex::new(State { requests: Vec::new(), answer: "200 OK".to_owned(), body: String::new() }));
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
@@ -56,7 +59,8 @@ impl Receiver {
                     let answer = {
                         let mut state = state.lock().unwrap();
                         state.requests.push(request);
-                        format!("HTTP/1.1 {}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", state.answer)
+                        let (head, body) = (&state.answer, &state.body);
+                        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
                     };
                     stream.write_all(answer.as_bytes()).await.ok();
                 });
@@ -68,6 +72,11 @@ impl Receiver {
     /// From now on it answers so: `503 Service Unavailable`, with headers behind `\r\n`.
     pub(crate) fn answer(&self, answer: &str) {
         answer.clone_into(&mut self.state.lock().unwrap().answer);
+    }
+
+    /// From now on it answers so, whatever it is asked.
+    pub(crate) fn tell(&self, body: String) {
+        self.state.lock().unwrap().body = body;
     }
 
     /// All that came so far, in order.
