@@ -408,7 +408,7 @@ fn list(names: &[&Name]) -> String {
 }
 
 impl Report {
-    /// A row for each target, then what was found. Lines of prose are broken to `width`, where there is one.
+    /// A row for each target, then what was found. Lines are broken to `width`, where there is one.
     pub fn table(&self, has_colour: bool, width: Option<usize>) -> String {
         let heading = ["CLUSTER", "TARGET", "ROLE", "VERSION", "FLAVOUR", "TLS", "GRANTS", "EXTENSION", "SLOTS"];
         let mut table = Table::new(&heading, &["SLOTS"]);
@@ -417,9 +417,9 @@ impl Report {
                 table.row(row(cluster, target));
             }
         }
-        let mut text = table.render(has_colour);
-        text.push_str(&self.poolers(has_colour));
         let paper = Paper { has_colour, width };
+        let mut text = table.render_within(has_colour, width);
+        text.push_str(&self.poolers(paper));
         for cluster in &self.clusters {
             explain(&mut text, cluster, paper);
         }
@@ -452,7 +452,7 @@ impl Report {
                 (&*notifier.told_of).into(),
             ]);
         }
-        let mut text = format!("\n{}", table.render(paper.has_colour));
+        let mut text = format!("\n{}", table.render_within(paper.has_colour, paper.width));
         if self.notifiers.iter().all(|notifier| notifier.kind == "log") {
             text.push_str("Alerts go to the log alone, which wakes nobody: add a [[notify]].\n");
         }
@@ -464,7 +464,7 @@ impl Report {
     }
 
     /// A row for each pooler. Nothing where there are none.
-    fn poolers(&self, has_colour: bool) -> String {
+    fn poolers(&self, paper: Paper) -> String {
         let mut table = Table::new(&["CLUSTER", "POOLER", "REACHED", "VERSION", "TLS", "DATABASES"], &["DATABASES"]);
         let mut is_empty = true;
         for cluster in &self.clusters {
@@ -483,7 +483,7 @@ impl Report {
                 ]);
             }
         }
-        if is_empty { String::new() } else { format!("\n{}", table.render(has_colour)) }
+        if is_empty { String::new() } else { format!("\n{}", table.render_within(paper.has_colour, paper.width)) }
     }
 
     /// How many findings there are of each severity. What is not reached is an error.

@@ -73,14 +73,21 @@ impl Table {
 
     /// The table as lines, each with its newline and without trailing spaces. Columns without any text are left out.
     pub fn render(&self, has_colour: bool) -> String {
-        let widths: Vec<usize> = (0..self.heading.len())
+        self.render_within(has_colour, None)
+    }
+
+    /// The same in lines of at most `width` characters: columns that find no room are told below each row, by name.
+    pub fn render_within(&self, has_colour: bool, width: Option<usize>) -> String {
+        let mut widths: Vec<usize> = (0..self.heading.len())
             .map(|column| {
                 let widest = self.rows.iter().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0);
                 if widest == 0 { 0 } else { widest.max(self.heading[column].width()) }
             })
             .collect();
+        let n_fit = fitting(&widths, width);
+        widths.truncate(n_fit);
         let mut text = String::new();
-        for row in std::iter::once(&self.heading).chain(&self.rows) {
+        for (index, row) in std::iter::once(&self.heading).chain(&self.rows).enumerate() {
             let mut padding = 0;
             for ((cell, width), heading) in row.iter().zip(&widths).zip(&self.heading) {
                 if *width == 0 {
@@ -97,9 +104,28 @@ impl Table {
                 padding = 2 + if is_right { 0 } else { spare };
             }
             text.push('\n');
+            let below =
+                row.iter().zip(&self.heading).skip(n_fit).filter(|(cell, _)| index > 0 && !cell.text.is_empty());
+            let below: Vec<String> =
+                below.map(|(cell, heading)| format!("{} {}", heading.text.to_lowercase(), cell.text)).collect();
+            if !below.is_empty() {
+                text.push_str(&wrapped(&format!("    {}", below.join(", ")), width, 4));
+                text.push('\n');
+            }
         }
         text
     }
+}
+
+/// How many of the columns fit beside each other: the first at least.
+fn fitting(widths: &[usize], width: Option<usize>) -> usize {
+    let Some(width) = width else { return widths.len() };
+    let mut end = 0;
+    let fits = |own: &usize| {
+        end += if *own == 0 { 0 } else { own + 2 };
+        end <= width + 2
+    };
+    widths.iter().map(fits).take_while(|fits| *fits).count().max(1)
 }
 
 /// The text in its colour.
@@ -177,6 +203,21 @@ mod tests {
         table.row(vec!["b".into(), "".into(), "".into(), "z".into()]);
         let expected = "NAME       LAG  NOTE\na       ≥ 12 s  x y\ngrößer     0 s\nb               z\n";
         assert_eq!(table.render(false), expected);
+    }
+
+    #[test]
+    fn columns_without_room_are_told_below_their_row() {
+        let mut table = Table::new(&["NAME", "LAG", "NEVER", "NOTE"], &["LAG"]);
+        table.row(vec!["a".into(), "12 s".into(), "".into(), "one two three".into()]);
+        table.row(vec!["b".into(), "0 s".into(), "".into(), "".into()]);
+        let wide = "NAME   LAG  NOTE\na     12 s  one two three\nb      0 s\n";
+        for width in [None, Some(80), Some(25)] {
+            assert_eq!(table.render_within(false, width), wide, "{width:?}");
+        }
+        let narrow = "NAME   LAG\na     12 s\n    note one two three\nb      0 s\n";
+        assert_eq!(table.render_within(false, Some(24)), narrow);
+        let narrower = "NAME\na\n    lag\n    12 s,\n    note\n    one\n    two\n    three\nb\n    lag 0\n    s\n";
+        assert_eq!(table.render_within(false, Some(9)), narrower);
     }
 
     #[test]

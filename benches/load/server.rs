@@ -29,9 +29,11 @@ pub(crate) async fn measure(rig: &Rig, table: &mut Table) -> Outcome<()> {
     table.told("  its CPU", ms(without_cpu));
     table.told("with statements, 5000 entries and 200 MB of text on one of two servers", ms(with_time));
     table.told("  its CPU", ms(with_cpu));
-    // Four beats a minute, and on one server of two.
-    let beat = (with_time - without_time) * N_SERVERS / 4.0;
-    table.judged("  time of one beat's statements there", ms(beat), "< 10 ms", beat < 10e-3);
+    // Four beats a minute, and on one server of two. The time is by the clock, so others on this machine are in it.
+    let beat = |with: f64, without: f64| (with - without) * N_SERVERS / 4.0;
+    table.told("  time of one beat's statements there", ms(beat(with_time, without_time)));
+    let cpu = beat(with_cpu, without_cpu);
+    table.judged("  its CPU", ms(cpu), "< 10 ms", cpu < 10e-3);
     Ok(())
 }
 

@@ -145,6 +145,29 @@ all well
 }
 
 #[test]
+fn in_a_narrow_terminal_no_line_of_a_table_is_broken_by_it() {
+    let targets = vec![answered("orders-production-replica-1", standby(identity()))];
+    let notifiers = vec![NotifierReport {
+        name: Name::new("on-call"),
+        kind: "sns",
+        place: "arn:aws:sns:eu-west-1:123456789012:production-database-alerts".to_owned(),
+        told_of: "everything".to_owned(),
+    }];
+    let told = Report { notifiers, ..report(targets) }.table(false, Some(80));
+    let servers = "\
+CLUSTER  TARGET                       ROLE     VERSION  FLAVOUR     TLS  GRANTS
+orders   orders-production-replica-1  replica  15.18    PostgreSQL  yes  ok
+    extension ok, slots 1
+";
+    let notifiers = "\
+NOTIFIER  TYPE  WHERE
+on-call   sns   arn:aws:sns:eu-west-1:123456789012:production-database-alerts
+    told of everything
+";
+    assert!(told.starts_with(servers) && told.contains(notifiers), "{told}");
+}
+
+#[test]
 fn what_a_standby_lacks_is_granted_on_its_primary_and_loaded_on_itself() {
     let poor = Identity { reads_all_stats: false, statements: StatementsAccess::NotLoaded, ..identity() };
     let report = report(vec![answered("db-1", primary(identity())), answered("db-2", standby(poor))]);

@@ -275,7 +275,7 @@ pub async fn probe(
             Ok(_) => PollFailure::Lost { reason: "the session ended".to_owned() },
         });
     };
-    let wanted = Wanted { statements, known: None, idle_limit: PollConfig::default().idle_limit };
+    let wanted = Wanted { statements, known: None, since: false, idle_limit: PollConfig::default().idle_limit };
     let survey = dialog.survey(wanted).await.map(|answer| answer.facts);
     let checkup = dialog.checkup().await;
     let refused = dialog.refused();

@@ -125,7 +125,12 @@ impl TargetTask {
         let sees_all = self.dialog.identity().is_some_and(|identity| identity.reads_all_stats);
         self.n_surveys = self.n_surveys.wrapping_add(1);
         let known = if sees_all { Known::of(&self.tracker, self.n_surveys) } else { None };
-        let wanted = Wanted { statements: self.statements.enabled, known: known.as_ref(), idle_limit: self.idle_limit };
+        let wanted = Wanted {
+            statements: self.statements.enabled,
+            known: known.as_ref(),
+            since: self.tracker.known().is_some(),
+            idle_limit: self.idle_limit,
+        };
         let mut answer = Box::pin(self.dialog.survey(wanted)).await;
         if let Ok(answer) = &mut answer {
             self.add_up(&mut answer.facts);
@@ -160,7 +165,7 @@ impl TargetTask {
         if queryids.is_empty() {
             return;
         }
-        let wanted = Wanted { statements: true, known: None, idle_limit: self.idle_limit };
+        let wanted = Wanted { statements: true, known: None, since: false, idle_limit: self.idle_limit };
         let began = clock::now();
         let answer = Box::pin(self.dialog.statement_texts(wanted, &queryids)).await;
         let ended = clock::now();

@@ -200,7 +200,9 @@ impl Diagnosis {
             Some(_) => "not behind yet".to_owned(),
             None => "behind by a time that is not known".to_owned(),
         };
-        let trend = trend.filter(|_| self.lags);
+        // Who replays late as told to is not to catch up.
+        let is_delayed = self.causes.first().is_some_and(|told| told.cause == Cause::ApplyDelay);
+        let trend = trend.filter(|_| self.lags && !is_delayed);
         let (direction, outlook) = match trend.and_then(|trend| Some((trend.direction?, trend.catch_up_seconds))) {
             Some((Direction::FallingBehind, _)) => {
                 (" and falling further", "; at this rate it will not catch up".into())

@@ -60,7 +60,7 @@ pub fn explain(alert: &AlertView, cluster: Option<&ClusterView>, now: MonoTime) 
     Explanation {
         state: state(alert, target, now),
         role: target.and_then(TargetView::last_role),
-        diagnosis: target.filter(|_| alert.gone.is_none()).and_then(finding),
+        diagnosis: target.filter(|_| alert.gone.is_none()).and_then(|target| finding(alert, target)),
         details: details.open,
         sensitive: details.sensitive,
     }
@@ -206,10 +206,13 @@ fn exact_predicate(
 }
 
 /// Every alert about a replica tells what is wrong with it.
-fn finding(target: &TargetView) -> Option<Finding> {
+fn finding(alert: &AlertView, target: &TargetView) -> Option<Finding> {
     let diagnosis = target.diagnosis.as_ref()?;
     let causes = diagnosis.causes.iter().map(|told| told.cause).collect();
-    Some(Finding { causes, sentence: target.diagnosis_sentence()? })
+    let sentence = target.diagnosis_sentence()?;
+    // The reading is the one that resolved it, and that may be a while ago.
+    let sentence = if alert.phase == Phase::Resolved { format!("Now {sentence}") } else { sentence };
+    Some(Finding { causes, sentence })
 }
 
 #[derive(Default)]
@@ -456,6 +459,7 @@ mod tests {
 
     use super::*;
     use crate::core::alert::Severity;
+    use crate::core::cause::{Cause, Diagnosis, Told};
     use crate::core::fixture::{self, NOW};
     use crate::core::topology::links::{Links, Undeclared, Upstream};
 
@@ -557,6 +561,20 @@ mod tests {
         assert_eq!(state(standby), "R does not apply to orders/r any more");
         let lag = AlertView { gone: Some(Gone::Subject), ..alert("replay_lag_seconds > 5s", "r", &[]) };
         assert_eq!(state(lag), "R does not apply to orders/r any more");
+    }
+
+    #[test]
+    fn what_is_wrong_after_an_alert_has_resolved_is_told_as_of_now() {
+        let causes = vec![Told { cause: Cause::ReplayPaused, why: "replay is paused".to_owned() }];
+        let diagnosis = Some(Arc::new(Diagnosis { lags: true, causes }));
+        let target = TargetView { diagnosis, ..fixture::replica("orders", "r") };
+        let lag = alert("replay_lag_seconds > 5s", "r", &[]);
+        let said = |phase| {
+            let alert = AlertView { phase, reading: Some(0.5), ..lag.clone() };
+            told(&alert, target.clone()).diagnosis.map(|found| found.sentence)
+        };
+        let firing = said(Phase::Firing).expect("a diagnosis");
+        assert_eq!(said(Phase::Resolved), Some(format!("Now {firing}")));
     }
 
     #[test]

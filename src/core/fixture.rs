@@ -282,7 +282,7 @@ pub(crate) fn change_standby(view: &mut TargetView, change: impl FnOnce(&mut Sta
 pub(crate) fn statements() -> StatementCounters {
     let totals = |calls| StatementTotals {
         calls,
-        exec_seconds: 0.25 * calls as f64,
+        exec_us: 250_000 * calls,
         rows: 2 * calls,
         shared_blks_hit: 10 * calls,
         shared_blks_read: calls,

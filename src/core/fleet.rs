@@ -22,7 +22,7 @@ use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::pacing::AlertingConfig;
 use super::ledger::{Delivery, Notice, Recipient};
-use super::observation::{Observation, PollFailure, ServerState, WalSender};
+use super::observation::{Observation, PollFailure, Receiver, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
@@ -717,7 +717,14 @@ impl Cluster {
         let positions = &target.answer.as_ref()?.positions;
         let standby = positions.standby()?;
         let end = self.lag.flush_lsn();
-        let missing = |reached: Option<Lsn>| -> Option<WalBytes> { Some(end?.bytes_ahead_of(reached?)) };
+        // Beyond the fork its WAL is not the primary's, however far it is. A receiver that may not be seen could be on any
+        // timeline.
+        let may_judge = standby.receiver != Receiver::Hidden;
+        let fork = self.lag.fork_after(target.timeline().filter(|_| may_judge));
+        let missing = |reached: Option<Lsn>| -> Option<WalBytes> {
+            let reached = reached?;
+            Some(end?.bytes_ahead_of(fork.map_or(reached, |fork| fork.min(reached))))
+        };
         let sender = target.links.sender.as_ref().and_then(|id| self.sender(id));
         let received = standby.received();
         let reported = |position: Option<Lsn>| if position > received { position } else { received };

@@ -18,6 +18,9 @@ const MIN_SAMPLES: usize = 6;
 /// The share of the variance that the line must explain: a count that merely goes up and down has no trend.
 const MIN_FIT: f64 = 0.6;
 
+/// Fewer sessions more than these in the window are somebody who has come, and no trend.
+const MIN_GROWTH: f64 = 5.0;
+
 /// Further ahead than this nothing is foretold from ten minutes.
 const HORIZON_SECONDS: f64 = 24.0 * 3600.0;
 
@@ -83,7 +86,8 @@ fn growth(totals: &VecDeque<(MonoTime, u64)>) -> Option<f64> {
         ty += t * y;
         yy += y * y;
     }
-    (ty > 0.0 && ty * ty >= MIN_FIT * tt * yy).then(|| ty / tt)
+    let grown = ty / tt * last.duration_since(*first).as_secs_f64();
+    (grown >= MIN_GROWTH && ty * ty >= MIN_FIT * tt * yy).then(|| ty / tt)
 }
 
 #[cfg(test)]
@@ -122,6 +126,7 @@ mod tests {
         assert_eq!(foretold((0..40).map(|n| 40 + 20 * (n % 2) + n / 20)), None, "up and down");
         assert_eq!(foretold([10, 20, 30, 40]), None, "too short");
         assert_eq!(foretold((0..40).map(|n| 20 + n / 39)), None, "one more is no trend");
+        assert_eq!(foretold((0..10).map(|n| 1 + n / 5)), None, "nor when it has just come");
     }
 
     #[test]

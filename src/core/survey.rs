@@ -16,7 +16,7 @@ pub use backups::BaseBackup;
 pub use recovery::{Conflicts, RecoverySettings};
 pub use sessions::{Activity, Alike, Holder, Sessions, Tally};
 pub use slots::Slot;
-pub use statements::{StatementKey, StatementRow, Statements};
+pub use statements::{StatementKey, StatementRow, Statements, Told};
 pub use subscriptions::{ApplyWorker, Subscription, SubscriptionWorkers, TABLE_STATES};
 
 use std::sync::Arc;

@@ -1130,7 +1130,7 @@ impl Totals {
     fn new(totals: &StatementTotals) -> Self {
         Self {
             calls: totals.calls,
-            exec_seconds: totals.exec_seconds,
+            exec_seconds: totals.exec_seconds(),
             rows: totals.rows,
             shared_blocks_hit: totals.shared_blks_hit,
             shared_blocks_read: totals.shared_blks_read,

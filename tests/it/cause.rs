@@ -331,6 +331,8 @@ async fn a_slot_that_is_lost_or_gone_is_told() {
     while_writing(primary, 100, async {
         until_cause(&daemon, "r1", "slot_lost", "its slot r1 on primary has lost WAL that it needs").await;
         until_alert(&daemon, "Lagging", "r1", "its slot r1 on primary has lost WAL that it needs").await;
+        // By now the receiver has tried again and again, which gives the slot a position.
+        assert_eq!(daemon.series("pgvigil_slot_retained_bytes", &[("slot", "r1")]).await, None);
         primary.sql("SELECT pg_drop_replication_slot('r1')").await.unwrap();
         until_cause(&daemon, "r1", "slot_lost", "its slot r1 on primary does not exist").await;
     })

@@ -70,6 +70,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) statements: bool,
     /// What is known of them, so that only others need be told.
     pub(crate) known: Option<&'a Known>,
+    /// Whether they are to say since when they count, which is as dear as two other columns. Not at the first survey.
+    pub(crate) since: bool,
     /// A session that is idle for longer is counted by itself.
     pub(crate) idle_limit: Duration,
 }
@@ -128,7 +130,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn context(about: &Introduction) -> Context<'_> {
-        let wanted = Wanted { statements: true, known: None, idle_limit: Duration::from_secs(3600) };
+        let wanted = Wanted { statements: true, known: None, since: true, idle_limit: Duration::from_secs(3600) };
         Context { about, role: Some(Role::Primary), refused: Refused::default(), wanted }
     }
 

@@ -268,6 +268,12 @@ fn one_sentence_says_what_is_wrong() {
             "orders-replica-1 is at least 12.3s behind: its WAL receiver is cut off from the upstream; also replay is paused"
         )
     );
+    let delay = Some(ApplyDelay { seconds: 20.0, beyond_seconds: 0.0 });
+    let delayed = Facts { apply_delay: delay, trend: moving(Direction::Holding), ..lagging() };
+    assert_eq!(
+        say(&delayed, &lag(19.7, Certainty::Exact)).as_deref(),
+        Some("orders-replica-1 is 19.7s behind: it is configured to replay 20s late")
+    );
     let slow = Facts { backlog: AWAY, trend: moving(Direction::Holding), ..lagging() };
     assert_eq!(
         say(&slow, &fixture::unknown_lag(Evidence::NoPosition)).as_deref(),

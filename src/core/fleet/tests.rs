@@ -604,6 +604,18 @@ fn a_promotion_is_an_event_and_what_lags_since_is_held_for_a_minute() {
 }
 
 #[test]
+fn wal_beyond_the_fork_is_not_the_primarys_however_far_a_replica_has_replayed_it() {
+    let mut story = Story::new();
+    story.run(10, |second| [primary(written(second)), severed(written(second))]);
+    // The old primary had gone on, and came back as a standby of its own timeline.
+    story.run(40, |second| [severed(written(500.0)), promoted(written(second) + 64)]);
+    let old = story.target("db-1");
+    let unreplayed = old.stages.and_then(|stages| stages.unreplayed).expect("is known");
+    assert!(unreplayed.0 > 35 * 1024 && unreplayed.0 < 45 * 1024, "{unreplayed:?}");
+    assert_eq!(old.diagnosis.map(|found| found.causes[0].cause), Some(Cause::TimelineDiverged));
+}
+
+#[test]
 fn a_replica_that_lagged_before_the_promotion_is_told_of() {
     let mut story = Story::new();
     story.run(100, |second| [primary(written(second)), severed(written(second.min(10.0)))]);

@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Executions of all statements of the database, since pgvigil began to watch.")
         .absent(STATEMENTS)
         .from(PGSS),
-    per_target("statements_exec_seconds_total", Unit::Seconds, |_, target, now, emit| databases(target, now, emit, |t| t.exec_seconds))
+    per_target("statements_exec_seconds_total", Unit::Seconds, |_, target, now, emit| databases(target, now, emit, StatementTotals::exec_seconds))
         .counter()
         .labels(&["datname"])
         .help("Execution time of all statements of the database, since pgvigil began to watch.")
@@ -83,7 +83,7 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Executions of one of the statements that take the most time, since it came among them; `other`: of all others of the database.")
         .absent(TOP)
         .from(PGSS),
-    per_target("statement_exec_seconds_total", Unit::Seconds, |_, target, now, emit| top(target, now, emit, |t| t.exec_seconds))
+    per_target("statement_exec_seconds_total", Unit::Seconds, |_, target, now, emit| top(target, now, emit, StatementTotals::exec_seconds))
         .counter()
         .labels(&["datname", "queryid"])
         .help("Execution time of one of the statements that take the most time, since it came among them; `other`: of all others of the database.")

@@ -23,7 +23,8 @@ pub struct Slot {
     /// A primary says it (`safe_wal_size`); a standby says it as if it stood at 0/0, so there it is worked out from the
     /// settings. `None` when there is no limit (`max_slot_wal_keep_size`) or the slot is lost.
     pub safe_wal_size: Option<i64>,
-    /// WAL kept for the slot: this server's end of WAL (flushed, or replayed on a standby) less `restart_lsn`.
+    /// WAL kept for the slot: this server's end of WAL (flushed, or replayed on a standby) less `restart_lsn`. `None`
+    /// for one that is lost.
     pub retained_bytes: Option<u64>,
     /// WAL that a logical slot's consumer has not confirmed: the end of WAL less `confirmed_flush_lsn`.
     pub unconfirmed_bytes: Option<u64>,

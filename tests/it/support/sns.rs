@@ -22,7 +22,8 @@ const REFUSED: &str = "<ErrorResponse xmlns=\"http://sns.amazonaws.com/doc/2010-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mood {
     Up,
-    /// Every second attempt fails: it is refused, or taken and not answered, or neither.
+    /// Every second attempt fails: it is refused, or taken and not answered, or neither. After five that were not taken in
+    /// a row one is: attempts come ever later, and no test can wait for the worst of luck.
     Flaky,
     /// Takes all, and answers up to this much later.
     Slow(Duration),
@@ -55,6 +56,8 @@ struct State {
     taken: Vec<Taken>,
     /// Attempts that were not taken.
     n_lost: usize,
+    /// The same, since one was.
+    n_lost_in_a_row: usize,
 }
 
 /// The endpoint. Dropping it ends it.
@@ -68,7 +71,8 @@ impl Sns {
     pub(crate) async fn start(seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State { mood: Mood::Up, random: Random::new(seed), taken: Vec::new(), n_lost: 0 };
+        let state =
+            State { mood: Mood::Up, random: Random::new(seed), taken: Vec::new(), n_lost: 0, n_lost_in_a_row: 0 };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
@@ -128,14 +132,17 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
                 let millis = state.random.below(most.as_millis() as u64);
                 Fate::Taken { answer_after: Some(Duration::from_millis(millis)) }
             }
+            (Mood::Flaky, 4..) if state.n_lost_in_a_row >= 5 => Fate::Taken { answer_after: Some(Duration::ZERO) },
             (Mood::Flaky, 3) => Fate::Taken { answer_after: None },
             (Mood::Flaky, 4) | (Mood::Down, 0..=2) => Fate::Refused,
             (Mood::Flaky | Mood::Down, _) => Fate::Closed,
         };
         if let Fate::Taken { .. } = fate {
+            state.n_lost_in_a_row = 0;
             state.taken.push(Taken { at: clock::now(), answered_at: None, told });
         } else {
             state.n_lost += 1;
+            state.n_lost_in_a_row += 1;
         }
         (fate, state.taken.len().saturating_sub(1))
     };

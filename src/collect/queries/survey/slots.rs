@@ -123,7 +123,8 @@ fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) ->
             None => safe_wal_size,
             Some(standby) => restart_lsn.filter(|_| safe_wal_size.is_some()).and_then(|lsn| standby.safe_wal_size(lsn)),
         },
-        retained_bytes: behind(restart_lsn),
+        // A receiver that tries again and again gives a lost slot a position for which nothing is kept.
+        retained_bytes: behind(restart_lsn.filter(|_| wal_status != Some("lost"))),
         unconfirmed_bytes: behind(confirmed_flush_lsn),
         temporary: row.required("temporary", boolean)?,
         active_pid: row.optional("active_pid", number)?,
@@ -247,6 +248,17 @@ mod tests {
         // No limit, or nothing to lose.
         assert_eq!(safe(server("0/19F04B8", "t", None, "-1"), restart, None), Ok(None));
         assert_eq!(safe(server("0/19F04B8", "t", None, "67108864"), None, None), Ok(None));
+    }
+
+    #[test]
+    fn a_lost_slot_keeps_nothing_whatever_position_it_has() {
+        let about = about(Flavor::PostgreSql, "1.10");
+        let retained = |status| {
+            let answer = [server("0/3000100", "f", None, "-1"), vec![physical("s", Some("0/3000000"), status, None)]];
+            decoded(&TOPIC, context(&about), &answer).map(|facts| facts.slots.unwrap_or_default()[0].retained_bytes)
+        };
+        assert_eq!(retained("unreserved"), Ok(Some(0x100)));
+        assert_eq!(retained("lost"), Ok(None));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::{Context, Topic};
 use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
 use crate::collect::queries::Optional;
 use crate::core::observation::{Flavor, PollFailure, StatementsAccess};
-use crate::core::statements::{StatementTracker, text};
-use crate::core::survey::{StatementKey, StatementRow, Statements, SurveyFacts};
+use crate::core::statements::{StatementTotals, StatementTracker, text};
+use crate::core::survey::{StatementKey, StatementRow, Statements, SurveyFacts, Told};
 use crate::core::time::ServerTime;
 
 pub(super) const TOPIC: Topic = Topic { name: "statements", sql, decode };
@@ -33,7 +33,7 @@ fn sql(context: Context<'_>) -> Option<String> {
         sql.push_str(&extension.qualified("pg_stat_statements_info"));
         sql.push(';');
     }
-    sql.push_str(&extension.rows_sql());
+    sql.push_str(&extension.rows_sql(context.wanted.since));
     if let Some(known) = context.wanted.known {
         sql.push_str(&known.condition(extension));
     }
@@ -61,23 +61,26 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
         .map(|row| extension.row(row, &databases))
         .filter(|row| !matches!(row, Ok(row) if Some(&*row.datname) == skip))
         .collect::<Result<_, _>>()?;
-    let is_partial = context.wanted.known.is_some_and(|known| (known.evicted, known.reset_at) == (evicted, reset_at));
-    facts.statements = Some(Statements { rows, is_partial, evicted, reset_at });
+    let known = context.wanted.known.filter(|known| known.reset_at == reset_at);
+    let told = known.map_or(Told::All, |known| Told::Moved { slice: known.slice });
+    facts.statements = Some(Statements { rows, told, evicted, reset_at });
     Ok(())
 }
 
 /// Which entries stand as they are known, so that the server need not tell them again: most of thousands have not moved
 /// since the last survey. Of 4,950 entries, with 200 MB of texts that are not read, `pg_stat_statements(false)` alone takes
-/// a backend 5 to 6 ms of CPU (PostgreSQL 15) or 6 to 7 (17); to format and send all takes it to 9 to 10 and 14 to 20. With
-/// nearly all left out, the whole session, at one survey and one fast poll a second, took 8.8 ms a second on both.
+/// a backend some 4 ms of CPU; to format and send all takes it to 7 (PostgreSQL 15) and 10 (17), to leave nearly all out to 5
+/// and 5.5.
 ///
-/// A bit for each entry, found by its key and its calls (a queryid is a hash, so the places are spread). One that has moved is taken for one that has not when another's
-/// bit is at its new place, for some 8 % of them; the places differ from survey to survey, so the next one tells it.
+/// A bit for each entry, found by its key, its calls and its time (a queryid is a hash, so the places are spread). One that
+/// has moved is taken for one that has not when another's bit is at its new place, for some 8 % of them; the places differ
+/// from survey to survey, so the next one tells it. What is gone nobody tells: it is missed in its slice of the entries, one
+/// of which is told in full at each survey.
 #[derive(Debug)]
 pub(crate) struct Known {
     bits: Vec<u8>,
     shift: u32,
-    evicted: Option<u64>,
+    slice: u8,
     reset_at: Option<ServerTime>,
 }
 
@@ -95,11 +98,15 @@ impl Known {
             return None;
         }
         let n_bytes = (entries.count() * Self::BITS_PER_ENTRY / 8).min(Self::MAX_BYTES);
-        let (evicted, reset_at) = (entries.evicted, entries.reset_at);
-        let mut known = Self { bits: vec![0; n_bytes], shift: round % 16, evicted, reset_at };
-        for (key, calls) in entries.calls() {
+        let mut known = Self {
+            bits: vec![0; n_bytes],
+            shift: round % 16,
+            slice: (round % u32::from(StatementKey::SLICES)) as u8,
+            reset_at: entries.reset_at,
+        };
+        for (key, totals) in entries.totals() {
             // Entries without a queryid are somebody else's.
-            let place = known.place(key.userid, key.dbid, key.queryid?, key.toplevel, calls);
+            let place = known.place(key, key.queryid?, totals);
             if let Some(byte) = known.bits.get_mut(place / 8) {
                 *byte |= 1 << (place % 8);
             }
@@ -108,24 +115,30 @@ impl Known {
     }
 
     /// As [`Known::condition`] has the server compute it. No product overflows: that would be an error.
-    fn place(&self, userid: u32, dbid: u32, queryid: i64, toplevel: bool, calls: u64) -> usize {
-        let calls = (calls % (1 << 20)).cast_signed();
-        let state = calls * 2_654_435_761 + i64::from(userid) * 65_599 + i64::from(dbid) * 31 + i64::from(toplevel);
+    fn place(&self, key: &StatementKey, queryid: i64, totals: &StatementTotals) -> usize {
+        let counted = (totals.calls.wrapping_add(totals.exec_us) % (1 << 20)).cast_signed();
+        let state = counted * 2_654_435_761
+            + i64::from(key.userid) * 65_599
+            + i64::from(key.dbid) * 31
+            + i64::from(key.toplevel);
         let place = (((queryid ^ state) >> self.shift) & ((1 << 40) - 1)).cast_unsigned();
         place as usize % (8 * self.bits.len())
     }
 
-    /// All entries when any was evicted or all were reset, else those that are not as they are known.
+    /// Those of the slice, and those that are not as they are known. All entries when all were reset.
     fn condition(&self, extension: Extension<'_>) -> String {
         let toplevel = if extension.version >= (1, 9) { "toplevel::int" } else { "1" };
         let mut condition = format!(
-            " WHERE get_bit('\\x{}'::bytea, ((((queryid # ((calls % 1048576) * 2654435761 + userid::int8 * 65599 \
-             + dbid::int8 * 31 + {toplevel})) >> {}) & 1099511627775) % {})::int) = 0",
+            " WHERE queryid & {} = {} OR get_bit('\\x{}'::bytea, ((((queryid # (((calls + {}) % 1048576) * 2654435761 \
+             + userid::int8 * 65599 + dbid::int8 * 31 + {toplevel})) >> {}) & 1099511627775) % {})::int) = 0",
+            StatementKey::SLICES - 1,
+            self.slice,
             hex(&self.bits),
+            extension.exec_us(),
             self.shift,
             8 * self.bits.len(),
         );
-        if let (true, Some(evicted)) = (extension.info, self.evicted) {
+        if extension.info {
             let reset_at = self.reset_at.map_or_else(
                 || "NULL".to_owned(),
                 |at| {
@@ -136,7 +149,7 @@ impl Known {
                 },
             );
             condition.push_str(&format!(
-                " OR (SELECT dealloc <> {evicted} OR stats_reset IS DISTINCT FROM {reset_at} FROM {})",
+                " OR (SELECT stats_reset IS DISTINCT FROM {reset_at} FROM {})",
                 extension.qualified("pg_stat_statements_info")
             ));
         }
@@ -197,17 +210,23 @@ impl<'a> Extension<'a> {
     }
 
     /// The columns differ by the extension's version: a server can be upgraded and its extensions not.
-    fn rows_sql(self) -> String {
-        let exec_time = if self.version >= (1, 8) { "total_exec_time" } else { "total_time" };
+    fn rows_sql(self, since: bool) -> String {
+        let exec_us = self.exec_us();
         let toplevel = if self.version >= (1, 9) { "toplevel" } else { "true" };
         // Formatted as it is, this one column costs as much as six others.
-        let since = if self.version >= (1, 11) { "(date_part('epoch', stats_since) * 1e6)::int8" } else { "NULL" };
+        let since =
+            if since && self.version >= (1, 11) { "(date_part('epoch', stats_since) * 1e6)::int8" } else { "NULL" };
         // `false`: without the query texts, which are a file as large as the disk allows.
         format!(
-            "SELECT userid, dbid, queryid, {toplevel}, calls, {exec_time}, rows, shared_blks_hit, shared_blks_read, \
+            "SELECT userid, dbid, queryid, {toplevel}, calls, {exec_us}, rows, shared_blks_hit, shared_blks_read, \
              shared_blks_dirtied, shared_blks_written, temp_blks_read, temp_blks_written, {since} FROM {}(false)",
             self.qualified("pg_stat_statements")
         )
+    }
+
+    /// As a whole number, which takes half the time to format.
+    fn exec_us(self) -> &'static str {
+        if self.version >= (1, 8) { "(total_exec_time * 1e3)::int8" } else { "(total_time * 1e3)::int8" }
     }
 
     fn row(self, row: &[Option<&str>], databases: &HashMap<u32, Arc<str>>) -> Result<StatementRow, PollFailure> {
@@ -220,7 +239,7 @@ impl<'a> Extension<'a> {
             key: StatementKey { userid, dbid, queryid, toplevel },
             datname: databases.get(&dbid).cloned().unwrap_or_else(|| Arc::from(DROPPED)),
             calls: row.required("calls", number)?,
-            exec_ms: row.required("total_exec_time", number)?,
+            exec_us: row.required("total_exec_time", number)?,
             rows: row.required("rows", number)?,
             shared_blks_hit: row.required("shared_blks_hit", number)?,
             shared_blks_read: row.required("shared_blks_read", number)?,
@@ -257,7 +276,7 @@ mod tests {
         queryid: Option<&'static str>,
         since: Option<&'static str>,
     ) -> Vec<Option<&'static str>> {
-        let mut row = vec![Some("10"), Some(dbid), queryid, Some("t"), Some("7"), Some("1.5e-05"), Some("8")];
+        let mut row = vec![Some("10"), Some(dbid), queryid, Some("t"), Some("7"), Some("15"), Some("8")];
         row.extend(["1", "2", "3", "4", "5", "6"].map(Some));
         row.push(since);
         row
@@ -268,7 +287,7 @@ mod tests {
             key: StatementKey { userid: 10, dbid, queryid, toplevel: true },
             datname: Arc::from(datname),
             calls: 7,
-            exec_ms: 1.5e-5,
+            exec_us: 15,
             rows: 8,
             shared_blks_hit: 1,
             shared_blks_read: 2,
@@ -292,11 +311,14 @@ mod tests {
                 assert!(!sql.contains(text), "{version}: {text} in {sql}");
             }
         };
+        let about_17 = about(Flavor::PostgreSql, "1.11");
         check("1.7", &["total_time"], &["total_exec_time", "toplevel", "_info", "stats_since"]);
         check("1.8", &["total_exec_time"], &["toplevel", "_info", "stats_since"]);
         check("1.9", &["total_exec_time", "toplevel", "_info"], &["stats_since"]);
         check("1.10", &["toplevel", "_info"], &["stats_since"]);
         check("1.11", &["toplevel", "_info", "stats_since"], &["total_time"]);
+        let first = Context { wanted: Wanted { since: false, ..context(&about_17).wanted }, ..context(&about_17) };
+        assert!(!sql(first).unwrap().contains("stats_since"));
         check("1.12", &["\"my \"\"own\"\"\".pg_stat_statements(false)"], &["NULL FROM"]);
     }
 
@@ -352,7 +374,7 @@ mod tests {
             statement_row(9, "(dropped)", None, None),
         ];
         let facts = |rows| SurveyFacts {
-            statements: Some(Statements { rows, is_partial: false, evicted: Some(12), reset_at: at }),
+            statements: Some(Statements { rows, told: Told::All, evicted: Some(12), reset_at: at }),
             ..named()
         };
         assert_eq!(decoded(context(&about), &answer), Ok(facts(rows.clone())));
@@ -371,7 +393,7 @@ mod tests {
         let entry = |n, calls| StatementRow { calls, ..statement_row(5, "app", Some(queryid(n)), None) };
         let survey = |n| Statements {
             rows: (0..n).map(|n| entry(n, 7)).collect(),
-            is_partial: false,
+            told: Told::All,
             evicted: Some(3),
             reset_at: Some(ServerTime::from_unix_micros(1_000_000_250)),
         };
@@ -383,7 +405,11 @@ mod tests {
             tracker.observe(&survey(n), ServerTime::from_unix_micros(1), 5);
             let known = Known::of(&tracker, round).unwrap();
             let is_set = |n, calls| {
-                let place = known.place(10, 5, queryid(n), true, calls);
+                let place = known.place(
+                    &entry(n, 7).key,
+                    queryid(n),
+                    &StatementTotals { calls, exec_us: 15, ..StatementTotals::default() },
+                );
                 known.bits[place / 8] >> (place % 8) & 1 == 1
             };
             assert!((0..n).all(|n| is_set(n, 7)), "{n}");
@@ -393,24 +419,24 @@ mod tests {
             let wanted = Wanted { known: Some(&known), ..context(&about).wanted };
             let sql = sql(Context { wanted, ..context(&about) }).unwrap();
             assert!(sql.len() < 16_000, "{}", sql.len());
-            let reset = "dealloc <> 3 OR stats_reset IS DISTINCT FROM to_timestamp(1000) + interval '250 microseconds'";
+            let reset = "OR (SELECT stats_reset IS DISTINCT FROM to_timestamp(1000) + interval '250 microseconds'";
             assert!(sql.contains(reset), "{sql}");
         }
     }
 
     #[test]
-    fn an_answer_is_partial_when_nothing_was_evicted_or_reset() {
+    fn an_answer_tells_what_has_moved_unless_all_was_reset() {
         let about = about(Flavor::PostgreSql, "1.10");
-        let known = Known { bits: vec![0], shift: 0, evicted: Some(12), reset_at: None };
-        let is_partial = |known, evicted| {
+        let known = Known { bits: vec![0], shift: 0, slice: 3, reset_at: None };
+        let told = |known, reset_at| {
             let wanted = Wanted { known, ..context(&about).wanted };
-            let answer = [vec![vec![Some(evicted), None]], vec![]];
+            let answer = [vec![vec![Some("12"), reset_at]], vec![]];
             let facts = decoded(Context { wanted, ..context(&about) }, &answer);
-            facts.unwrap().statements.unwrap().is_partial
+            facts.unwrap().statements.unwrap().told
         };
-        assert!(is_partial(Some(&known), "12"));
-        assert!(!is_partial(Some(&known), "13"));
-        assert!(!is_partial(None, "12"));
+        assert_eq!(told(Some(&known), None), Told::Moved { slice: 3 });
+        assert_eq!(told(Some(&known), Some("2026-11-20 10:11:12.123456+00")), Told::All);
+        assert_eq!(told(None, None), Told::All);
     }
 
     #[test]
