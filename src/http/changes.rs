@@ -23,6 +23,9 @@ pub(super) type Changing<C, D, R> = mpsc::Sender<(C, oneshot::Sender<Result<D, R
 /// Time for a body to arrive, and for the engine and the store to be done.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a body may be told to be.
+const JSON_OR_CURL: [&str; 2] = ["application/json", "application/x-www-form-urlencoded"];
+
 /// A change that is asked for.
 pub(super) struct Asked {
     parts: Parts,
@@ -71,11 +74,12 @@ impl Asked {
         Err(self.refusal(StatusCode::UNAUTHORIZED, "unauthorized", reason.to_owned()))
     }
 
-    /// The body, which must be told to be JSON if it is told to be anything.
+    /// The body, which must be told to be JSON if it is told to be anything; or to be a form, as curl says of every body.
     pub(super) async fn json(&self, body: Body) -> Result<Bytes, Reply> {
         let kind = self.parts.headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default());
         let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
-        if kind.is_some_and(|kind| !kind.eq_ignore_ascii_case("application/json")) {
+        let is_read = |kind: &str| JSON_OR_CURL.iter().any(|read| kind.eq_ignore_ascii_case(read));
+        if kind.is_some_and(|kind| !is_read(kind)) {
             let reason = "the body must be JSON, with a header \"Content-Type: application/json\"".to_owned();
             return Err(self.refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", reason));
         }

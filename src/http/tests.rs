@@ -589,9 +589,23 @@ fn silencing(stored: Result<(), String>) -> AppState {
 }
 
 async fn put(state: &AppState, method: &str, path: &str, authorization: &str, body: &str) -> Got {
+    put_as(state, method, path, authorization, "", body).await
+}
+
+/// The same with a body of a type.
+async fn put_as(
+    state: &AppState,
+    method: &str,
+    path: &str,
+    authorization: &str,
+    content_type: &str,
+    body: &str,
+) -> Got {
     let mut request = HttpRequest::builder().method(method).uri(path);
-    if !authorization.is_empty() {
-        request = request.header("authorization", authorization);
+    for (name, value) in [("authorization", authorization), ("content-type", content_type)] {
+        if !value.is_empty() {
+            request = request.header(name, value);
+        }
     }
     let request = request.body(Body::from(body.to_owned())).expect("a request");
     let response = router(state.clone()).oneshot(request).await.expect("infallible");
@@ -661,6 +675,27 @@ async fn a_silence_is_made_and_ended() {
         let got = put(&state, method, path, &bearer, "").await;
         assert_eq!((got.status, got.headers["allow"].as_bytes()), (405, allowed.as_bytes()), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn a_body_is_json_whatever_curl_says_of_it() {
+    let bearer = format!("Bearer {TOKEN}");
+    for (content_type, status) in [
+        ("", 201),
+        ("application/json", 201),
+        ("Application/JSON; charset=utf-8", 201),
+        ("application/x-www-form-urlencoded", 201),
+        ("text/plain", 415),
+        ("application/xml", 415),
+    ] {
+        let state = silencing(Ok(()));
+        let got = put_as(&state, "POST", "/api/v1/silences", &bearer, content_type, WANTED).await;
+        assert_eq!(got.status, status, "{content_type}: {}", got.body);
+    }
+    let state = silencing(Ok(()));
+    let form = "application/x-www-form-urlencoded";
+    let got = put_as(&state, "POST", "/api/v1/silences", &bearer, form, "cluster=orders&for=2h").await;
+    assert_eq!(got.status, 400, "{}", got.body);
 }
 
 #[tokio::test]
