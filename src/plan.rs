@@ -7,6 +7,7 @@ use crate::aws::cloudwatch::{Instance, Wanted};
 use crate::config::Config;
 use crate::core::cloudwatch::REDIS;
 use crate::core::publish::{DATUMS, Published};
+use crate::discovery::Sought;
 use crate::table::{Cell, Table, Tone};
 
 /// A twelfth of a year, in seconds.
@@ -96,12 +97,13 @@ struct Item {
 }
 
 /// What is asked in a month, as lines for people.
-pub fn run(config: &Config, prices: &Prices) -> String {
+pub fn run(config: &Config, prices: &Prices, sought: &[Sought]) -> String {
     let items = items(config, prices);
+    let discovered = discovered(sought);
     if items.is_empty() {
-        return "This configuration asks nothing of AWS that is billed by use: CloudWatch is neither read nor told, and no \
-                secret is read.\n"
-            .to_owned();
+        let nothing = "This configuration asks nothing of AWS that is billed by use: CloudWatch is neither read nor told, and no \
+                secret is read.\n";
+        return format!("{nothing}{discovered}");
     }
     let mut table = Table::new(&["API", "WHAT", "A MONTH", "USD"], &["A MONTH", "USD"]);
     for Item { api, what, count, price } in &items {
@@ -115,8 +117,24 @@ pub fn run(config: &Config, prices: &Prices) -> String {
     if config.wanted.as_ref().is_some_and(|wanted| !wanted.groups.is_empty()) {
         text.push_str(&format!("A replication group is taken to have {NODES} nodes.\n"));
     }
+    text.push_str(&discovered);
     text.push_str("pgvigil_aws_requests_total and pgvigil_aws_metrics_requested_total count what is really asked.\n");
     text
+}
+
+/// Whether what discoveries find is among it.
+fn discovered(sought: &[Sought]) -> String {
+    let line = |Sought { name, looks_for, targets, fault }: &Sought| match fault {
+        None => format!("With the {} that {name} finds now ({looks_for}).\n", counted(*targets, "target")),
+        Some(fault) if *targets == 0 => format!("Not counted is what {name} finds ({looks_for}): {fault}.\n"),
+        Some(fault) => {
+            format!(
+                "With {} of what {name} finds ({looks_for}), and not the rest: {fault}.\n",
+                counted(*targets, "target")
+            )
+        }
+    };
+    sought.iter().map(line).collect()
 }
 
 fn items(config: &Config, prices: &Prices) -> Vec<Item> {
@@ -268,12 +286,42 @@ mod tests {
     #[test]
     fn the_whole_is_a_table_with_its_sum() {
         let prices = Prices::built_in().unwrap();
-        let text = run(&config("[cloudwatch]\nenabled = true\n[cloudwatch.publish]"), &prices);
+        let text = run(&config("[cloudwatch]\nenabled = true\n[cloudwatch.publish]"), &prices, &[]);
         assert!(
             text.contains("cloudwatch:GetMetricData") && text.contains("1,244,772") && text.contains("in all"),
             "{text}"
         );
-        assert!(run(&config(""), &prices).contains("asks nothing of AWS that is billed"));
+        assert!(run(&config(""), &prices, &[]).contains("asks nothing of AWS that is billed"));
+    }
+
+    #[test]
+    fn what_is_found_is_counted_and_what_is_not_is_named() {
+        let prices = Prices::built_in().unwrap();
+        let sought = |targets: usize, fault: Option<&str>| Sought {
+            name: crate::discovery::name(0),
+            looks_for: "the whole account in us-east-1".to_owned(),
+            targets,
+            fault: fault.map(str::to_owned),
+        };
+        let text = run(&config("[cloudwatch]\nenabled = true"), &prices, &[sought(1, None)]);
+        assert!(
+            text.contains("\nWith the 1 target that discover-1 finds now (the whole account in us-east-1).\n"),
+            "{text}"
+        );
+        let text = run(&config("[cloudwatch]\nenabled = true"), &prices, &[sought(2, Some("eu-west-1: it is denied"))]);
+        assert!(
+            text.contains(
+                "\nWith 2 targets of what discover-1 finds (the whole account in us-east-1), and not the rest: eu-west-1: it is denied.\n"
+            ),
+            "{text}"
+        );
+        let text = run(&config(""), &prices, &[sought(0, Some("no answer within 10s"))]);
+        assert!(
+            text.contains(
+                "Not counted is what discover-1 finds (the whole account in us-east-1): no answer within 10s.\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]
