@@ -17,7 +17,7 @@ Examples:
                                           watch a primary and its replica; nothing else to write
   pgvigil --config /etc/pgvigil.toml      watch what a file says
   pgvigil check --config pgvigil.toml     what each server is, what is wrong or risky, what fixes it
-  pgvigil health                          whether the daemon on this machine is alive, for a supervisor
+  pgvigil health                          whether the daemon here is alive, for a supervisor
   pgvigil notify test                     see whether alerts would arrive
   pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
                                           tell nobody of its alerts meanwhile
