@@ -5,6 +5,7 @@
 //! and keeps its names.
 
 mod findings;
+mod services;
 
 use std::cell::Cell as Count;
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::aws::Aws;
 use crate::clock;
 use crate::collect::tls::{Roots, Trust};
 use crate::collect::{Probe, probe, probe_pooler};
-use crate::config::{Cluster, Config};
+use crate::config::{Cluster, Config, Target};
 use crate::core::alert::AlertId;
 use crate::core::discovery::Endpoint;
 use crate::core::ledger::Recipient;
@@ -32,13 +33,25 @@ use crate::table::{Cell, Table, Tone, painted, short, wrapped};
 
 pub use self::findings::{Finding, Severity};
 use self::findings::{Patient, of_endpoint, of_pooler, of_target};
+pub use self::services::AwsReport;
 
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
 const AT_ONCE: usize = 64;
 
-/// Connects to every target and asks it everything once. `say` is told how far it has come.
+/// Connects to every target and asks it everything once, and AWS what it allows. `say` is told how far it has come.
 pub async fn run(config: &Config, say: impl Fn(&str)) -> Report {
-    let trust = Arc::new(Trust::new(Aws::new(config.aws.clone())));
+    let aws = Aws::new(config.aws.clone());
+    let trust = Arc::new(Trust::new(aws.clone()));
+    let (clusters, aws) = tokio::join!(examine(config, &trust, say), services::ask(config, &aws));
+    let report = Report::new(&clusters, config.statements.enabled, clock::wall());
+    let waits = |pooler: &&Target| config.clusters.iter().all(|cluster| cluster.name != pooler.id.cluster);
+    let waiting: Vec<String> = config.awaiting_poolers.iter().filter(waits).map(|it| it.id.to_string()).collect();
+    let ok = report.ok && waiting.is_empty() && aws.iter().all(|report| report.fault.is_none());
+    Report { ok, notifiers: notifiers(config), untold: untold(config), waiting, aws, ..report }
+}
+
+/// What the servers and poolers of each cluster say.
+async fn examine(config: &Config, trust: &Arc<Trust>, say: impl Fn(&str)) -> Vec<ExaminedCluster> {
     let mut clusters = Vec::with_capacity(config.clusters.len());
     let total: usize = config.clusters.iter().map(|cluster| cluster.targets.len() + cluster.poolers.len()).sum();
     let n_done = Count::new(0);
@@ -50,11 +63,11 @@ pub async fn run(config: &Config, say: impl Fn(&str)) -> Report {
     tell();
     let probes = config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| {
         let (id, conninfo) = (target.id.clone(), Arc::clone(&target.conninfo));
-        probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(&trust)).inspect(|_| done())
+        probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(trust)).inspect(|_| done())
     });
     let mut outcomes = futures_util::stream::iter(probes).buffered(AT_ONCE);
     let pooler_probes = config.clusters.iter().flat_map(|cluster| &cluster.poolers).map(|pooler| {
-        probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(&trust)).inspect(|_| done())
+        probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(trust)).inspect(|_| done())
     });
     let mut pooler_outcomes = futures_util::stream::iter(pooler_probes).buffered(AT_ONCE);
     for cluster in &config.clusters {
@@ -75,8 +88,7 @@ pub async fn run(config: &Config, say: impl Fn(&str)) -> Report {
         }
         clusters.push(ExaminedCluster { name: cluster.name.clone(), targets, poolers });
     }
-    let report = Report::new(&clusters, config.statements.enabled, clock::wall());
-    Report { notifiers: notifiers(config), untold: untold(config), ..report }
+    clusters
 }
 
 /// Who is told of alerts, as configured. Whether they can be reached is for `pgvigil notify test` to find out.
@@ -154,6 +166,12 @@ pub struct Report {
     pub notifiers: Vec<NotifierReport>,
     /// Alerts of which nobody is told.
     pub untold: Vec<String>,
+    /// Poolers before clusters that were not found.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<String>,
+    /// Whether AWS allows what it will be asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub aws: Vec<AwsReport>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -253,6 +271,8 @@ impl Report {
             clusters,
             notifiers: Vec::new(),
             untold: Vec::new(),
+            waiting: Vec::new(),
+            aws: Vec::new(),
         }
     }
 
@@ -438,6 +458,13 @@ impl Report {
                 Some(fault) => writeln!(text, "\n{} {found}: {fault}", painted("error", Tone::Bad, has_colour)),
             };
         }
+        for pooler in &self.waiting {
+            let error = painted("error", Tone::Bad, has_colour);
+            text.push_str(&format!(
+                "\n{error} pooler {pooler} is not watched: no [[discover]] has found its cluster\n"
+            ));
+        }
+        text.push_str(&self.of_aws(paper));
         let (verdict, tone) = if self.ok { ("all well", Tone::Good) } else { ("something to fix", Tone::Doubtful) };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "\n{}{}", painted(verdict, tone, has_colour), self.counts());
@@ -493,7 +520,7 @@ impl Report {
         if is_empty { String::new() } else { format!("\n{}", table.render_within(paper.has_colour, paper.width)) }
     }
 
-    /// How many findings there are of each severity. What is not reached is an error.
+    /// How many findings there are of each severity. What is not reached or not allowed is an error.
     fn counts(&self) -> String {
         let severities = || {
             self.clusters.iter().flat_map(|cluster| {
@@ -504,6 +531,9 @@ impl Report {
                 findings.map(|finding| finding.severity).chain(not_reached).chain(misfits)
             })
         };
+        let n_not_found = self.discoveries.iter().filter(|sought| sought.fault.is_some()).count();
+        let n_faults = n_not_found + self.waiting.len() + self.aws_faults().len();
+        let severities = || severities().chain(std::iter::repeat_n(Severity::Error, n_faults));
         let counts: Vec<String> =
             [(Severity::Error, "error"), (Severity::Warning, "warning"), (Severity::Info, "note")]
                 .into_iter()

@@ -73,7 +73,7 @@ pub(crate) enum Command {
     Poll(PollArgs),
     /// Ask the daemon on this machine whether it is alive, as a supervisor's health check. Exit status: 0 it is, 1 otherwise
     Health(HealthArgs),
-    /// Say what the configuration will ask of AWS in a month, and its price; asks nobody
+    /// Say what the configuration will ask of AWS in a month, and its price; asks nobody but AWS, what a [[discover]] finds
     Plan(PlanArgs),
     /// Have a running daemon tell nobody of some alerts for a while
     Silence(Box<SilenceArgs>),

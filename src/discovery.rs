@@ -15,7 +15,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
 use crate::aws::cloudwatch;
-use crate::aws::{Aws, Kind, Place, Reported};
+use crate::aws::{Aws, COMMANDS_WAIT, Kind, Place, Reported};
 use crate::collect::conninfo::Conninfo;
 use crate::collect::login::{Auth, LoginConfig};
 use crate::config::{self, Cluster, Target};
@@ -154,7 +154,7 @@ impl Config {
         3 * self.interval
     }
 
-    fn place(&self, region: &str) -> Place {
+    pub fn place(&self, region: &str) -> Place {
         Place { region: Some(region.to_owned()), role_arn: self.role_arn.clone() }
     }
 
@@ -486,7 +486,7 @@ pub struct Sought {
     pub fault: Option<String>,
 }
 
-/// A configuration with what AWS has now, asked once.
+/// A configuration with what AWS has now, asked once. AWS that is away holds a command up for [`COMMANDS_WAIT`].
 pub async fn once(mut config: config::Config) -> (config::Config, Vec<Sought>) {
     if config.discover.is_empty() {
         return (config, Vec::new());
@@ -494,7 +494,14 @@ pub async fn once(mut config: config::Config) -> (config::Config, Vec<Sought>) {
     let aws = Aws::new(config.aws.clone());
     let looks = join_all(config.discover.iter().map(|discover| {
         let (mut discovery, aws) = (Discovery::new(discover.clone(), Vec::new()), aws.clone());
-        async move { discovery.look(&aws).await }
+        async move {
+            let look = tokio::time::timeout(COMMANDS_WAIT, discovery.look(&aws)).await;
+            look.unwrap_or_else(|_| Look {
+                families: Vec::new(),
+                answered: BTreeSet::new(),
+                fault: Some(format!("no answer within {}", humantime::format_duration(COMMANDS_WAIT))),
+            })
+        }
     }));
     let looks = looks.await;
     let mut taken: BTreeSet<String> = config.clusters.iter().map(|cluster| cluster.name.to_string()).collect();

@@ -214,10 +214,12 @@ fn plan(file: Option<&Path>, environment: &Environment, args: &PlanArgs) -> Exit
         }
         None => Prices::built_in(),
     };
-    match prices {
-        Ok(prices) => print(pgvigil::plan::run(&loaded.config, &prices).as_bytes(), true),
-        Err(reason) => complain(&reason, BAD_USAGE),
-    }
+    let prices = match prices {
+        Ok(prices) => prices,
+        Err(reason) => return complain(&reason, BAD_USAGE),
+    };
+    let Some((config, sought)) = wait_for(pgvigil::discovery::once(loaded.config)) else { return ExitCode::FAILURE };
+    print(pgvigil::plan::run(&config, &prices, &sought).as_bytes(), true)
 }
 
 fn silence(file: Option<&Path>, environment: &Environment, args: &SilenceArgs) -> ExitCode {

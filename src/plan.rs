@@ -7,6 +7,7 @@ use crate::aws::cloudwatch::{Instance, Wanted};
 use crate::config::Config;
 use crate::core::cloudwatch::REDIS;
 use crate::core::publish::{DATUMS, Published};
+use crate::discovery::Sought;
 use crate::table::{Cell, Table, Tone};
 
 /// A twelfth of a year, in seconds.
@@ -96,12 +97,17 @@ struct Item {
 }
 
 /// What is asked in a month, as lines for people.
-pub fn run(config: &Config, prices: &Prices) -> String {
+pub fn run(config: &Config, prices: &Prices, sought: &[Sought]) -> String {
     let items = items(config, prices);
+    let discovered = discovered(sought);
     if items.is_empty() {
-        return "This configuration asks nothing of AWS that is billed by use: CloudWatch is neither read nor told, and no \
-                secret is read.\n"
-            .to_owned();
+        let nothing = if sought.iter().all(|sought| sought.fault.is_none()) {
+            "This configuration asks nothing of AWS that is billed by use: CloudWatch is neither read nor told, and no \
+             secret is read.\n"
+        } else {
+            "Of what is known here nothing is billed by use.\n"
+        };
+        return format!("{nothing}{discovered}");
     }
     let mut table = Table::new(&["API", "WHAT", "A MONTH", "USD"], &["A MONTH", "USD"]);
     for Item { api, what, count, price } in &items {
@@ -115,20 +121,37 @@ pub fn run(config: &Config, prices: &Prices) -> String {
     if config.wanted.as_ref().is_some_and(|wanted| !wanted.groups.is_empty()) {
         text.push_str(&format!("A replication group is taken to have {NODES} nodes.\n"));
     }
+    text.push_str(&discovered);
     text.push_str("pgvigil_aws_requests_total and pgvigil_aws_metrics_requested_total count what is really asked.\n");
     text
+}
+
+/// Whether what discoveries find is among it.
+fn discovered(sought: &[Sought]) -> String {
+    let line = |Sought { name, looks_for, targets, fault }: &Sought| {
+        let found = counted(*targets, "target");
+        match fault.as_deref().map(|fault| fault.trim_end_matches('.')) {
+            None => format!("With the {found} that {name} finds now ({looks_for}).\n"),
+            Some(fault) if *targets == 0 => format!("Not counted is what {name} finds ({looks_for}): {fault}.\n"),
+            Some(fault) => format!("With {found} of what {name} finds ({looks_for}), and not the rest: {fault}.\n"),
+        }
+    };
+    sought.iter().map(line).collect()
 }
 
 fn items(config: &Config, prices: &Prices) -> Vec<Item> {
     let mut items = Vec::new();
     if let Some(wanted) = &config.wanted {
         let count = (wanted.metrics_per_second(&config.instances, NODES) * MONTH).round();
-        items.push(Item {
-            api: "cloudwatch:GetMetricData",
-            what: asked_for(wanted, &config.instances),
-            count,
-            price: count / 1000.0 * prices.cloudwatch.metrics_requested_per_1000,
-        });
+        // Without an instance there is nothing to ask for.
+        if count > 0.0 {
+            items.push(Item {
+                api: "cloudwatch:GetMetricData",
+                what: asked_for(wanted, &config.instances),
+                count,
+                price: count / 1000.0 * prices.cloudwatch.metrics_requested_per_1000,
+            });
+        }
     }
     if let Some(publish) = &config.cloudwatch.publish {
         let n_of = |published: &Published| published.count(config.clusters.len(), config.n_targets());
@@ -211,12 +234,16 @@ mod tests {
     use crate::config::{self, Inputs, Overrides, environment};
 
     fn config(text: &str) -> Config {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pgvigil.toml");
         let fleet = "[[cluster]]\nname = \"orders\"\ntarget = [\n\
              { name = \"a\", dsn = \"host=a.c9akciq32.us-east-1.rds.amazonaws.com\" },\n\
              { name = \"b\", dsn = \"host=b.c9akciq32.us-east-1.rds.amazonaws.com\" },\n]\n";
-        std::fs::write(&path, format!("{fleet}{text}")).unwrap();
+        loaded(&format!("{fleet}{text}"))
+    }
+
+    fn loaded(text: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pgvigil.toml");
+        std::fs::write(&path, text).unwrap();
         let inputs = Inputs {
             file: Some(&path),
             environment: &environment::Environment::default(),
@@ -268,12 +295,49 @@ mod tests {
     #[test]
     fn the_whole_is_a_table_with_its_sum() {
         let prices = Prices::built_in().unwrap();
-        let text = run(&config("[cloudwatch]\nenabled = true\n[cloudwatch.publish]"), &prices);
+        let text = run(&config("[cloudwatch]\nenabled = true\n[cloudwatch.publish]"), &prices, &[]);
         assert!(
             text.contains("cloudwatch:GetMetricData") && text.contains("1,244,772") && text.contains("in all"),
             "{text}"
         );
-        assert!(run(&config(""), &prices).contains("asks nothing of AWS that is billed"));
+        assert!(run(&config(""), &prices, &[]).contains("asks nothing of AWS that is billed"));
+    }
+
+    /// Of a file that lists no server.
+    fn none(text: &str) -> Config {
+        let discover = "[[discover]]\nregion = \"us-east-1\"\nall = true\nuser = \"monitor\"\npassword = \"x\"\n";
+        loaded(&format!("{discover}{text}"))
+    }
+
+    #[test]
+    fn what_is_found_is_counted_and_what_is_not_is_named() {
+        let prices = Prices::built_in().unwrap();
+        let sought = |targets: usize, fault: Option<&str>| Sought {
+            name: crate::discovery::name(0),
+            looks_for: "the whole account in us-east-1".to_owned(),
+            targets,
+            fault: fault.map(str::to_owned),
+        };
+        let text = run(&config("[cloudwatch]\nenabled = true"), &prices, &[sought(1, None)]);
+        assert!(
+            text.contains("\nWith the 1 target that discover-1 finds now (the whole account in us-east-1).\n"),
+            "{text}"
+        );
+        let text = run(&config("[cloudwatch]\nenabled = true"), &prices, &[sought(2, Some("eu-west-1: it is denied"))]);
+        assert!(
+            text.contains(
+                "\nWith 2 targets of what discover-1 finds (the whole account in us-east-1), and not the rest: eu-west-1: it is denied.\n"
+            ),
+            "{text}"
+        );
+        let text = run(&none("[cloudwatch]\nenabled = true"), &prices, &[sought(0, Some("no answer within 10s."))]);
+        assert!(text.starts_with("Of what is known here nothing is billed by use.\n"), "{text}");
+        assert!(
+            text.contains(
+                "Not counted is what discover-1 finds (the whole account in us-east-1): no answer within 10s.\n"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

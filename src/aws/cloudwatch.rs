@@ -616,7 +616,7 @@ fn words(message: &MessageData) -> String {
 }
 
 /// The nodes of a replication group.
-async fn nodes_of(aws: &Aws, group: &Group) -> Result<Vec<Name>, Fault> {
+pub(super) async fn nodes_of(aws: &Aws, group: &Group) -> Result<Vec<Name>, Fault> {
     const ACTION: &str = "elasticache:DescribeReplicationGroups";
     let client = aws.elasticache(&group.place).await;
     let asked = client.describe_replication_groups().replication_group_id(&group.group).send().await;

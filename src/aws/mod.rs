@@ -7,6 +7,7 @@
 
 pub mod cloudwatch;
 mod fault;
+mod probe;
 pub mod publish;
 mod rds;
 mod secrets;
@@ -42,6 +43,9 @@ use crate::self_metrics::AwsMetrics;
 /// Of one attempt, and of all attempts at one question.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A command, for which somebody waits, gives AWS so long for each thing that it asks.
+pub const COMMANDS_WAIT: Duration = Duration::from_secs(10);
 
 /// `[aws]`. What is not said here comes from where AWS tools look for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

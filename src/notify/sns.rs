@@ -57,6 +57,15 @@ pub struct Config {
     pub timeout: Duration,
 }
 
+impl Config {
+    /// Where SNS is asked.
+    pub fn place(&self) -> Place {
+        // The topic's own region. What is no ARN was refused when the configuration was read.
+        let of_topic = || Topic::parse(&self.topic_arn).map(|topic| topic.region).ok();
+        Place { region: self.region.clone().or_else(of_topic), role_arn: None }
+    }
+}
+
 /// A notifier of one topic.
 #[derive(Debug)]
 pub(super) struct Sns {
@@ -76,8 +85,7 @@ impl Sns {
         {
             return Err("endpoint_url must begin with http:// or https://".to_owned());
         }
-        let place = Place::region(config.region.as_deref().unwrap_or(&topic.region));
-        Ok(Self { config, topic, place, aws: aws.clone(), client: OnceCell::new() })
+        Ok(Self { place: config.place(), config, topic, aws: aws.clone(), client: OnceCell::new() })
     }
 
     /// One attempt, within the time-out.

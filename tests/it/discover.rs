@@ -10,6 +10,7 @@ use crate::credentials::asking as asking_for_a_password;
 use crate::support::aws::Aws;
 use crate::support::cloudwatch::{Asked, Cloud, Reply};
 use crate::support::daemon::{Daemon, SOON, pgvigil};
+use crate::support::pgbouncer::PgBouncer;
 use crate::support::rds::{Instance, Rds};
 use crate::support::receiver::Receiver;
 use crate::support::tls::Certificates;
@@ -584,4 +585,111 @@ async fn where_aws_is_asked_follows_fips_and_dual_stack_and_a_proxy_is_used() {
         .await;
         assert_eq!(daemon.stop().await, Some(0));
     }
+}
+
+/// What a command says on its standard output, and how it ends.
+async fn said(command: &str, config: &str, adjust: impl FnOnce(&mut Command)) -> (String, Option<i32>) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pgvigil.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut process = pgvigil();
+    process.arg(command).arg("--config").arg(&file);
+    adjust(&mut process);
+    let output = tokio::task::spawn_blocking(move || process.output().unwrap()).await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (text.split_whitespace().collect::<Vec<_>>().join(" "), output.status.code())
+}
+
+#[tokio::test]
+async fn a_plan_counts_what_is_found_and_names_what_is_not() {
+    let rds = Rds::start().await;
+    let all = ["a", "b", "c"].map(|id| Instance::new(id, "127.0.0.1", 9)).to_vec();
+    rds.with(|state| state.instances.insert(REGION.to_owned(), all));
+    let config = discover("all = true") + "[cloudwatch]\nenabled = true\nmetrics = [\"CPUUtilization\"]\n";
+    let (text, status) = said("plan", &config, asking(&rds)).await;
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("metrics: 3 of 3 instances, every 1m 131,490 1.31"), "{text}");
+    let counted = "With the 3 targets that discover-1 finds now (the whole account in us-east-1).";
+    assert!(text.contains(counted), "{text}");
+    rds.with(|state| state.refuses = Some((403, "AccessDenied")));
+    let (text, status) = said("plan", &config, asking(&rds)).await;
+    let left_out = "Not counted is what discover-1 finds (the whole account in us-east-1): us-east-1: AWS denies rds:DescribeDBInstances";
+    assert!(status == Some(0) && text.contains(left_out), "{text}");
+}
+
+#[tokio::test]
+async fn check_asks_aws_once_for_all_that_it_will_be_asked_and_names_what_a_policy_lacks() {
+    let (rds, sns) = (Rds::start().await, Receiver::start().await);
+    rds.with(|state| {
+        state.instances.insert(REGION.to_owned(), vec![Instance::new("orders", "127.0.0.1", 9)]);
+        state.denies = Some("DescribeEvents");
+    });
+    let cloud = Cloud::start(|_| Reply::Refusal("AccessDenied", 403)).await;
+    sns.answer("404 Not Found");
+    sns.tell(
+        "<ErrorResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><Error><Type>Sender</Type><Code>NotFound</Code>\
+         <Message>Topic does not exist</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+            .to_owned(),
+    );
+    let topic = "arn:aws:sns:us-east-1:123456789012:alerts";
+    let config = discover("all = true")
+        + "[cloudwatch]\nenabled = true\n[cloudwatch.publish]\nregion = \"us-east-1\"\n\
+           [[pooler]]\nname = \"pgb\"\ncluster = \"elsewhere\"\ndsn = \"host=127.0.0.1 port=9 dbname=pgbouncer\"\n"
+        + &format!(
+            "[[notify]]\ntype = \"sns\"\ntopic_arn = \"{topic}\"\nendpoint_url = \"http://127.0.0.1:{}\"\n",
+            sns.port
+        );
+    let (text, status) = said("check", &config, |command| {
+        asking(&rds)(command);
+        command.env("AWS_ENDPOINT_URL_CLOUDWATCH", &cloud.url);
+    })
+    .await;
+    assert_eq!(status, Some(1), "{text}");
+    for expect in [
+        "error in us-east-1: AWS denies cloudwatch:GetMetricData",
+        "error in us-east-1: AWS denies rds:DescribeEvents to arn:aws:iam::123456789012:user/pgvigil",
+        &format!("error in {topic}: sns:GetTopicAttributes: NotFound (404): Topic does not exist"),
+        "error pooler elsewhere/pgb is not watched: no [[discover]] has found its cluster",
+        "AWS allows rds:DescribePendingMaintenanceActions",
+        "not tried: cloudwatch:PutMetricData, sns:Publish; `pgvigil notify test` tries sns:Publish",
+    ] {
+        assert!(text.contains(expect), "{expect}\nin\n{text}");
+    }
+    assert!(cloud.asked("PutMetricData").is_empty());
+    // Who may not ask about the topic need not.
+    sns.answer("403 Forbidden");
+    sns.tell(
+        "<ErrorResponse><Error><Type>Sender</Type><Code>AuthorizationError</Code><Message>User: arn:aws:iam::123456789012:user/\
+         pgvigil is not authorized to perform: SNS:GetTopicAttributes on resource: x</Message></Error></ErrorResponse>"
+            .to_owned(),
+    );
+    let (text, _) = said("check", &config, asking(&rds)).await;
+    assert!(text.contains("sns:Publish") && !text.contains("sns:GetTopicAttributes"), "{text}");
+}
+
+#[tokio::test]
+async fn a_pooler_before_what_is_found_is_watched_and_logged_in_to_with_its_secret() {
+    let Some(aws) = Aws::start().await else { return };
+    let servers = pg::cluster(0).await;
+    let Some(pooler) = PgBouncer::start(servers.primary().port).await else { return };
+    let rds = Rds::start().await;
+    // What the secret says of a host is of its database, and the console is where the dsn says.
+    let secret =
+        json!({"username": "stats", "password": "stats", "host": "nowhere.invalid", "port": 9, "dbname": "app"});
+    aws.secrets("CreateSecret", json!({"Name": "pgb", "SecretString": secret.to_string()})).await;
+    let config = discover("all = true")
+        + &format!(
+            "[poll]\npooler_interval = \"200ms\"\n[[pooler]]\nname = \"pgb\"\ncluster = \"primary\"\nsecret = \"pgb\"\n\
+             region = \"{REGION}\"\ndsn = \"host=127.0.0.1 port={} dbname=pgbouncer sslmode=disable\"\n",
+            pooler.port
+        );
+    let daemon = Daemon::start_with(&config, |command| {
+        command.envs(aws.environment()).env("AWS_ENDPOINT_URL_RDS", &rds.url);
+    })
+    .await;
+    let pgb = [("cluster", "primary"), ("target", "pgb")];
+    assert_eq!(daemon.series("pgvigil_pooler_up", &pgb).await, None);
+    rds.with(|state| state.instances.insert(REGION.to_owned(), family(&servers)));
+    daemon.until_series("pgvigil_pooler_up", &pgb, SOON * 3, |up| up == Some(1.0)).await;
+    assert_eq!(daemon.stop().await, Some(0));
 }

@@ -90,6 +90,8 @@ pub(crate) struct State {
     pub instances: BTreeMap<String, Vec<Instance>>,
     /// Status and code with which each question is refused.
     pub refuses: Option<(u16, &'static str)>,
+    /// The action that nobody may.
+    pub denies: Option<&'static str>,
     /// Of every region: source, category, message, and how many seconds ago.
     pub events: Vec<(&'static str, &'static str, &'static str, i64)>,
     /// Questions that came: action and region.
@@ -180,7 +182,8 @@ fn answer(state: &mut State, head: &str, body: &str) -> (u16, String) {
         head.split("Credential=").nth(1).and_then(|scope| scope.split('/').nth(2)).unwrap_or_default().to_owned();
     state.asked.push((action.clone(), region.clone()));
     state.keys.extend(head.split("Credential=").nth(1).and_then(|scope| scope.split('/').next()).map(str::to_owned));
-    if let Some((status, code)) = state.refuses {
+    let denied = state.denies.filter(|denied| *denied == action).map(|_| (403, "AccessDenied"));
+    if let Some((status, code)) = state.refuses.or(denied) {
         let who = "User: arn:aws:iam::123456789012:user/pgvigil is not authorized to perform";
         let message = if code == "Throttling" { "Rate exceeded".to_owned() } else { format!("{who}: rds:{action}") };
         let xml = format!(
