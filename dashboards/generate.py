@@ -525,9 +525,63 @@ def alerts():
     )
 
 
+def aws():
+    of_target = lambda title, description, series, unit, limits=None, width=8: graph(title, description, [(f"pgvigil_{series}{{{TARGET}}}", NAME)], unit, limits, width, 7)
+    of_node = lambda title, description, series, unit, limits=None: graph(title, description, [(f"pgvigil_redis_{series}{{{CLUSTER}}}", "{{redis}}/{{node}}")], unit, limits, 8, 7, ())
+    lags = [
+        (f"pgvigil_replay_lag_seconds{{{TARGET}}}", NAME + " by pgvigil"),
+        (f"pgvigil_rds_replica_lag_seconds{{{TARGET}}}", NAME + " by RDS"),
+        (f"pgvigil_aurora_reported_lag_seconds{{{TARGET}}}", NAME + " by Aurora"),
+    ]
+    theirs = f"(pgvigil_rds_replica_lag_seconds{{{TARGET}}} or pgvigil_aurora_reported_lag_seconds{{{TARGET}}})"
+    return dashboard(
+        "pgvigil-aws", "pgvigil: AWS", "What AWS says of instances of RDS and Aurora and of nodes of ElastiCache, beside what their servers say themselves. CloudWatch is minutes late; what is too old to be told as true is absent.",
+        [
+            stat("Not available", "Instances that AWS does not have as available.", f"count(pgvigil_rds_available{{{TARGET}}} == 0) or vector(0)", limits=NONE_IS_GOOD),
+            stat("Replication not normal", "Read replicas whose replication AWS does not find normal.", f"count(pgvigil_rds_replication_normal{{{TARGET}}} == 0) or vector(0)", limits=NONE_IS_GOOD),
+            stat("Least free storage", "Of all instances.", f"min(pgvigil_storage_free_bytes{{{TARGET}}})", "bytes", [("red", None), ("orange", 5 << 30), ("green", 10 << 30)]),
+            stat("Next certificate expires", "When the first server certificate of an instance expires.", f"min(pgvigil_rds_certificate_expires_seconds{{{TARGET}}})", "s", [("red", None), ("orange", 7 * 86400), ("green", 30 * 86400)]),
+            stat("Oldest datapoint", "Age of the oldest point of CloudWatch that is shown.", f"max(pgvigil_cloudwatch_datapoint_age_seconds{{{TARGET}}})", "s", [("green", None), ("orange", 300)]),
+            stat("Discovery", "Whether AWS last said in full what there is; where servers are discovered.", "min(pgvigil_discovery_up)", mappings=YES_IS_GOOD, limits=[("red", None), ("green", 1)], none="not asked"),
+            row("Replica lag: AWS's word and ours"),
+            graph("Replica lag", "The lag by pgvigil, and what CloudWatch says of it: ReplicaLag of RDS counts the time since the last commit and so grows while nothing is written; AuroraReplicaLag is an average of a minute. The API says why they differ.", lags, "s", LAG, 12, 9),
+            graph("Disagreement", "How much more AWS says than pgvigil; below 0 it says less, which hides a lag.", [(f"{theirs} - on (cluster, target) group_left () pgvigil_replay_lag_seconds{{{TARGET}}}", NAME)], "s", None, 12, 9),
+            row("Instances"),
+            of_target("CPU", "CPUUtilization.", "cpu_utilization_ratio", "percentunit", USED),
+            of_target("Storage that is free", "FreeStorageSpace.", "storage_free_bytes", "bytes"),
+            of_target("Memory that can be freed", "FreeableMemory.", "memory_freeable_bytes", "bytes"),
+            of_target("Connections, by CloudWatch", "DatabaseConnections.", "database_connections", "short"),
+            graph("Latency of the disk", "ReadLatency and WriteLatency: the mean of a read and of a write.", [(f"pgvigil_read_latency_seconds{{{TARGET}}}", NAME + " read"), (f"pgvigil_write_latency_seconds{{{TARGET}}}", NAME + " write")], "s", None, 8, 7),
+            of_target("Requests that wait for the disk", "DiskQueueDepth.", "disk_queue_depth", "short"),
+            graph("Credits that are left", "BurstBalance, and EBSByteBalance% of small instances: at 0 the disk is throttled.", [(f"pgvigil_burst_balance_ratio{{{TARGET}}}", NAME + " burst"), (f"pgvigil_ebs_byte_balance_ratio{{{TARGET}}}", NAME + " EBS bytes")], "percentunit", [("red", None), ("orange", 0.1), ("green", 0.3)], 8, 7),
+            of_target("CPU credits", "CPUCreditBalance of burstable instances: at 0 the CPU is throttled.", "cpu_credit_balance", "short"),
+            graph("WAL on disk", "TransactionLogsDiskUsage, ReplicationSlotDiskUsage, and OldestReplicationSlotLag.", [(f"pgvigil_transaction_logs_disk_bytes{{{TARGET}}}", NAME + " WAL"), (f"pgvigil_replication_slots_disk_bytes{{{TARGET}}}", NAME + " kept for slots"), (f"pgvigil_replication_slot_oldest_lag_bytes{{{TARGET}}}", NAME + " oldest slot")], "bytes", None, 8, 7),
+            graph("Age of CloudWatch's points", "How long ago the period ended that the newest point of each metric is of.", [(f"max by (cluster, target) (pgvigil_cloudwatch_datapoint_age_seconds{{{TARGET}}})", NAME)], "s", None, 8, 7),
+            row("What RDS says"),
+            timeline("Status", "Each instance's status, by AWS's word.", f"pgvigil_rds_status{{{TARGET}}}", NAME + " {{status}}", {"1": ("so", "blue")}, 12),
+            timeline("Replication, by RDS", "Whether AWS finds each read replica's replication normal.", f"pgvigil_rds_replication_normal{{{TARGET}}}", NAME, YES_IS_GOOD, 12),
+            graph("Storage", "Storage that each instance has, and up to which it grows by itself.", [(f"pgvigil_rds_allocated_storage_bytes{{{TARGET}}}", NAME), (f"pgvigil_rds_max_storage_bytes{{{TARGET}}}", NAME + " at most")], "bytes", None, 8, 7),
+            table("Pending maintenance", "What maintenance is to change.", f"pgvigil_rds_pending_maintenance{{{TARGET}}}", ["cluster", "target", "action"], width=8),
+            table("Events", "What RDS reported within the last 15 minutes.", f"pgvigil_rds_event{{{CLUSTER}}}", ["cluster", "source", "category"], width=8, links=(ROW_TO_CLUSTER,)),
+            row("Redis and Valkey"),
+            of_node("CPU of nodes", "CPUUtilization.", "cpu_utilization_ratio", "percentunit", USED),
+            of_node("CPU of the engine", "EngineCPUUtilization: of the one thread that executes commands.", "engine_cpu_utilization_ratio", "percentunit", USED),
+            of_node("Memory used", "DatabaseMemoryUsagePercentage.", "memory_used_ratio", "percentunit", USED),
+            of_node("Clients", "CurrConnections.", "connections", "short"),
+            of_node("Evictions", "Keys that were evicted within five minutes.", "evictions_in_5m", "short", NONE_IS_GOOD),
+            of_node("Found in the cache", "CacheHitRate.", "hit_ratio", "percentunit"),
+            of_node("Replication lag of nodes", "ReplicationLag: of replicas alone.", "replication_lag_seconds", "s"),
+            row("What AWS is asked"),
+            graph("Requests to AWS", "Requests a second by API and outcome, retries included.", [("sum by (api, outcome) (rate(pgvigil_aws_requests_total[$__rate_interval]))", "{{api}} {{outcome}}")], "reqps", None, 8, 7, ()),
+            graph("Metrics asked for", "Metrics an hour that GetMetricData is billed by.", [("3600 * sum(rate(pgvigil_aws_metrics_requested_total[$__rate_interval]))", "metrics an hour")], "short", None, 8, 7, ()),
+        ],
+        cluster="many", target="many",
+    )
+
+
 def main():
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
-    for it in (fleet(), cluster(), target(), statements(), alerts()):
+    for it in (fleet(), cluster(), target(), statements(), alerts(), aws()):
         (folder / f"{it['uid']}.json").write_text(json.dumps(it, indent=1, ensure_ascii=False) + "\n")
 
 

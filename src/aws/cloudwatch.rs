@@ -371,8 +371,9 @@ pub struct Beat {
     nodes: HashMap<TargetId, Vec<Name>>,
     described_at: HashMap<TargetId, MonoTime>,
     standings: HashMap<Place, Standing>,
-    /// By period in seconds: the end of the last one that was asked for, in seconds since 1970, at each place.
-    asked: HashMap<(Place, i64), i64>,
+    /// By period in seconds, if it is a longer one: the end of the last one that was asked for, in seconds since 1970, at each
+    /// place, and what was asked.
+    asked: HashMap<(Place, i64), (i64, Vec<Question>)>,
 }
 
 /// What asking one place for the metrics of one period gave.
@@ -434,11 +435,15 @@ impl Beat {
             if self.standings.get(&place).is_some_and(is_patient) {
                 continue;
             }
-            // A period that is longer than the interval is new once, when it is over.
-            if is_slow && self.asked.get(&(place.clone(), period)).is_some_and(|asked| *asked == end) {
-                continue;
+            if is_slow {
+                // A period that is longer than the interval is new once, when it is over; what is found meanwhile is asked about all
+                // the same.
+                let asked = self.asked.entry((place.clone(), period)).or_default();
+                if asked.0 == end && asked.1 == questions {
+                    continue;
+                }
+                *asked = (end, questions.clone());
             }
-            self.asked.insert((place.clone(), period), end);
             for questions in questions.chunks(PER_REQUEST) {
                 asking.push(ask(self.aws.clone(), place.clone(), questions.to_vec(), end, now, wall));
             }

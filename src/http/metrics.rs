@@ -851,12 +851,13 @@ mod tests {
         }
     }
 
-    const DASHBOARDS: [(&str, &str); 5] = [
+    const DASHBOARDS: [(&str, &str); 6] = [
         ("fleet", include_str!("../../dashboards/pgvigil-fleet.json")),
         ("cluster", include_str!("../../dashboards/pgvigil-cluster.json")),
         ("target", include_str!("../../dashboards/pgvigil-target.json")),
         ("statements", include_str!("../../dashboards/pgvigil-statements.json")),
         ("alerts", include_str!("../../dashboards/pgvigil-alerts.json")),
+        ("aws", include_str!("../../dashboards/pgvigil-aws.json")),
     ];
 
     const RULES: [(&str, &str); 2] = [

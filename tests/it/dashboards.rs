@@ -11,9 +11,13 @@ use pgvigil::rules::prometheus;
 use serde_json::Value;
 use tokio_postgres::{Client, NoTls};
 
+use crate::cloudwatch::{page, told};
+use crate::support::cloudwatch::{Cloud, environment};
 use crate::support::daemon::{Daemon, SOON, cluster_toml};
 use crate::support::pgbouncer::PgBouncer;
 use crate::support::prometheus::Prometheus;
+use crate::support::rds::{Instance, Rds};
+use crate::support::receiver::Receiver;
 use crate::support::{missing, pg};
 
 fn dashboards(name: &str) -> PathBuf {
@@ -89,7 +93,7 @@ fn promtool_takes_the_rules_and_they_do_as_they_say() {
 
 /// The dashboards, by name.
 fn all() -> Vec<(String, Value)> {
-    ["fleet", "cluster", "target", "statements", "alerts"]
+    ["fleet", "cluster", "target", "statements", "alerts", "aws"]
         .map(|name| {
             let text = std::fs::read_to_string(dashboards(&format!("pgvigil-{name}.json"))).unwrap();
             (name.to_owned(), serde_json::from_str(&text).unwrap())
@@ -168,7 +172,8 @@ fn grafana_knows_every_field_of_the_dashboards() {
 }
 
 /// Queries that find nothing on the servers of the test, and why that is right.
-const MAY_BE_EMPTY: [(&str, &str); 1] = [("Slow poll", "nothing is asked about in vain")];
+const MAY_BE_EMPTY: [(&str, &str); 2] =
+    [("Slow poll", "nothing is asked about in vain"), ("Pending maintenance", "there is none")];
 
 /// Every query of a dashboard: of its variables, its annotations and its panels, as Grafana would send it.
 fn queries(name: &str, dashboard: &Value) -> Vec<(String, String)> {
@@ -207,14 +212,63 @@ async fn session(port: u16, statement: &'static str) -> Client {
     client
 }
 
+/// Has the dashboards drawn with what is known by now: into the documentation, after another minute, where that is asked for.
+async fn draw(prometheus: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, seconds) = if std::env::var_os("DRAW_DASHBOARDS").is_some() {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        (Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/src/images"), "180")
+    } else {
+        (dir.path().to_path_buf(), "60")
+    };
+    let mut command = Command::new("python3");
+    command.arg(dashboards("draw.py")).arg(prometheus).arg(&folder).arg(seconds);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for (name, dashboard) in all() {
+        let drawing = std::fs::read_to_string(folder.join(format!("pgvigil-{name}.svg"))).unwrap();
+        assert!(drawing.len() < 150_000, "{name}: {}", drawing.len());
+        for panel in dashboard["panels"].as_array().unwrap() {
+            let title = panel["title"].as_str().unwrap();
+            let begins: String = title.chars().take(12).collect();
+            assert!(drawing.contains(&begins.replace('\'', "&#x27;")), "{name}: {title}");
+        }
+    }
+}
+
+/// An ElastiCache that has one group of two nodes, whatever it is asked.
+async fn elasticache() -> Receiver {
+    const GROUPS: &str = "<DescribeReplicationGroupsResponse><DescribeReplicationGroupsResult><ReplicationGroups>\
+        <ReplicationGroup><ReplicationGroupId>cache</ReplicationGroupId><MemberClusters><ClusterId>cache-001</ClusterId>\
+        <ClusterId>cache-002</ClusterId></MemberClusters></ReplicationGroup></ReplicationGroups>\
+        </DescribeReplicationGroupsResult></DescribeReplicationGroupsResponse>";
+    let receiver = Receiver::start().await;
+    receiver.tell(GROUPS.to_owned());
+    receiver
+}
+
+/// A primary and its replica as RDS lists them.
+fn listed(servers: &Servers) -> Vec<Instance> {
+    let mut primary = Instance::new("rds", "127.0.0.1", servers.primary().port);
+    primary.replicas = vec!["rds-r1".to_owned()];
+    let replica = Instance {
+        source: Some("rds".to_owned()),
+        replicates: Some(true),
+        ..Instance::new("rds-r1", "127.0.0.1", servers.node("r1").port)
+    };
+    vec![primary, replica]
+}
+
 /// Servers with something of everything: a replica that replays nothing and one that is seen without grants, slots that are
 /// unread, in danger and lost, sessions that idle in transactions and wait for locks, a subscription, a pooler, alerts that fire and
-/// are muted. Every query of every panel finds something there.
+/// are muted; and an AWS that lists two more and has a number for every metric. Every query of every panel finds something there.
 #[tokio::test]
 async fn no_panel_is_empty() {
     let plan = pg::plan(2).set("max_slot_wal_keep_size = '100GB'");
     let small = Plan::new(pg::installation()).set("wal_keep_size = 0").set("max_slot_wal_keep_size = '1MB'");
-    let (servers, others) = tokio::try_join!(Servers::start(&plan), Servers::start(&small)).unwrap();
+    let theirs = pg::plan(1);
+    let (servers, others, theirs) =
+        tokio::try_join!(Servers::start(&plan), Servers::start(&small), Servers::start(&theirs)).unwrap();
     let (primary, other) = (servers.primary(), others.primary());
     let Some(pooler) = PgBouncer::start(primary.port).await else { return };
 
@@ -268,7 +322,21 @@ async fn no_panel_is_empty() {
          [[maintenance]]\nname = \"always\"\nrule = \"Muted\"\nstart = \"00:00\"\nduration = \"24h\"\ntime_zone = \"UTC\"\n",
         clusters.join("\n")
     );
-    let daemon = Daemon::start(&config).await;
+    let (rds, cache) = (Rds::start().await, elasticache().await);
+    let cloud = Cloud::start(|asked| page(told(asked, |_| Some(40.0)))).await;
+    rds.with(|state| {
+        state.instances.insert("us-east-1".to_owned(), listed(&theirs));
+        state.events.push(("rds", "backup", "Backing up DB instance", 30));
+    });
+    let aws = "[cloudwatch]\nenabled = true\ninterval = \"1s\"\n\
+               [[redis]]\nname = \"cache\"\nreplication_group = \"cache\"\nregion = \"us-east-1\"\ncluster = \"c\"\n\
+               [[discover]]\nregion = \"us-east-1\"\ninstance = \"rds\"\nuser = \"mon\"\npassword = \"mon\"\n\
+               sslmode = \"disable\"\ninterval = \"1s\"\n";
+    let daemon = Daemon::start_within(&format!("{config}{aws}"), SOON * 4, |command| {
+        command.envs(environment(&cloud.url)).env("AWS_ENDPOINT_URL_RDS", &rds.url);
+        command.env("AWS_ENDPOINT_URL_ELASTICACHE", format!("http://127.0.0.1:{}", cache.port));
+    })
+    .await;
     let Some(prometheus) = Prometheus::start(daemon.url.trim_start_matches("http://")).await else { return };
     let through = session(pooler.port, "SELECT 1").await;
     let writing = async {
@@ -308,6 +376,7 @@ async fn no_panel_is_empty() {
         }
         assert!(empty.is_empty(), "{empty:#?}");
         assert!(n_queries > 150, "{n_queries}");
+        draw(&prometheus.url).await;
     };
     tokio::select! {
         () = looking => {}

@@ -356,6 +356,30 @@ async fn cloudwatch_is_read_of_what_is_found_as_it_comes_and_goes() {
     assert_eq!(daemon.stop().await, Some(0));
 }
 
+#[tokio::test]
+async fn what_is_found_late_is_not_left_to_the_next_long_period() {
+    let servers = pg::cluster(1).await;
+    let rds = Rds::start().await;
+    let all = family(&servers);
+    let mut first = all[..1].to_vec();
+    first[0].replicas.clear();
+    rds.with(|state| state.instances.insert(REGION.to_owned(), first));
+    let cloud = Cloud::start(|asked| everywhere(asked, 7.0)).await;
+    // CPU credits are told every five minutes, and asked for as often.
+    let config = discover("instance = \"primary\"")
+        + "[cloudwatch]\nenabled = true\ninterval = \"1s\"\nmetrics = [\"CPUCreditBalance\"]\n";
+    let daemon = Daemon::start_with(&config, |command| {
+        asking(&rds)(command);
+        command.env("AWS_ENDPOINT_URL_CLOUDWATCH", &cloud.url);
+    })
+    .await;
+    let of = |target: &'static str| [("cluster", "primary"), ("target", target)];
+    daemon.until_series("pgvigil_cpu_credit_balance", &of("primary"), SOON, |credits| credits == Some(7.0)).await;
+    rds.with(|state| state.instances.insert(REGION.to_owned(), all));
+    daemon.until_series("pgvigil_cpu_credit_balance", &of("r1"), SOON, |credits| credits == Some(7.0)).await;
+    assert_eq!(daemon.stop().await, Some(0));
+}
+
 /// What STS answers: credentials that last.
 fn role_of(action: &str, key: &str) -> String {
     format!(

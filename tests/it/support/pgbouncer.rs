@@ -35,8 +35,10 @@ impl PgBouncer {
         let users = dir.path().join("users.txt");
         let names = ["mon", "stats", "admin"].map(|name| format!("\"{name}\" \"{name}\"\n"));
         std::fs::write(&users, names.concat()).unwrap();
+        // A database that is there by `*` alone may be missed by SHOW DATABASES, when its first client logs in slowly.
         let config = format!(
-            "[databases]\n* = host=127.0.0.1 port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+            "[databases]\npostgres = host=127.0.0.1 port={upstream}\n* = host=127.0.0.1 port={upstream}\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {}\npool_mode = transaction\n\
              default_pool_size = 1\nmax_client_conn = 1000\nstats_users = stats\nadmin_users = admin\n{settings}\n",
             users.display()
