@@ -47,9 +47,7 @@ pub(super) fn own(environment: &Environment, references: &BTreeSet<String>) -> R
             (vec!["notify".to_owned()], sns(text))
         } else {
             let path = key.split("__").map(str::to_ascii_lowercase).collect();
-            // Reading a value cannot go wrong: what is no number, list or table is a string.
-            let Ok(value) = text.parse::<Value>();
-            (path, value)
+            (path, read(text))
         };
         let taken = names.iter().find(|(known, _): &&(KeyPath, String)| *known == path);
         if let Some((_, other)) = taken {
@@ -63,6 +61,21 @@ pub(super) fn own(environment: &Environment, references: &BTreeSet<String>) -> R
         names.push((path, name.clone()));
     }
     Ok((!names.is_empty()).then_some(Layer { dict, kind: Kind::Variables(names) }))
+}
+
+/// What a variable says. Reading it cannot go wrong: what is no number, list or table is a string.
+fn read(text: &str) -> Value {
+    if text.is_ascii() || !text.contains('\\') {
+        let Ok(value) = text.parse::<Value>();
+        return value;
+    }
+    // figment takes the place of a `\` among the characters for its place among the bytes, and panics where that is amid
+    // one. TOML writes such a string the same way.
+    let table: Option<Dict> = toml::from_str(&format!("value = {text}")).ok();
+    table
+        .filter(|table| table.len() == 1)
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::from(text))
 }
 
 fn sns(topic_arn: &str) -> Value {
@@ -202,4 +215,32 @@ fn hosts(environment: &Environment) -> Option<Family> {
 /// As libpq wants a quoted value in a `key='value'` string.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\'', "\\'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_after_any_character() {
+        let list = |text: &str| Value::from(vec![Value::from(text)]);
+        for (text, expect) in [
+            (r#""a\nb""#, Value::from("a\nb")),
+            (r#""é\nb""#, Value::from("é\nb")),
+            (r#"["é😀\"x\""]"#, list("é😀\"x\"")),
+            (
+                r#"[{name="é\\"}]"#,
+                Value::from(vec![Value::from(Dict::from([("name".to_owned(), Value::from("é\\"))]))]),
+            ),
+            // No string in quotes: what is written is meant.
+            (r"C:\é", Value::from(r"C:\é")),
+            (r"é\n", Value::from(r"é\n")),
+            ("\"é\\n\"\nother = 1", Value::from("\"é\\n\"\nother = 1")),
+            ("é", Value::from("é")),
+            ("[1, 2]", Value::from(vec![1usize, 2])),
+        ] {
+            let read = read(text);
+            assert_eq!(format!("{read:?}"), format!("{expect:?}"), "{text}");
+        }
+    }
 }
