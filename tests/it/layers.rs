@@ -78,7 +78,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jiff", &["core/silence/"]),
     ("schemars", &["http/", "core/"]),
     ("subtle", &["http/"]),
-    ("toml", &["rules/", "plan.rs"]),
+    ("toml", &["config/", "rules/", "plan.rs"]),
 ];
 
 /// What a part may import of this crate besides `core`, `clock` and itself.
