@@ -43,6 +43,7 @@
 //! each notifier was told, and the difference is due. A notifier's worker makes one attempt and reports back as an event.
 
 pub mod agent_check;
+mod any_chain;
 pub mod app;
 pub mod aws;
 pub mod check;

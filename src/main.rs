@@ -314,7 +314,7 @@ fn daemon(file: Option<&Path>, environment: &Environment, args: &DaemonArgs, rea
             Ok(loaded) => {
                 let server = loaded.config.server;
                 token = token.or_else(|| server.token.as_ref().map(|token| token.secret().to_owned()));
-                url = url.or_else(|| Some(pgvigil::silence::url_of(&server)));
+                url = url.or_else(|| Some(server.url()));
             }
             // A daemon may be asked from where nothing is configured.
             Err(ConfigError::NothingToWatch) => {}
@@ -322,7 +322,7 @@ fn daemon(file: Option<&Path>, environment: &Environment, args: &DaemonArgs, rea
             Err(error) => return Err(format!("{error}\n(with --url and --token-file no configuration is needed)")),
         }
     }
-    let url = url.unwrap_or_else(|| pgvigil::silence::url_of(&ServerConfig::default()));
+    let url = url.unwrap_or_else(|| ServerConfig::default().url());
     Ok(Daemon { url, token, ca_file: args.ca_file.clone() })
 }
 

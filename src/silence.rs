@@ -2,14 +2,12 @@
 //! and lists them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::Value;
 
-use crate::http::ServerConfig;
 use crate::notify::client::{Client, Endpoint, Failure, Identity, Secret, TlsFiles};
 use crate::table::{seconds, wrapped};
 
@@ -55,21 +53,6 @@ pub struct Told {
     pub warnings: Vec<String>,
     /// Of several wishes, why some were not done.
     pub failures: Vec<String>,
-}
-
-/// The address of a daemon on this machine that is configured so.
-pub fn url_of(server: &ServerConfig) -> String {
-    let scheme = if server.tls.is_some() { "https" } else { "http" };
-    format!("{scheme}://{}", address_of(server.listen))
-}
-
-fn address_of(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(ip, listen.port())
 }
 
 impl Daemon {
@@ -339,17 +322,5 @@ maintenance nightly: cluster=orders
         assert!(all.lines().all(|line| line.chars().count() <= 80), "{all}");
         let nothing = json!({ "silences": [], "maintenance": [] });
         assert_eq!(list(&nothing, false), "nothing is silenced (--all shows those that have ended)\n");
-    }
-
-    #[test]
-    fn a_daemon_that_listens_everywhere_is_asked_here() {
-        for (listen, url) in [
-            ("127.0.0.1:9732", "http://127.0.0.1:9732"),
-            ("0.0.0.0:80", "http://127.0.0.1:80"),
-            ("[::]:80", "http://[::1]:80"),
-            ("10.0.0.7:80", "http://10.0.0.7:80"),
-        ] {
-            assert_eq!(format!("http://{}", address_of(listen.parse().unwrap())), url);
-        }
     }
 }

@@ -3,7 +3,6 @@
 //! It asks where `[server]` says that the daemon listens, over TLS where it does. Whose certificate is shown is not asked:
 //! none is made out to the loopback address, and a daemon that keeps an old one, because the new cannot be used, is well.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST};
@@ -45,32 +44,17 @@ impl Question {
 /// # Errors
 /// Why it is not, or does not answer within `patience`, in one line for people.
 pub async fn ask(server: &ServerConfig, question: Question, patience: Duration) -> Result<String, String> {
-    let scheme = if server.tls.is_some() { "https" } else { "http" };
-    let address = near(server.listen);
-    let asked = format!("{scheme}://{address}{}", question.path());
+    let asked = format!("{}{}", server.url(), question.path());
     let no_answer = |reason: String| format!("{asked}: {reason}; is pgvigil running there?");
-    let (status, text) = match tokio::time::timeout(patience, answer(server, address, question)).await {
+    let (status, text) = match tokio::time::timeout(patience, answer(server, question)).await {
         Ok(answer) => answer.map_err(no_answer)?,
         Err(_) => return Err(format!("{asked}: no answer within {}", humantime::format_duration(patience))),
     };
     if status == StatusCode::OK { Ok(text) } else { Err(format!("{asked} answers {}: {text}", status.as_u16())) }
 }
 
-/// Where a daemon that listens there is found from this machine.
-fn near(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
-async fn answer(
-    server: &ServerConfig,
-    address: SocketAddr,
-    question: Question,
-) -> Result<(StatusCode, String), String> {
+async fn answer(server: &ServerConfig, question: Question) -> Result<(StatusCode, String), String> {
+    let address = server.beside();
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         _ => error.to_string(),

@@ -29,7 +29,7 @@ pub mod silences;
 mod subscriptions;
 pub mod tls;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -86,6 +86,24 @@ fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::E
             "{text:?} is not an address and a port; write for example \"127.0.0.1:9732\" or \"[::]:9732\""
         ))
     })
+}
+
+impl ServerConfig {
+    /// Where it is found from its own machine.
+    pub fn beside(&self) -> SocketAddr {
+        let ip = match self.listen.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        SocketAddr::new(ip, self.listen.port())
+    }
+
+    /// The same as a URL, without a path.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.beside())
+    }
 }
 
 impl Default for ServerConfig {

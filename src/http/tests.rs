@@ -897,3 +897,16 @@ async fn a_route_is_one_line_for_a_script() {
     assert_eq!(none.status, 503);
     assert!(none.body.starts_with("none: replica-1: replay lag is 0.12s"), "{}", none.body);
 }
+
+#[test]
+fn a_daemon_that_listens_everywhere_is_asked_here() {
+    for (listen, url) in [
+        ("127.0.0.1:9732", "http://127.0.0.1:9732"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        ("[::]:80", "http://[::1]:80"),
+        ("10.0.0.7:80", "http://10.0.0.7:80"),
+    ] {
+        let server = ServerConfig { listen: listen.parse().unwrap(), ..ServerConfig::default() };
+        assert_eq!(server.url(), url);
+    }
+}

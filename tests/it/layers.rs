@@ -52,7 +52,7 @@ fn names(code: &str, word: &str) -> bool {
 const CRATES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["collect/", "demo/"]),
     ("tokio_postgres_rustls", &["collect/"]),
-    ("rustls", &["collect/", "notify/client.rs", "http/tls.rs"]),
+    ("rustls", &["any_chain.rs", "collect/", "notify/client.rs", "http/tls.rs"]),
     ("tokio_rustls", &["http/"]),
     ("hyper_rustls", &["notify/client.rs"]),
     ("x509_cert", &["collect/"]),
@@ -83,9 +83,9 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// What a part may import of this crate besides `core`, `clock` and itself.
 const PARTS: &[(&str, &[&str])] = &[
-    ("collect", &["aws", "self_metrics", "waiting"]),
+    ("collect", &["any_chain", "aws", "self_metrics", "waiting"]),
     ("notify", &["aws", "self_metrics"]),
-    ("http", &["aws", "self_metrics", "waiting"]),
+    ("http", &["any_chain", "aws", "self_metrics", "waiting"]),
     ("export", &["self_metrics"]),
     ("engine", &["self_metrics", "store"]),
     ("agent_check", &[]),
