@@ -231,25 +231,13 @@ fn grouped(count: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Inputs, Overrides, environment};
+    use crate::config::tests::of_text;
 
     fn config(text: &str) -> Config {
         let fleet = "[[cluster]]\nname = \"orders\"\ntarget = [\n\
              { name = \"a\", dsn = \"host=a.c9akciq32.us-east-1.rds.amazonaws.com\" },\n\
              { name = \"b\", dsn = \"host=b.c9akciq32.us-east-1.rds.amazonaws.com\" },\n]\n";
-        loaded(&format!("{fleet}{text}"))
-    }
-
-    fn loaded(text: &str) -> Config {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pgvigil.toml");
-        std::fs::write(&path, text).unwrap();
-        let inputs = Inputs {
-            file: Some(&path),
-            environment: &environment::Environment::default(),
-            overrides: &Overrides::default(),
-        };
-        config::load(&inputs).unwrap().config
+        of_text(&format!("{fleet}{text}"))
     }
 
     #[test]
@@ -306,7 +294,7 @@ mod tests {
     /// Of a file that lists no server.
     fn none(text: &str) -> Config {
         let discover = "[[discover]]\nregion = \"us-east-1\"\nall = true\nuser = \"monitor\"\npassword = \"x\"\n";
-        loaded(&format!("{discover}{text}"))
+        of_text(&format!("{discover}{text}"))
     }
 
     #[test]

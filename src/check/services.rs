@@ -120,25 +120,13 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Inputs, Overrides, environment};
-
-    fn config(text: &str) -> Config {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pgvigil.toml");
-        std::fs::write(&path, text).unwrap();
-        let inputs = Inputs {
-            file: Some(&path),
-            environment: &environment::Environment::default(),
-            overrides: &Overrides::default(),
-        };
-        config::load(&inputs).unwrap().config
-    }
+    use crate::config;
 
     #[tokio::test(start_paused = true)]
     async fn nothing_waits_for_long_for_an_aws_that_does_not_answer() {
         // It takes connections, and says nothing.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = config(&format!(
+        let config = config::tests::of_text(&format!(
             "[aws]\nendpoint_url = \"http://{}\"\n[[discover]]\nregion = \"us-east-1\"\nall = true\nuser = \"monitor\"\n\
              password = \"monitor\"\nsslmode = \"disable\"\n[cloudwatch]\nenabled = true\n[cloudwatch.publish]\nregion = \"us-east-1\"\n\
              [[notify]]\ntype = \"sns\"\ntopic_arn = \"arn:aws:sns:us-east-1:123456789012:alerts\"\n",

@@ -505,4 +505,4 @@ fn merge(layers: &[Layer]) -> Result<Dict, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,6 +26,11 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
+/// The configuration of a file with this text, for tests of what follows from it.
+pub(crate) fn of_text(text: &str) -> Config {
+    load_text(text, &[]).unwrap().config
+}
+
 /// Loads `text` as a file, with these variables. Errors come with the file's path as `pgvigil.toml`.
 fn load_text(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
     let directory = tempfile::tempdir().unwrap();
