@@ -12,8 +12,7 @@ use crate::support::{pg, until};
 /// The daemon on a real server, with what `adjust` changes of its command.
 async fn watch(adjust: impl FnOnce(&mut std::process::Command)) -> (pgvigil::demo::Servers, Daemon) {
     let servers = pg::cluster(1).await;
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let daemon = Daemon::start_with(&cluster_toml("c", &targets), adjust).await;
     for node in &servers.nodes {
         let labels = [("target", node.name.as_str())];

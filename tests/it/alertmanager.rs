@@ -16,8 +16,7 @@ use crate::support::{free_port, pg, until};
 const FAMILY: &str = "pgvigil_notifications_total";
 
 fn watching(servers: &Servers, notify: &str) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     cluster_toml("c", &targets)
         + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
         + notify

@@ -19,8 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A daemon that polls often, surveys each second, and alerts a moment after a cause may be known.
 async fn watch_as(servers: &Servers, user: &str) -> Daemon {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, user))).collect();
+    let targets = pg::targets(&servers.nodes, user);
     let config = format!(
         "[poll]\ninterval = \"500ms\"\nslow_interval = \"1s\"\n\n{}\n[[rule]]\nname = \"Lagging\"\n\
          when = \"replay_lag_seconds > 7s\"\n\n[[rule]]\nname = \"NotReceiving\"\nwhen = \"receiver_running == 0\"\nfor = \"8s\"\n",

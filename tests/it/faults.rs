@@ -25,8 +25,7 @@ const DOWN: &str = "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = 
 const AGAIN: Duration = Duration::from_secs(150);
 
 fn watching(servers: &Servers, rest: &str) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     cluster_toml("c", &targets) + rest
 }
 

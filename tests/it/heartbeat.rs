@@ -18,8 +18,7 @@ async fn the_heart_beats_on_while_a_server_is_down_and_stops_when_nobody_answers
     let (listener, hook) = (Receiver::start().await, Receiver::start().await);
     let alertmanager = Alertmanager::start(hook.port).await;
     let servers = pg::cluster(1).await;
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let config = "[poll]\ninterval = \"500ms\"\ntimeout = \"1s\"\n".to_owned()
         + &format!("[heartbeat]\ninterval = \"1s\"\nurl = \"http://127.0.0.1:{}/s3cr3t\"\n\n", listener.port)
         + &cluster_toml("c", &targets)

@@ -396,9 +396,7 @@ async fn a_hostile_server_fails_with_a_reason_and_harms_nobody() {
     ];
     let servers = pg::cluster(1).await;
     let mut config = "[poll]\ntimeout = \"3s\"\nslow_interval = \"2s\"\n\n".to_owned();
-    let good: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
-    config += &cluster_toml("good", &good);
+    config += &cluster_toml("good", &pg::targets(&servers.nodes, "mon"));
     for (name, vice, ..) in &vices {
         let port = serve(*vice).await;
         let mode = if name.starts_with("tls") { "require" } else { "prefer" };

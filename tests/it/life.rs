@@ -15,8 +15,7 @@ use crate::support::process::Process;
 use crate::support::{pg, until};
 
 fn watching(servers: &Servers) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     cluster_toml("c", &targets)
 }
 

@@ -41,8 +41,7 @@ fn plan() -> Plan {
 }
 
 fn config(servers: &pgvigil::demo::Servers) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     // A second cluster, of which nothing answers.
     let gone = [("gone", "postgresql://pgvigil@127.0.0.1:1/postgres".to_owned())];
     format!("{}\n{}", cluster_toml("orders", &targets), cluster_toml("billing", &gone))

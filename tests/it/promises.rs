@@ -11,8 +11,7 @@ use crate::support::{pg, until};
 const OURS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgvigil'";
 
 async fn watch(servers: &Servers) -> Daemon {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let poll = "[poll]\ntimeout = \"3s\"\nslow_interval = \"2s\"\n\n";
     Daemon::start(&format!("{poll}{}", cluster_toml("c", &targets))).await
 }

@@ -29,7 +29,7 @@ async fn until_logged(daemon: &Daemon, text: &str, times: usize) {
 }
 
 fn watching(servers: &[&Server]) -> String {
-    let targets: Vec<(&str, String)> = servers.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(servers.iter().copied(), "mon");
     cluster_toml("c", &targets) + RULE
 }
 

@@ -13,8 +13,7 @@ use pgvigil::demo::Servers;
 const DOWN: &str = "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n";
 
 fn watching(servers: &Servers, rest: &str) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     cluster_toml("c", &targets) + rest
 }
 

@@ -18,8 +18,7 @@ const CAUGHT_UP: f64 = 1.0;
 
 /// The configuration that watches all servers of a cluster called `c` as `user`.
 fn watching(servers: &Servers, user: &str) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, user))).collect();
+    let targets = pg::targets(&servers.nodes, user);
     // Connections, slots and statements more often than by default, so that nobody waits for them.
     format!("[poll]\nslow_interval = \"2s\"\n\n{}", cluster_toml("c", &targets))
 }

@@ -9,8 +9,7 @@ use crate::support::daemon::{Daemon, SOON, cluster_toml, series};
 use crate::support::{pg, until};
 
 fn watching(servers: &Servers) -> String {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     format!("[poll]\nslow_interval = \"1s\"\n\n{}", cluster_toml("c", &targets))
 }
 

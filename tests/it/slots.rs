@@ -39,8 +39,7 @@ fn assert_no_errors(servers: &Servers) {
 
 /// A daemon that watches all servers as `mon` and asks for slow facts each second.
 async fn watch(servers: &Servers, rules: &str) -> Daemon {
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     Daemon::start(&format!("[poll]\nslow_interval = \"1s\"\n\n{}\n{rules}", cluster_toml("c", &targets))).await
 }
 

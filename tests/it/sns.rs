@@ -24,8 +24,7 @@ async fn subscribers_are_told_once_that_an_alert_fires_and_once_that_it_resolved
     let servers = pg::cluster(1).await;
     let (text_topic, json_topic) = (aws.topic("people").await, aws.topic("machines").await);
     let (people, machines) = (aws.subscribe(&text_topic, "people").await, aws.subscribe(&json_topic, "machines").await);
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let config = cluster_toml("c", &targets)
         + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
         + &format!("[[notify]]\ntype = \"sns\"\nname = \"people\"\ntopic_arn = \"{text_topic}\"\n")
@@ -72,8 +71,7 @@ async fn a_fifo_topic_that_is_out_of_reach_for_a_while_gets_both_firing_and_reso
     let servers = pg::cluster(1).await;
     let topic = aws.topic("alerts.fifo").await;
     let subscriber = aws.subscribe(&topic, "alerts.fifo").await;
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let config = cluster_toml("c", &targets)
         + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
         + &format!("[[notify]]\ntype = \"sns\"\nname = \"pager\"\ntopic_arn = \"{topic}\"\n")
@@ -127,8 +125,7 @@ async fn twins_on_one_fifo_topic_are_heard_as_one() {
     let servers = pg::cluster(1).await;
     let topic = aws.topic("alerts.fifo").await;
     let subscriber = aws.subscribe(&topic, "alerts.fifo").await;
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let config = cluster_toml("c", &targets)
         + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
         + &format!("[[notify]]\ntype = \"sns\"\nname = \"pager\"\ntopic_arn = \"{topic}\"\n");
@@ -201,8 +198,7 @@ async fn each_format_arrives_as_its_readers_know_it_and_each_notifier_hears_of_i
     let chats = aws.subscribe(&chat, "chats").await;
     let warned = aws.subscribe_where(&machines, "warned", r#"{"severity": ["warning"], "state": ["firing"]}"#).await;
     let informed = aws.subscribe_where(&machines, "informed", r#"{"severity": ["info"]}"#).await;
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let topics = [
         (pager.as_str(), "cloudwatch", "severity = \"critical\""),
         (&chat, "amazon_q", "rule = \"Un*\"\nsend_resolved = false"),

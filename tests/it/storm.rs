@@ -32,7 +32,7 @@ for = "1s"
 "#;
 
 async fn watch(servers: &Servers) -> Daemon {
-    let targets: Vec<_> = servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let daemon = Daemon::start_with(&(cluster_toml("c", &targets) + RULES), |command| {
         command.args(["--log-format", "json"]);
         for key in ["GROUP_BY", "GROUP_WAIT", "GROUP_INTERVAL", "FLAPPING"] {

@@ -12,7 +12,7 @@ const UNDECLARED: &str = "pgvigil_undeclared_standbys";
 
 /// Watches these servers as `user`, under one rule of one second.
 async fn watch(nodes: &[&Server], user: &str, rule: &str) -> Daemon {
-    let targets: Vec<(&str, String)> = nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, user))).collect();
+    let targets = pg::targets(nodes.iter().copied(), user);
     let rule = format!("\n[[rule]]\nname = \"Watched\"\nwhen = \"{rule}\"\nfor = \"1s\"\nseverity = \"warning\"\n");
     Daemon::start(&format!("[poll]\nslow_interval = \"1s\"\n\n{}{rule}", cluster_toml("c", &targets))).await
 }

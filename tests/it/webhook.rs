@@ -25,8 +25,7 @@ async fn a_notice_is_signed_and_tried_again_until_it_is_taken() {
     let hook = Receiver::start().await;
     hook.answer("503 Service Unavailable");
     let servers = pg::cluster(1).await;
-    let targets: Vec<(&str, String)> =
-        servers.nodes.iter().map(|node| (node.name.as_str(), pg::dsn(node, "mon"))).collect();
+    let targets = pg::targets(&servers.nodes, "mon");
     let config = cluster_toml("c", &targets)
         + "[[rule]]\nname = \"Down\"\nwhen = \"target_up == 0\"\nfor = \"1s\"\nseverity = \"critical\"\n"
         + &format!("[[notify]]\ntype = \"webhook\"\nurl = \"http://127.0.0.1:{}/T0/s3cr3t?a=b\"\n", hook.port)

@@ -54,6 +54,11 @@ pub(crate) fn dsn(server: &Server, user: &str) -> String {
     dsn_at(server.port, user)
 }
 
+/// Servers as targets of a cluster: the name of each, and how `user` reaches it.
+pub(crate) fn targets<'a>(servers: impl IntoIterator<Item = &'a Server>, user: &str) -> Vec<(&'a str, String)> {
+    servers.into_iter().map(|server| (server.name.as_str(), dsn(server, user))).collect()
+}
+
 pub(crate) fn dsn_at(port: u16, user: &str) -> String {
     format!("postgresql://{user}:{user}@127.0.0.1:{port}/postgres")
 }
