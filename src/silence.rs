@@ -113,8 +113,10 @@ impl Daemon {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
-        let base = Endpoint::parse(&Secret::new(self.url.clone())).map_err(|_| {
-            format!("--url {:?}: write for example http://127.0.0.1:9732 or https://pgvigil.example.com:9732", self.url)
+        // It is not repeated: there may be a password in it.
+        let base = Endpoint::parse(&Secret::new(self.url.clone())).map_err(|reason| {
+            let reason = reason.split(';').next().unwrap_or(reason);
+            format!("--url: {reason}; write for example http://127.0.0.1:9732 or https://pgvigil.example.com:9732")
         })?;
         let token = self.token.clone().map(Secret::new);
         let identity = token.as_ref().map_or(Identity::Nobody, Identity::Bearer);

@@ -1,4 +1,4 @@
-//! `/api/v1/silences`: what holds alerts back, and the one thing that can be changed over HTTP.
+//! `/api/v1/silences`: what holds alerts back.
 //!
 //! Reading is as open as every other page. Making and ending takes the token of `server.token`; where none is set nobody
 //! can: see [`super::changes`].

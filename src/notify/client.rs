@@ -1,5 +1,6 @@
-//! HTTP to where alerts go, and to a daemon that is asked from a shell. Each request has a connection of its own: nothing stale is taken out of a pool, and an error
-//! tells whether the request may have left. Redirects are not followed, and of an answer little is read.
+//! HTTP to where alerts go, and to a daemon that is asked from a shell. Each request has a connection of its own: nothing
+//! stale is taken out of a pool, and an error tells whether the request may have left. Redirects are not followed, and of an
+//! answer little is read.
 //!
 //! The path of an address is a secret with many services, so only its scheme and host are ever shown.
 

@@ -1,6 +1,6 @@
 //! The past of what rules judge: one reading a minute of every gauge, for `pgvigil rules replay` and for charts after a
-//! restart. In a file of its own beside
-//! the store's: it may be read while the daemon runs, and however large or damaged it is, no alert depends on it.
+//! restart. In a file of its own beside the store's: it may be read while the daemon runs, and however large or damaged it
+//! is, no alert depends on it.
 //!
 //! A thread of its own takes samples off the published snapshots and writes them, once a minute, together. Polls and
 //! judgements never wait for it. A minute is written where it differs from the one before, and whole once an hour, so that

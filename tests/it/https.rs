@@ -192,7 +192,20 @@ async fn silences_and_drains_are_asked_for_over_https_too() {
         (https(), Some(&file), None, &list, ["--ca-file: ", "no certificate in "]),
         (Some(format!("http://127.0.0.1:{port}")), Some(&ca), None, &list, ["does it speak HTTPS?", "write https://"]),
         (Some(plain.url.replace("http:", "https:")), Some(&ca), None, &list, ["plain HTTP", "write http://"]),
-        (Some(format!("127.0.0.1:{port}")), Some(&ca), None, &list, ["--url \"127.0.0.1:", "write for example http"]),
+        (
+            Some(format!("127.0.0.1:{port}")),
+            Some(&ca),
+            None,
+            &list,
+            ["--url: this URL must begin with", "write for example"],
+        ),
+        (
+            Some(format!("https://u:p@127.0.0.1:{port}")),
+            Some(&ca),
+            None,
+            &list,
+            ["--url: a user and a pass", "write for"],
+        ),
         (https(), Some(&ca), Some("loud"), &silence, ["token", "PGVIGIL_TOKEN give another"]),
         (https(), Some(&ca), None, &silence, ["server.token", "--token-file"]),
     ] {
