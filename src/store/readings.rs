@@ -210,10 +210,11 @@ impl Recorder {
         let is_whole = run.is_none() || minute % 60 == 0;
         let transaction = connection.transaction()?;
         if run.is_none() {
-            // By a time of day that was wrong, some may have been written for minutes that are yet to come.
-            transaction.execute("DELETE FROM reading WHERE minute > ?1", [minute])?;
-            transaction.execute("DELETE FROM run WHERE first > ?1", [minute])?;
-            transaction.execute("UPDATE run SET last = ?1 WHERE last > ?1", [minute])?;
+            // A minute belongs to one run: this one takes over what a daemon wrote of it that has ended since. By a time of
+            // day that was wrong, some may also have been written for minutes that are yet to come.
+            transaction.execute("DELETE FROM reading WHERE minute >= ?1", [minute])?;
+            transaction.execute("DELETE FROM run WHERE first >= ?1", [minute])?;
+            transaction.execute("UPDATE run SET last = ?1 - 1 WHERE last >= ?1", [minute])?;
         }
         if is_whole {
             self.ids = known(&transaction)?;
@@ -539,6 +540,25 @@ mod tests {
             .map(|(minute, reading)| (minute, *reading != Reading::Unknown))
             .collect();
         assert_eq!(up, [(600, true), (602, false), (603, true), (605, false)]);
+    }
+
+    #[test]
+    fn a_restart_within_a_minute_leaves_no_gap() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r");
+        for minutes in [&[600, 601][..], &[601], &[601, 602]] {
+            let mut recorder = Recorder::default();
+            for minute in minutes {
+                recorder.sample(&snapshot(), NOW);
+                recorder.keep(&path, *minute);
+            }
+        }
+        let past = past(&path, wall(590)).unwrap();
+        assert_eq!(past.n_recorded, 3);
+        let known = known_of(&path, wall(590), "target_up").unwrap();
+        let of_primary = known.iter().find(|(id, _)| id.target.as_str() == "p").expect("a series");
+        let times: Vec<SystemTime> = of_primary.1.iter().map(|(at, _)| *at).collect();
+        assert_eq!(times, [600, 601, 602].map(wall));
     }
 
     #[test]
