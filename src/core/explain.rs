@@ -517,6 +517,13 @@ mod tests {
                 2.0,
                 "orders/r is 2 timelines behind its primary: it has not followed a promotion",
             ),
+            ("replay_lag_upper_seconds > 5m", &[], 400.0, "orders/r may be up to 6m 40s behind its primary"),
+            (
+                "replay_lag_upper_seconds > 5m",
+                &[],
+                f64::INFINITY,
+                "orders/r may be any length of time behind its primary",
+            ),
             ("connections_max < 5", &[], 4.0, "orders/r has connections_max at 4"),
         ] {
             let alert = AlertView { reading: Some(reading), ..alert(condition, "r", labels) };

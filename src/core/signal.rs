@@ -209,7 +209,9 @@ impl Signal {
             Says::State { yes, .. } => yes.to_owned(),
             Says::Words(words) => {
                 let number = quantity::reading(self.unit, reading);
-                let words = numbered(words, reading == 1.0).replace("{}", &number);
+                let words = numbered(words, reading == 1.0);
+                let words = if reading.is_infinite() { words.replace("up to {}", "any length of time") } else { words };
+                let words = words.replace("{}", &number);
                 labels.iter().fold(words, |words, (name, value)| words.replace(&format!("{{{name}}}"), value))
             }
         }
