@@ -55,10 +55,27 @@ pub(crate) fn pages() -> Vec<PathBuf> {
     found
 }
 
-/// What stands between `](` and `)`, less the place within a page.
-fn links(text: &str) -> impl Iterator<Item = &str> {
+/// What stands between `](` and `)`: a page, and the heading in it where one is named. No page: the one that it is on.
+fn links(text: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    targets.filter_map(|target| target.split('#').next()).filter(|target| !target.is_empty() && !target.contains("://"))
+    targets
+        .filter(|target| !target.contains("://"))
+        .map(|target| target.split_once('#').map_or((target, None), |(page, heading)| (page, Some(heading))))
+}
+
+/// What headings are called in links.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut is_code = false;
+    let headings = page.lines().filter(|line| {
+        is_code ^= line.starts_with("```");
+        !is_code && line.starts_with('#')
+    });
+    let letter = |c: char| match c {
+        ' ' => Some('-'),
+        c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c.to_ascii_lowercase()),
+        _ => None,
+    };
+    headings.map(|heading| heading.trim_start_matches('#').trim().chars().filter_map(letter).collect()).collect()
 }
 
 #[test]
@@ -90,8 +107,11 @@ fn every_link_leads_to_a_page_and_every_page_is_in_the_summary() {
     for page in pages() {
         let text = std::fs::read_to_string(&page).unwrap();
         let folder = page.parent().map_or_else(|| book.clone(), Path::to_path_buf);
-        for link in links(&text) {
-            assert!(folder.join(link).exists(), "{}: {link} is not there", page.display());
+        for (link, heading) in links(&text) {
+            let path = if link.is_empty() { page.clone() } else { folder.join(link) };
+            assert!(path.exists(), "{}: {link} is not there", page.display());
+            let has = |heading: &str| anchors(&std::fs::read_to_string(&path).unwrap()).contains(heading);
+            assert!(heading.is_none_or(has), "{}: {link} has no heading {heading:?}", page.display());
         }
         let name = page.strip_prefix(&book).unwrap().to_str().unwrap().to_owned();
         assert!(name == "SUMMARY.md" || summary.contains(&format!("]({name})")), "SUMMARY.md lacks {name}");
