@@ -479,8 +479,8 @@ impl Beat {
                     self.described_at.insert(id.clone(), now);
                     let is_new = self.nodes.get(&id) != Some(&nodes);
                     if is_new {
-                        let nodes: Vec<&str> = nodes.iter().map(Name::as_str).collect();
-                        info!(redis = %id, nodes = nodes.join(", "), "the replication group {group} has {} nodes", nodes.len());
+                        let nodes = nodes.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+                        info!(redis = %id, nodes, "the replication group {group} consists of {nodes}");
                     }
                     self.nodes.insert(id, nodes);
                 }
