@@ -716,7 +716,9 @@ impl Cluster {
         }
         let positions = &target.answer.as_ref()?.positions;
         let standby = positions.standby()?;
-        let end = self.lag.flush_lsn();
+        // Positions in the WAL of another cluster are no distance from this one's.
+        let is_foreign = self.lag.is_foreign(positions.identity.system_identifier);
+        let end = self.lag.flush_lsn().filter(|_| !is_foreign);
         // Beyond the fork its WAL is not the primary's, however far it is. A receiver that may not be seen could be on any
         // timeline.
         let may_judge = standby.receiver != Receiver::Hidden;

@@ -191,6 +191,11 @@ impl LagTracker {
         self.history.last().map(|mark| mark.lsn)
     }
 
+    /// Whether a server is known to be none of the primary's cluster.
+    pub fn is_foreign(&self, system_identifier: Option<u64>) -> bool {
+        self.primary.as_ref().is_some_and(|primary| primary.is_foreign(system_identifier))
+    }
+
     /// Where the primary left the timeline that a server is on: beyond that they share no WAL. `None` while they are on
     /// one timeline, and when the daemon has not seen the promotion.
     pub fn fork_after(&self, timeline: Option<Timeline>) -> Option<Lsn> {

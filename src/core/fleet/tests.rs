@@ -43,6 +43,8 @@ struct Story {
     senders: Vec<WalSender>,
     /// Whether that is all there is to say.
     sees_senders: bool,
+    /// A server of another cluster.
+    stranger: Option<&'static str>,
 }
 
 fn spec(targets: &[&str]) -> FleetSpec {
@@ -73,7 +75,15 @@ impl Story {
 
     fn of(targets: &[&str]) -> Self {
         let fleet = Fleet::new(spec(targets));
-        Self { fleet, second: 0.0, told: Vec::new(), refusing: Vec::new(), senders: Vec::new(), sees_senders: false }
+        Self {
+            fleet,
+            second: 0.0,
+            told: Vec::new(),
+            refusing: Vec::new(),
+            senders: Vec::new(),
+            sees_senders: false,
+            stranger: None,
+        }
     }
 
     fn apply(&mut self, event: Event) {
@@ -98,7 +108,11 @@ impl Story {
     fn poll(&mut self, target: &str, outcome: Result<ServerState, PollFailure>) {
         let asked_at = at(self.second - 0.002);
         let outcome = outcome.map(|state| Positions {
-            identity: Arc::new(Identity { address: address_of(target), ..identity() }),
+            identity: Arc::new(Identity {
+                address: address_of(target),
+                system_identifier: if self.stranger == Some(target) { Some(9) } else { identity().system_identifier },
+                ..identity()
+            }),
             clock: ServerTime::from_unix_micros(((1e9 + self.second) * 1e6) as i64),
             senders: match state {
                 ServerState::Primary(_) => self.senders.clone(),
@@ -281,6 +295,19 @@ fn stages_say_how_much_wal_is_before_each_of_them() {
     let own = OwnLag { write_us: Some(1_000), flush_us: Some(2_000), replay_us: Some(120_000) };
     assert_eq!(stages.own_lag, own);
     assert_eq!(story.target("db-1").stages, None);
+}
+
+#[test]
+fn of_another_clusters_replica_no_byte_lag_is_told() {
+    let mut story = Story::new();
+    story.stranger = Some("db-2");
+    // Ahead of the primary, and behind it.
+    for lsn in [0x0400_0000, 0x0200_0000] {
+        story.run(2, |_| [primary(0x0300_1000), streaming(lsn)]);
+        let stages = story.target("db-2").stages.expect("a replica has stages");
+        assert_eq!((stages.unsent, stages.unreceived), (None, None));
+        assert_eq!((stages.unflushed, stages.unreplayed), (None, None));
+    }
 }
 
 #[test]
