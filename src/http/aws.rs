@@ -76,5 +76,7 @@ pub(super) fn services(ask: &Ask<'_>) -> Reply {
         fault: view.failing.as_ref().map(|(_, fault)| fault.clone()),
         failing_since: view.failing.as_ref().and_then(|(since, _)| at(*since)),
     });
-    Reply::json(StatusCode::OK, &Services { services: services.collect(), discoveries: discoveries.collect() })
+    ask.without_parameters(|| {
+        Reply::json(StatusCode::OK, &Services { services: services.collect(), discoveries: discoveries.collect() })
+    })
 }

@@ -189,11 +189,11 @@ fn routes() -> Vec<(&'static str, MethodRouter<Arc<AppState>>)> {
         ("/healthz", page(healthz)),
         ("/healthz/{cluster}", page(healthz_cluster)),
         ("/healthz/{cluster}/{target}", page(healthz_target)),
-        ("/api/v1/clusters", page(|ask| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now)))),
+        ("/api/v1/clusters", page(api_clusters)),
         ("/api/v1/clusters/{cluster}", page(api_cluster)),
         ("/api/v1/clusters/{cluster}/lag", page(api_lag)),
         ("/api/v1/clusters/{cluster}/route", get(route::page).options(route::page).fallback(wrong_method)),
-        ("/api/v1/alerts", page(|ask| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now)))),
+        ("/api/v1/alerts", page(api_alerts)),
         ("/api/v1/silences", page(silences::list).post(silences::change)),
         ("/api/v1/silences/{id}", page(silences::one).delete(silences::change)),
         ("/api/v1/aws", page(aws::services)),
@@ -339,9 +339,19 @@ fn healthz_target(ask: &Ask<'_>) -> Reply {
     }
 }
 
+fn api_clusters(ask: &Ask<'_>) -> Reply {
+    ask.without_parameters(|| Reply::json(StatusCode::OK, &api::clusters(&ask.snapshot, ask.now)))
+}
+
+fn api_alerts(ask: &Ask<'_>) -> Reply {
+    ask.without_parameters(|| Reply::json(StatusCode::OK, &api::alerts(&ask.snapshot, ask.now)))
+}
+
 fn api_cluster(ask: &Ask<'_>) -> Reply {
     match name_after(ask.path, "/api/v1/clusters/").and_then(|name| ask.snapshot.cluster(&name).cloned()) {
-        Some(cluster) => Reply::json(StatusCode::OK, &api::cluster(&ask.snapshot, &cluster, ask.now)),
+        Some(cluster) => {
+            ask.without_parameters(|| Reply::json(StatusCode::OK, &api::cluster(&ask.snapshot, &cluster, ask.now)))
+        }
         None => Reply::not_configured(ask.path, ask.wants_text),
     }
 }
@@ -403,7 +413,7 @@ impl<'a> Ask<'a> {
             Some(pair) => Reply::bad_parameter(
                 &limits::BadParameter {
                     parameter: pair.split('=').next().unwrap_or_default().escape_default().to_string(),
-                    reason: "this path takes no parameters; /healthz/{cluster}/{target} does".to_owned(),
+                    reason: "this path takes no parameters".to_owned(),
                 },
                 self.wants_text,
             ),

@@ -222,7 +222,9 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
         )
     };
     let api = |path, summary, schema: Value| {
-        Operation::get(path, "api", summary).answers(200, "What is known at this instant.", Content::Json(schema))
+        Operation::get(path, "api", summary)
+            .answers(200, "What is known at this instant.", Content::Json(schema))
+            .refuses(&[400])
     };
     let metrics = || Content::Text(CONTENT_TYPE);
     let mut all = vec![
@@ -289,7 +291,7 @@ fn operations(schemas: &mut SchemaGenerator) -> Vec<Operation> {
             schemas.subschema_for::<api::Cluster<'_>>().to_value(),
         )
         .with([cluster()])
-        .refuses(&[404]),
+        .refuses(&[400, 404]),
         api(
             "/api/v1/clusters/{cluster}/lag",
             "How far its replicas lagged in the last six hours, and when alerts fired",
