@@ -277,9 +277,11 @@ fn annotations(entry: &Entry) -> BTreeMap<&'static str, String> {
 }
 
 /// What an Alertmanager says of alerts that it does not take, and of who may not ask.
+/// What an Alertmanager says of what it does not take. Any other answer may be of somebody before it who repeats the
+/// request, with its path and its token.
 fn said(refusal: &Refusal) -> String {
-    let colon = if refusal.text.is_empty() { "" } else { ": " };
-    format!("{colon}{}", refusal.text)
+    let is_its_own = refusal.status == StatusCode::BAD_REQUEST && !refusal.text.is_empty();
+    if is_its_own { format!(": {}", refusal.text) } else { String::new() }
 }
 
 /// Letters, digits and underscores, not beginning with a digit.

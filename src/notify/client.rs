@@ -74,7 +74,11 @@ impl Endpoint {
             return Err("this URL must begin with http:// or https:// and a host");
         }
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("a user and a password do not belong into this URL: they have keys of their own");
+            return Err("a user and a password cannot be part of this URL");
+        }
+        let port = uri.authority().map(|authority| &authority.as_str()[authority.host().len()..]);
+        if port.is_some_and(|port| !port.is_empty()) && uri.port_u16().is_none_or(|port| port == 0) {
+            return Err("the port in this URL must be a number from 1 to 65535");
         }
         Ok(Self(uri))
     }
