@@ -32,7 +32,10 @@ use pgvigil::silence::{Daemon, Wish};
 const BAD_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let environment = environment::of_process();
+    let environment = match environment::of_process() {
+        Ok(environment) => environment,
+        Err(error) => return complain(&error.to_string(), BAD_USAGE),
+    };
     let request = match Request::parse(&environment) {
         Ok(request) => request,
         Err(error) => {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::aws::SECRETS_REFRESH;
 use crate::aws::cloudwatch::{Instance, Wanted};
-use crate::config::Config;
+use crate::config::{Config, toml_fault};
 use crate::core::cloudwatch::REDIS;
 use crate::core::publish::{DATUMS, Published};
 use crate::discovery::Sought;
@@ -61,7 +61,7 @@ impl Prices {
     /// # Errors
     /// What is wrong with the table.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let prices: Self = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        let prices: Self = toml::from_str(text).map_err(|error| toml_fault(text, &error))?;
         let CloudWatchPrices { metrics_requested_per_1000, put_requests_per_1000, own_metrics, own_metric_beyond } =
             &prices.cloudwatch;
         let tiers = own_metrics.iter().flat_map(|tier| [tier.first, tier.each]);

@@ -19,7 +19,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -151,7 +151,19 @@ impl Writer {
 pub struct StoreConfig {
     /// A file, or `:memory:` for nothing that is kept. Not set: `state.db` in the state directory of the service manager
     /// (`$STATE_DIRECTORY`) or of the user (`$XDG_STATE_HOME/pgvigil`, `~/.local/state/pgvigil`).
+    #[serde(deserialize_with = "path")]
     pub path: Option<PathBuf>,
+}
+
+/// SQLite takes an empty path for a file that is gone with the process.
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(deserializer)?;
+    match path {
+        Some(path) if path.as_os_str().is_empty() => {
+            Err(D::Error::custom("is empty; name a file, or \":memory:\" to keep nothing"))
+        }
+        path => Ok(path),
+    }
 }
 
 impl StoreConfig {

@@ -9,6 +9,7 @@
 //! They make one cluster `default` with targets `primary`, `replica-1`, ...
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 
 use figment::value::{Dict, Value};
 
@@ -26,11 +27,53 @@ const SNS_TOPIC_ARN: &str = "PGVIGIL_SNS_TOPIC_ARN";
 /// Options of the command line that have a variable of their own.
 const OPTIONS: [&str; 3] = ["PGVIGIL_CONFIG", "PGVIGIL_LOG_FORMAT", "PGVIGIL_TOKEN"];
 
-/// The environment of this process. A variable that is not UTF-8 is left out: it cannot be one of ours.
-pub fn of_process() -> Environment {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+/// How the names of variables begin that say something here.
+const OURS: [&str; 4] = [PREFIX, "DATABASE_", "POSTGRES_", "DB_"];
+
+/// Nothing is so deep in the configuration: neither a key nor what is in brackets.
+const DEEPEST: usize = 16;
+
+/// The environment of this process. A variable that is not UTF-8 is left out, unless it is one of ours.
+///
+/// # Errors
+/// Names a variable of ours that is not UTF-8: left out, it would have its default instead.
+pub fn of_process() -> Result<Environment, ConfigError> {
+    of_variables(std::env::vars_os())
+}
+
+fn of_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Environment, ConfigError> {
+    let mut environment = Environment::new();
+    for (name, value) in variables {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => {
+                environment.insert(name, value);
+            }
+            Err(_) if OURS.iter().any(|prefix| name.starts_with(prefix)) => {
+                return Err(fault(&name, "it is not UTF-8".to_owned()));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(environment)
+}
+
+fn fault(name: &str, reason: String) -> ConfigError {
+    ConfigError::one(Problem::new(format!("environment variable {name}"), String::new(), reason))
+}
+
+/// How many brackets of a text stand within one another, at the most.
+fn depth(text: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    deepest
 }
 
 /// Settings in `PGVIGIL_*`, nested keys by `__`. One that a file refers to as `${PGVIGIL_...}` is the file's own and no setting.
@@ -46,17 +89,20 @@ pub(super) fn own(environment: &Environment, references: &BTreeSet<String>) -> R
         let (path, value) = if name == SNS_TOPIC_ARN {
             (vec!["notify".to_owned()], sns(text))
         } else {
-            let path = key.split("__").map(str::to_ascii_lowercase).collect();
+            let path: KeyPath = key.split("__").map(str::to_ascii_lowercase).collect();
+            if path.len() > DEEPEST {
+                return Err(fault(name, "there is no key of so many parts".to_owned()));
+            }
             (path, read(text))
         };
         let taken = names.iter().find(|(known, _): &&(KeyPath, String)| *known == path);
         if let Some((_, other)) = taken {
             let reason = format!("{other} says the same as this one; set one of them");
-            return Err(ConfigError::one(Problem::new(format!("environment variable {name}"), String::new(), reason)));
+            return Err(fault(name, reason));
         }
         if !set(&mut dict, &path, value) {
             let reason = "another variable sets the whole table that this key is in; set one of them".to_owned();
-            return Err(ConfigError::one(Problem::new(format!("environment variable {name}"), String::new(), reason)));
+            return Err(fault(name, reason));
         }
         names.push((path, name.clone()));
     }
@@ -65,6 +111,10 @@ pub(super) fn own(environment: &Environment, references: &BTreeSet<String>) -> R
 
 /// What a variable says. Reading it cannot go wrong: what is no number, list or table is a string.
 fn read(text: &str) -> Value {
+    // figment reads what is in brackets by recursion, however deep. It is no good as a string either, and that is told.
+    if depth(text) > DEEPEST {
+        return Value::from(text);
+    }
     if text.is_ascii() || !text.contains('\\') {
         let Ok(value) = text.parse::<Value>();
         return value;
@@ -219,7 +269,30 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
+
+    #[test]
+    fn a_variable_of_ours_that_cannot_be_read_is_told_and_others_are_left_out() {
+        let latin = || OsString::from_vec(b"caf\xe9".to_vec());
+        let of = |name: &str| of_variables([(OsString::from(name), latin())].into_iter());
+        let told = of("PGVIGIL_SERVER__TOKEN").unwrap_err().to_string();
+        assert_eq!(told, "environment variable PGVIGIL_SERVER__TOKEN: it is not UTF-8");
+        assert!(of("DATABASE_URL").is_err());
+        assert_eq!(of("LESSOPEN").unwrap(), Environment::new());
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_told() {
+        let own =
+            |name: &str, text: &str| own(&Environment::from([(name.to_owned(), text.to_owned())]), &BTreeSet::new());
+        let deep = "[".repeat(100_000);
+        assert_eq!(read(&deep), Value::from(deep.as_str()));
+        assert!(own("PGVIGIL_NOTIFY", &deep).is_ok(), "the key's type refuses it");
+        let told = own(&format!("PGVIGIL_{}", "A__".repeat(20_000)), "1").unwrap_err().to_string();
+        assert!(told.ends_with("there is no key of so many parts"));
+    }
 
     #[test]
     fn strings_are_escaped_after_any_character() {

@@ -106,7 +106,7 @@ impl Located<'_> {
             }
             FigmentKind::UnknownVariant(text, known) => {
                 let text = written.unwrap_or(&text);
-                format!("{text:?} is not one of {}{}", quoted(known), did_you_mean(text, known))
+                format!("{} is not one of {}{}", shown(text), quoted(known), did_you_mean(text, known))
             }
             FigmentKind::InvalidType(Actual::Map, expected) if expected == "a sequence" => {
                 let table =
@@ -114,7 +114,12 @@ impl Located<'_> {
                 format!("a table where a list of tables is needed; write [[{table}]]")
             }
             FigmentKind::InvalidType(actual, expected) | FigmentKind::InvalidValue(actual, expected) => {
-                format!("{} where {} is needed", found(&actual), expectation(&expected))
+                let expected = expectation(&expected);
+                let is_text = written.is_none() && matches!(actual, Actual::Str(_));
+                // Whoever leaves out a bracket has written a whole section, with the secrets that are in it.
+                let found =
+                    if is_text && IN_BRACKETS.contains(&&*expected) { "a string".to_owned() } else { found(&actual) };
+                format!("{found} where {expected} is needed")
             }
             FigmentKind::MissingField(key) => format!("key {key:?} is missing"),
             other => other.to_string(),
@@ -261,11 +266,19 @@ fn describe(actual: &Actual) -> String {
         Actual::Unsigned(value) => value.to_string(),
         Actual::Signed(value) => value.to_string(),
         Actual::Float(value) => value.to_string(),
-        Actual::Str(text) => format!("{text:?}"),
+        Actual::Str(text) => shown(text),
         Actual::Seq => "a list".to_owned(),
         Actual::Map => "a table".to_owned(),
         other => other.to_string(),
     }
+}
+
+/// What is written in brackets, as [`expectation`] calls it.
+const IN_BRACKETS: [&str; 3] = ["a list", "a table", "a map"];
+
+/// A word that was written, unless it is an address: that may hold a secret, and was meant for another key.
+pub(super) fn shown(text: &str) -> String {
+    if text.contains("://") { "(a URL)".to_owned() } else { format!("{text:?}") }
 }
 
 /// serde's word for what it wanted, in TOML's words.

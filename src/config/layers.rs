@@ -125,6 +125,13 @@ pub(super) fn overrides(overrides: &Overrides) -> Option<Layer> {
 }
 
 /// Line and column, from 1, of a byte offset.
+/// What is wrong with a text, and where, without the line itself.
+pub(crate) fn toml_fault(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map(|span| position(text, span.start));
+    let at = at.map_or_else(String::new, |(line, column)| format!("line {line}, column {column}: "));
+    format!("{at}{}", one_line(error.message()))
+}
+
 fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -41,6 +41,7 @@ use environment::Environment;
 pub use error::ConfigError;
 use error::{Located, Problem};
 use layers::Layer;
+pub(crate) use layers::toml_fault;
 
 /// What the daemon watches, and how: read, checked and ready to use.
 #[derive(Clone, Debug)]
@@ -292,6 +293,10 @@ impl WrittenPooler {
 
 fn conninfo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Conninfo, D::Error> {
     let text = String::deserialize(deserializer)?;
+    // libpq takes it for whatever server is on this machine, which a secret that was lost does not mean.
+    if text.trim().is_empty() {
+        return Err(D::Error::custom("is empty; write for example \"postgresql://orders.example.internal/postgres\""));
+    }
     Conninfo::parse(&text).map_err(D::Error::custom)
 }
 

@@ -266,7 +266,7 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         ),
         (
             "[[notify]]\ntype = \"webhook\"\nurl = \"https://hunter2:hunter2@a/hunter2\"",
-            "pgvigil.toml: notify[0]: url: a user and a password do not belong into this URL: they have keys of their own",
+            "pgvigil.toml: notify[0]: url: a user and a password cannot be part of this URL",
         ),
         (
             "[[notify]]\ntype = \"webhook\"\nurl = \"https://a b/hunter2\"",
@@ -295,6 +295,15 @@ fn what_is_wrong_is_told_with_its_place_its_reason_and_the_way_out() {
         (
             "[heartbeat]\nnotify = \"pagr\"\n[[notify]]\ntype = \"log\"\nname = \"pager\"",
             "pgvigil.toml: heartbeat.notify: there is no notifier \"pagr\"; did you mean \"pager\"?",
+        ),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://h/x\"\nheaders = \"Bearer hunter2\"",
+            "pgvigil.toml: notify[0]: a string where a map is needed",
+        ),
+        ("[store]\npath = \"\"", "pgvigil.toml: store.path: is empty; name a file, or \":memory:\" to keep nothing"),
+        (
+            "[[notify]]\ntype = \"webhook\"\nurl = \"https://h:99999/hunter2\"",
+            "pgvigil.toml: notify[0]: url: the port in this URL must be a number from 1 to 65535",
         ),
         (
             "[heartbeat]\nurl = \"hc-ping.com/hunter2\"",
@@ -457,7 +466,22 @@ fn what_is_wrong_in_a_variable_is_told_by_the_variable() {
             "[::]:80",
             "environment variable PGVIGIL_LISTEN: unknown key \"listen\"; did you mean PGVIGIL_SERVER__LISTEN?",
         ),
-        ("PGVIGIL_POLL", "5s", "environment variable PGVIGIL_POLL: \"5s\" where a table is needed"),
+        ("PGVIGIL_POLL", "5s", "environment variable PGVIGIL_POLL: a string where a table is needed"),
+        (
+            "PGVIGIL_NOTIFY",
+            "[{url=\"https://h/hunter2\"}",
+            "environment variable PGVIGIL_NOTIFY: a string where a list is needed",
+        ),
+        (
+            "PGVIGIL_SERVER__AUTH",
+            "{user=\"a\", password=\"hunter2\"",
+            "environment variable PGVIGIL_SERVER__AUTH: a string where a table is needed",
+        ),
+        (
+            "PGVIGIL_HEARTBEAT__NOTIFY",
+            "https://h/hunter2",
+            "environment variable PGVIGIL_HEARTBEAT__NOTIFY: there is no notifier (a URL)",
+        ),
         (
             "PGVIGIL_SERVER__LISTEN",
             "${NOPE}",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cloudwatch::{CloudWatch, cloudwatch};
 use super::environment::Environment;
-use super::error::did_you_mean;
+use super::error::{did_you_mean, shown};
 use super::layers::KeyPath;
 use super::rules::{Rules, rules};
 use super::{Cluster, Config, Target, Written, WrittenCluster, WrittenPooler};
@@ -298,7 +298,7 @@ fn check_heartbeat(written: &Written, finding: &mut impl FnMut(&[&str], String))
     match &heartbeat.notify {
         Some(name) if !own.contains(&name.as_str()) => {
             let hint = did_you_mean(name, &own);
-            finding(&["heartbeat", "notify"], format!("there is no notifier {name:?}{hint}"));
+            finding(&["heartbeat", "notify"], format!("there is no notifier {}{hint}", shown(name)));
         }
         _ => {}
     }

@@ -15,6 +15,7 @@ use self::values::values;
 use crate::collect::PollConfig;
 use crate::config;
 use crate::config::environment::Environment;
+use crate::config::toml_fault;
 use crate::core::alert::{AlertView, Phase, Severity};
 use crate::core::replay::{Reading, Replay, Series};
 use crate::core::rule::{Rule, RuleConfig, preset};
@@ -130,7 +131,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 /// The tests of a file: name, and what is not as expected.
 fn file(path: &Path) -> Result<Vec<(String, String)>, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read the file: {error}"))?;
-    let written: Written = toml::from_str(&text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let written: Written = toml::from_str(&text).map_err(|error| toml_fault(&text, &error))?;
     let (rules, poll_interval) = rules(&written, path.parent().unwrap_or(Path::new("")))?;
     if written.test.is_empty() {
         return Err("no tests; add a [[test]] with a name, series and what to expect".to_owned());
