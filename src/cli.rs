@@ -242,7 +242,7 @@ Examples:
   pgvigil silence add --cluster orders --for 2h --reason \"switchover\"
   pgvigil silence add --rule 'Replica*' --target '*-reporting' --until 2026-12-06T06:00:00+01:00 \\
       --reason \"rebuilt from a backup\"
-  pgvigil silence add --rule SlotRetainingWal --label slot=debezium --for 30m --reason \"upgrade\"";
+  pgvigil silence add --rule InactiveSlotRetainsWal --label slot=debezium --for 30m --reason \"upgrade\"";
 
 /// Names may hold * for any characters and ? for one. All that is given must be true of an alert; of an option given
 /// several times, one of them.
