@@ -806,6 +806,7 @@ fn ends_session(failure: &PollFailure) -> bool {
         | PollFailure::Authentication { .. }
         | PollFailure::NotAccepting { .. }
         | PollFailure::TooManyConnections { .. }
+        | PollFailure::LoginTrigger { .. }
         | PollFailure::Lost { .. } => true,
     }
 }

@@ -39,6 +39,7 @@ pub mod pooler;
 pub mod postgres;
 mod queries;
 pub mod session;
+pub mod settings;
 pub mod target;
 pub mod tls;
 mod wire;
