@@ -38,6 +38,7 @@ pub mod passfile;
 pub mod pooler;
 pub mod postgres;
 mod queries;
+mod refusals;
 pub mod session;
 pub mod settings;
 pub mod target;

@@ -396,7 +396,7 @@ async fn a_hostile_server_fails_with_a_reason_and_harms_nobody() {
         ("text", Answers(Words::TextForANumber), "decode", "server_version_num of pg_settings: the setting is missing"),
         ("bare", Answers(Words::ARowWithoutDescription), "lost", ""),
         ("copy", Answers(Words::CopyIn), "lost", ""),
-        ("no-results", Answers(Words::NoResults), "decode", "not the four results"),
+        ("no-results", Answers(Words::NoResults), "decode", "not the results"),
         ("error", Answers(Words::ANoticeAndAnError), "sql", "at \"...\""),
         ("reset", Vice::Resets, "lost", ""),
         ("late", Vice::Late, "timeout", "asking who it is"),
