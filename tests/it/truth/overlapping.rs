@@ -42,12 +42,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             GUESSED,
             |s| Box::pin(lost_while_paused(s)),
         ),
-        scenario(
-            "replays what was under way when cut",
-            || pg::plan(2),
-            GUESSED,
-            |s| Box::pin(cut_with_wal_under_way(s)),
-        ),
+        scenario("replays what was under way when cut", replies_rarely, GUESSED, |s| {
+            Box::pin(cut_with_wal_under_way(s))
+        }),
         scenario("a branch is swallowed", cascade, GUESSED, |s| Box::pin(branch_swallowed(s))),
         scenario("replica is down between polls", || pg::plan(1), RETURNS_SOON, |s| Box::pin(down_between_polls(s)))
             .in_variant(Variant::rarely_polled()),
