@@ -409,13 +409,11 @@ impl LagTracker {
         standing.settled = standing.severed && stood_still && state.pause == ReplayPause::NotPaused;
         if let Some(primary) = &self.primary
             && !primary.is_foreign(positions.identity.system_identifier)
+            && (primary.is_lost || primary.is_overdue(observation.answered_at, overdue_after))
+            && server.timeline == Some(primary.timeline)
+            && let Some(received) = standing.received()
         {
-            if (primary.is_lost || primary.is_overdue(observation.answered_at, overdue_after))
-                && server.timeline == Some(primary.timeline)
-                && let Some(received) = standing.received()
-            {
-                self.history.observe_received(received, observation.answered_at);
-            }
+            self.history.observe_received(received, observation.answered_at);
         }
         server.last_answer = Some(LastAnswer { identity: Arc::clone(&positions.identity), standing: Some(standing) });
     }
