@@ -23,8 +23,8 @@ use super::dsn::is_space;
 use super::login::Login;
 use super::passfile::{PassfileProblem, Password, Wanted, password_from};
 use super::require_auth::RequireAuth;
+use super::resolved::{Resolved, passwd_entry};
 use super::service_file::ServiceProblem;
-use super::settings::{Settings, passwd_entry};
 use super::tls::{ClientFiles, RevocationLists, Roots, SslMode, TlsSettings};
 use crate::aws::Version;
 
@@ -162,11 +162,11 @@ impl Conninfo {
     /// As [`Conninfo::parse`].
     pub fn parse_with(text: &str, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConninfoError> {
         let os_user = || env("USER").filter(|user| !user.is_empty()).and_then(|user| user.into_string().ok());
-        Self::of(Settings::read(text, env)?, os_user)
+        Self::of(Resolved::read(text, env)?, os_user)
     }
 
     /// `os_user` is who runs this process, if the password database does not say it.
-    fn of(settings: Settings, os_user: impl FnOnce() -> Option<String>) -> Result<Self, ConninfoError> {
+    fn of(settings: Resolved, os_user: impl FnOnce() -> Option<String>) -> Result<Self, ConninfoError> {
         let values = Values(&settings);
         values.check_what_is_not_spoken()?;
         let user = settings.get("user")?.map(str::to_owned);
@@ -421,7 +421,7 @@ const DEFAULT_SOCKET_DIRECTORY: &str = "/var/run/postgresql";
 const DEFAULT_PORT: u16 = 5432;
 
 /// What the settings mean.
-struct Values<'a>(&'a Settings);
+struct Values<'a>(&'a Resolved);
 
 impl Values<'_> {
     /// C's idea of a number, in 32 bits.

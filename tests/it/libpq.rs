@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 
 use pgvigil::collect::conninfo::Conninfo;
 use pgvigil::collect::postgres::connect;
+use pgvigil::collect::resolved::Resolved;
 use pgvigil::collect::session::{Limits, SettingsBy};
-use pgvigil::collect::settings::Settings;
 use pgvigil::collect::tls::Trust;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -180,7 +180,7 @@ type Found = (Option<String>, String);
 
 /// What differs between them and us.
 fn differences(case: &Case, theirs: &Answer, defaults: &BTreeMap<String, Option<Vec<u8>>>) -> Vec<Found> {
-    let settings = Settings::read(&case.text, &|name| case.variable(name));
+    let settings = Resolved::read(&case.text, &|name| case.variable(name));
     let ours = Conninfo::parse_with(&case.text, &|name| case.variable(name));
     let (settings, ours) = match (settings, ours, theirs.would_connect()) {
         (Ok(settings), Ok(ours), true) => (settings, ours),
@@ -307,7 +307,7 @@ fn every_parameter_and_variable_of_libpq_is_known_by_the_same_name() {
             continue;
         }
         let env = |asked: &str| (asked == variable).then(|| OsString::from("value"));
-        let settings = Settings::read("", &env).unwrap();
+        let settings = Resolved::read("", &env).unwrap();
         assert_eq!(settings.bytes(name), Some(&b"value"[..]), "{variable}");
     }
 }

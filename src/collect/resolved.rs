@@ -36,19 +36,22 @@ impl Origin {
 }
 
 /// libpq's parameters as they were written somewhere; what is nowhere is not here. `Debug` shows no value.
-pub struct Settings {
+pub struct Resolved {
     values: BTreeMap<&'static str, (Vec<u8>, Origin)>,
     ignored: Vec<String>,
     home: Option<PathBuf>,
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for Resolved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("names", &self.values.keys()).field("ignored", &self.ignored).finish_non_exhaustive()
+        f.debug_struct("Resolved")
+            .field("names", &self.values.keys())
+            .field("ignored", &self.ignored)
+            .finish_non_exhaustive()
     }
 }
 
-impl Settings {
+impl Resolved {
     /// Reads a connection string of either form, the service that it or the environment names, and the environment.
     ///
     /// # Errors
