@@ -359,7 +359,7 @@ async fn password_files_are_read_as_libpq_reads_them() {
         let answer = tokio::task::block_in_place(|| probe.ask(b'R', &case));
         let theirs = sent.lock().unwrap().pop();
         let conninfo = Conninfo::parse_with(&case.text, &|name| case.variable(name)).unwrap();
-        let opened = connect(&conninfo, &Limits::within(LIMIT), SettingsBy::Startup, &Trust::default()).await;
+        let opened = connect(&conninfo, &Limits::within(LIMIT), SettingsBy::Session, &Trust::default()).await;
         let failure = opened.expect_err("nobody is let in");
         let ours = sent.lock().unwrap().pop();
         n_sent += u64::from(theirs.is_some());
