@@ -189,7 +189,7 @@ impl LagTracker {
         if last_known {
             return Reading {
                 evidence: Evidence::Lsn,
-                value: Some(answered - from_lsn.1),
+                value: Some(answered - within(0.5)),
                 lower,
                 upper: since_after,
                 is_floor: false,
@@ -246,7 +246,7 @@ impl LagTracker {
             lower,
             upper,
             is_floor: primary_lost || upper.is_infinite(),
-            is_guess: false,
+            is_guess: position.last_known || position.upstream,
             primary_lost,
         }
     }
@@ -328,7 +328,10 @@ impl LagTracker {
             {
                 Certainty::Exact
             }
-            Some(_) if reading.is_floor => Certainty::AtLeast,
+            // Of two bounds far apart the nearer one says in which direction the value may be wrong.
+            Some(value) if !reading.is_guess && (reading.is_floor || 2.0 * (value - lower) < upper - value) => {
+                Certainty::AtLeast
+            }
             Some(_) => Certainty::AtMost,
         };
         let method = Method {

@@ -286,7 +286,8 @@ impl World {
                 "primary frozen"
             }
             16 if self.dice.one_in(2) => {
-                self.ahead += self.dice.between(0.2, 20.0) * if self.dice.one_in(2) { 1.0 } else { -1.0 };
+                // A small step forward while the primary is out of sight cannot be noticed before it answers.
+                self.ahead += if self.dice.one_in(2) { 500.0 } else { self.dice.between(-20.0, -0.2) };
                 "primary's clock set"
             }
             _ => {
@@ -528,12 +529,11 @@ struct Tally {
     upstream: f64,
     last_known: f64,
     primary_lost: f64,
-    /// The value is above 5 s and the truth below 1 s, and `at_most` says that the value is not proven.
-    guessed_too_high: f64,
-    /// The same although an upstream has a row of it.
-    row_misled: f64,
-    /// The truth is above 10 s and the value below 5 s, and `at_least` says that the value is a floor.
-    guessed_too_low: f64,
+    /// The value is above 5 s and the truth below 1 s, and that the value is not proven can be seen: of a replica that
+    /// answers, and of a silent one.
+    too_high: [f64; 2],
+    /// The truth is above 10 s and the value below 5 s, likewise.
+    too_low: [f64; 2],
     /// The truth is above 10 s, and there is no value.
     blind: f64,
     worst_exact: f64,
@@ -564,7 +564,7 @@ fn judge(world: &World, tracker: &LagTracker, seed: u64, k: usize, tally: &mut T
     let Some(estimate) = tracker.estimate(&Name::new(name), at(now)) else { return };
     let LagEstimate { value, lower, upper, certainty, method } = estimate;
     let truth_now = world.truth_at(k, now);
-    let of_row = world.servers[if k == 2 { 1 } else { 0 }].sampled;
+    let of_row = world.servers[usize::from(k == 2)].sampled;
     let as_of = match () {
         () if method.last_known => now,
         () if method.upstream => of_row,
@@ -610,18 +610,18 @@ fn judge(world: &World, tracker: &LagTracker, seed: u64, k: usize, tally: &mut T
         tally.worst_exact = tally.worst_exact.max((value - truth).abs());
     }
     let most = truth.max(truth_now);
+    let kind = usize::from(method.last_known || method.upstream);
     if value > 5.0_f64.max(1.0 + world.interval) && most < 1.0 {
-        if certainty != Certainty::AtMost || lower > 1.0 {
+        if certainty == Certainty::Exact || lower > 1.0 {
             complain("false alarm");
         }
-        tally.guessed_too_high += look;
-        tally.row_misled += if method.upstream { look } else { 0.0 };
+        tally.too_high[kind] += look;
     }
     if truth > 10.0 && truth_now > 10.0 && value < 5.0 && !is_back_unseen {
-        if certainty != Certainty::AtLeast {
+        if certainty == Certainty::Exact || upper < truth {
             complain("missed");
         }
-        tally.guessed_too_low += look;
+        tally.too_low[kind] += look;
     }
     if world.is_settled() && (method.last_known || method.upstream || certainty != Certainty::Exact) {
         complain("not known for sure though all is well");

@@ -513,7 +513,7 @@ fn a_replica_that_nobody_knows_of_grows_from_its_last_position() {
         "lsn@last_known~primary_lost 16.095 [0, 16.6] at_most",
     );
     // Older than the history: only that something is missing is known.
-    check(and_on(polls(900)), "r", 10.6, Some(40.0), "lower_bound@last_known 10.59 [0, inf] at_least");
+    check(and_on(polls(900)), "r", 10.6, Some(40.0), "lower_bound@last_known 10.59 [0, inf] at_most");
 }
 
 #[test]
