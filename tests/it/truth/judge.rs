@@ -26,6 +26,7 @@ use std::time::Duration;
 use pgvigil::core::lag::{Certainty, LagEstimate};
 use pgvigil::core::snapshot::{Snapshot, TargetView};
 use pgvigil::core::time::MonoTime;
+use pgvigil::core::topology::Role;
 
 use super::witness::{Truth, Truths};
 
@@ -151,6 +152,9 @@ impl Record {
             };
             if let Some(answer) = &target.answer {
                 self.asked.insert(name.to_owned(), answer.asked_at);
+            }
+            if target.is_up() && target.last_role() == Some(Role::Primary) {
+                continue;
             }
             // As `replay_lag_seconds` does: an answer that is too old is none, unless polls are known to fail.
             let is_attended = target.failing.is_some() || target.fresh(at).is_some();
