@@ -35,6 +35,7 @@ mod hostile;
 mod https;
 mod kills;
 mod layers;
+mod libpq;
 mod life;
 mod logical;
 mod openapi;
