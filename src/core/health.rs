@@ -250,6 +250,10 @@ impl Judgement {
         let mut judgement = Self { barred: bar(cluster, target, now, limits), ..Self::default() };
         if judgement.barred.is_none() && target.last_role() == Some(Role::Replica) {
             let hears_primary = cluster.hears_primary(now);
+            // Its answer may be overdue before a poll of it has failed. A replica that follows another primary has no
+            // upper bound for that, whether or not this one answers.
+            let lacks_primary = target.lag.is_some_and(|lag| lag.method.is_without_primary() && lag.upper.is_finite());
+            let hears_primary = hears_primary && !lacks_primary;
             let time = limits.max_lag_seconds.map(|limit| judge_time(target.lag.as_ref(), hears_primary, limit));
             let bytes = limits.max_lag_bytes.map(|limit| judge_bytes(unreplayed(target), hears_primary, limit));
             for outcome in [time, bytes].into_iter().flatten() {
