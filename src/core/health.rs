@@ -369,7 +369,7 @@ fn judge_time(lag: Option<&LagEstimate>, hears_primary: bool, limit: f64) -> Lag
         Certainty::Exact if value <= limit => LagOutcome::Within,
         // An upper bound above the limit proves nothing, and the primary that could tell more is silent.
         Certainty::AtMost if value > limit && !hears_primary => {
-            LagOutcome::Unheard(format!("replay lag is at most {}: the primary is not heard", duration(value)))
+            LagOutcome::Unheard(format!("replay lag is likely {}: the primary is not heard", duration(value)))
         }
         _ if value > limit => {
             LagOutcome::Above(format!("replay lag is {}; the limit is {}", apart(value, limit), duration(limit)))
