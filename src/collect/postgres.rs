@@ -24,6 +24,8 @@ use super::conninfo::{ChannelBinding, Conninfo, Endpoint, Host, TargetSessionAtt
 use super::failure;
 use super::login::Login;
 use super::passfile::Password;
+use super::require_auth::Gate;
+use super::resolved::passwd_entry_of;
 use super::session::{Encrypted, Limits, Session, SettingsBy, Tls};
 use super::settings;
 use super::tls::{SslMode, Trust};
@@ -303,15 +305,20 @@ impl Dialer<'_> {
             ChannelBinding::Prefer => config::ChannelBinding::Prefer,
             ChannelBinding::Require => config::ChannelBinding::Require,
         });
-        if conninfo.tls().direct && ask == config::SslMode::Require {
+        let is_direct = conninfo.tls().direct && ask == config::SslMode::Require;
+        if is_direct {
             config.ssl_negotiation(SslNegotiation::Direct);
         }
         let seen = Seen::default();
         let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host, &seen)?) };
-        let wire = socket(address, conninfo.tcp()).await?;
+        let mut wire = socket(address, conninfo).await?;
+        let gate = || conninfo.require_auth().map(Gate::new);
+        if let Some(gate) = gate().filter(|_| !is_direct) {
+            wire.watch(gate, tls.is_some());
+        }
         let allowance = wire.allowance();
         self.progress.reach(if tls.is_none() { Phase::Starting } else { Phase::Greeting });
-        let handshake = Handshake { tls, progress: &self.progress };
+        let handshake = Handshake { tls, gate: gate(), progress: &self.progress };
         match config.connect_raw(wire, handshake).await {
             Ok(opened) => {
                 let tls = self.progress.is(Phase::StartingEncrypted);
@@ -418,10 +425,15 @@ async fn addresses_of(host: &Host) -> Result<Vec<Address>, PollFailure> {
     }
 }
 
-async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Wire, PollFailure> {
+async fn socket(address: &Address, conninfo: &Conninfo) -> Result<Wire, PollFailure> {
     match address {
         Address::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => Ok(Wire::new(Either::Right(stream))),
+            Ok(stream) => {
+                if let Some(user) = conninfo.requirepeer() {
+                    check_peer(&stream, user)?;
+                }
+                Ok(Wire::new(Either::Right(stream)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(PollFailure::Connect { reason: format!("there is no socket {}", path.display()) })
             }
@@ -429,10 +441,22 @@ async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Wire, PollFailur
         },
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(|error| failure::of_socket(&error))?;
-            watch_over(&stream, tcp).map_err(|error| failure::of_socket(&error))?;
+            watch_over(&stream, conninfo.tcp()).map_err(|error| failure::of_socket(&error))?;
             Ok(Wire::new(Either::Left(stream)))
         }
     }
+}
+
+/// `requirepeer`: who runs the server at the other end of the socket.
+fn check_peer(stream: &UnixStream, user: &str) -> Result<(), PollFailure> {
+    let uid = stream.peer_cred().map_err(|error| failure::of_socket(&error))?.uid();
+    let peer = passwd_entry_of(uid).map(|entry| entry.name);
+    if peer.as_deref() == Some(user) {
+        return Ok(());
+    }
+    let peer = peer.unwrap_or_else(|| format!("the user of number {uid}"));
+    let reason = format!("the server at the socket is run by {peer}, and requirepeer asks for {user}");
+    Err(PollFailure::Authentication { reason })
 }
 
 fn watch_over(stream: &TcpStream, tcp: &TcpSettings) -> io::Result<()> {
@@ -478,6 +502,7 @@ type Connector = <MakeRustlsConnect as MakeTlsConnect<Wire>>::TlsConnect;
 /// The TLS handshake, told apart from what comes before and after it.
 struct Handshake<'a> {
     tls: Option<Connector>,
+    gate: Option<Gate>,
     progress: &'a Progress,
 }
 
@@ -492,7 +517,7 @@ impl<'a> TlsConnect<Wire> for Handshake<'a> {
             self.progress.reach(Phase::Handshake);
             let stream = tls.connect(wire).await?;
             self.progress.reach(Phase::StartingEncrypted);
-            Ok(Encrypted(Box::new(stream)))
+            Ok(Encrypted { stream: Box::new(stream), gate: self.gate })
         })
     }
 }

@@ -14,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure;
 use super::passfile::Password;
+use super::require_auth::Gate;
 use super::settings;
 use super::wire::{Allowance, Wire};
 use crate::core::checkup::PeerCertificate;
@@ -79,7 +80,10 @@ pub(super) struct Tls {
 }
 
 /// A TLS session is big; boxed, a target without TLS does not pay for it.
-pub(super) struct Encrypted(pub(super) Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>);
+pub(super) struct Encrypted {
+    pub(super) stream: Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>,
+    pub(super) gate: Option<Gate>,
+}
 
 pub(super) type Wired = Connection<Wire, Encrypted>;
 
@@ -407,26 +411,31 @@ fn closed() -> PollFailure {
 
 impl AsyncRead for Encrypted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut *self.stream).poll_read(cx, buf))?;
+        Poll::Ready(match &mut self.gate {
+            Some(gate) => gate.pass(&buf.filled()[before..]).map_err(io::Error::other),
+            None => Ok(()),
+        })
     }
 }
 
 impl AsyncWrite for Encrypted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(cx, buf)
+        Pin::new(&mut *self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(cx)
+        Pin::new(&mut *self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }
 
 impl TlsStream for Encrypted {
     fn channel_binding(&self) -> ChannelBinding {
-        self.0.channel_binding()
+        self.stream.channel_binding()
     }
 }

@@ -34,6 +34,7 @@ mod hostile;
 mod https;
 mod kills;
 mod layers;
+mod libpq;
 mod life;
 mod logical;
 mod openapi;
