@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::passfile::Password;
+use super::require_auth::Unwanted;
 use super::session::SettingsBy;
 use super::tls::{TlsSettings, explain, why};
 use super::wire::TooMuch;
@@ -42,7 +43,8 @@ pub(super) fn too_much() -> PollFailure {
 /// The same failure without the password that the server was given, should it repeat it. One that is also the user's
 /// name, or that a word may have in it by chance, is no secret, and its absence would only tell it.
 pub(super) fn without(failure: PollFailure, password: Option<&Password>) -> PollFailure {
-    let Some(password) = password.map(Password::expose).filter(|password| password.len() >= SECRET) else {
+    let password = password.and_then(|password| std::str::from_utf8(password.expose()).ok());
+    let Some(password) = password.filter(|password| password.len() >= SECRET) else {
         return failure;
     };
     let mut failure = failure;
@@ -157,6 +159,9 @@ pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> Poll
     }
     if said_too_much(error) {
         return too_much();
+    }
+    if let Some(unwanted) = within_io(error).and_then(|error| error.downcast_ref::<Unwanted>()) {
+        return PollFailure::Authentication { reason: unwanted.to_string() };
     }
     if let Some(error) = rustls_error(error) {
         return PollFailure::Tls { reason: explain(error, tls) };

@@ -190,8 +190,7 @@ async fn a_login_event_trigger_that_writes_may_write() {
 
         // Nothing is written by what we ask.
         let conninfo = Conninfo::parse(&pg::dsn(primary, "mon")).unwrap();
-        let mut session =
-            connect(&conninfo, &Limits::within(SOON), SettingsBy::Session, &Trust::default()).await.unwrap();
+        let session = connect(&conninfo, &Limits::within(SOON), SettingsBy::Session, &Trust::default()).await.unwrap();
         let written = session.simple_query("INSERT INTO public.logins VALUES ('us')").await.unwrap_err();
         assert!(matches!(&written, PollFailure::Sql { sqlstate, .. } if sqlstate == "25006"), "{written:?}");
         session.end().await;
