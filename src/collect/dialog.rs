@@ -417,6 +417,12 @@ impl Dialog {
         checkup.certificate = session.certificate();
         checkup.by_rds_proxy = session.settings() == SettingsBy::Role;
         let topics = doctor::topics(about.identity.version_num);
+        let privileges = &about.introduction.privileges;
+        let (denied, topics): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| privileges.refusal_of(topic.sql).is_some());
+        checkup
+            .failures
+            .extend(denied.iter().filter_map(|topic| Some((topic.name, privileges.refusal_of(topic.sql)?))));
         let questions: Vec<String> = topics.iter().map(|topic| topic.sql.to_owned()).collect();
         let mut answers = Vec::with_capacity(questions.len());
         let asking = session.simple_queries(&questions, |_, answer| answers.push(answer));
