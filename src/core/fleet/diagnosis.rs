@@ -69,6 +69,11 @@ fn is_streaming(standby: &StandbyState) -> Option<bool> {
     }
 }
 
+/// Whether a receiver is on its way to its upstream, which PostgreSQL shows from 19 on. Before, it called that a stream.
+fn is_connecting(standby: &StandbyState) -> bool {
+    standby.receiver.running().is_some_and(|receiver| receiver.status == "connecting")
+}
+
 /// Whether WAL was ever streamed in this life of the server. A stream that is merely asked for sets the position to the
 /// start of the segment that is replayed.
 fn has_received(standby: &StandbyState) -> bool {
@@ -225,6 +230,13 @@ fn receiving(standby: &StandbyState, past: &Past, now: MonoTime) -> Receiving {
     let is_streaming = is_streaming(standby);
     let is_long = past.nothing_since.is_some_and(|since| now.seconds_since(since) >= INTERRUPTION);
     match is_streaming {
+        _ if is_connecting(standby) => {
+            if is_long {
+                Receiving::Connecting
+            } else {
+                Receiving::Streaming
+            }
+        }
         Some(false) if !past.has_streamed => Receiving::Never,
         Some(false) if is_long => Receiving::CutOff,
         Some(true) | None if is_long => Receiving::Silent,
@@ -237,13 +249,17 @@ fn archive(target: &TargetView, standby: &StandbyState, now: MonoTime) -> Archiv
     if is_streaming(standby) != Some(false) {
         return Archive::None;
     }
-    let settings = target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref());
-    let restores = settings.is_some_and(|settings| settings.restores);
+    let restores =
+        target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref()).is_some_and(|settings| settings.restores);
     let moves = target.trend.and_then(|trend| trend.replay_rate).is_some_and(|rate| rate > 0.0);
     let is_beyond = standby.replay_lsn > standby.receive_lsn;
     match () {
         () if moves && is_beyond && standby.pause == ReplayPause::NotPaused => Archive::Replaying,
-        () if restores && settings.is_some_and(|settings| settings.streams == Some(false)) => Archive::Only,
-        () => Archive::None,
+        () if !restores => Archive::None,
+        () => match target.is_fed_by_archive() {
+            Some(true) => Archive::Only,
+            Some(false) => Archive::None,
+            None => Archive::Unstreamed,
+        },
     }
 }

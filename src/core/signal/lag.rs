@@ -78,7 +78,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("receiver_running", Unit::Bool, receiver_running)
         .states("receives no WAL: no WAL receiver runs", "receives WAL")
         .help("1 while a WAL receiver runs on the replica.")
-        .absent(STANDBY)
+        .absent("On a primary; for a replica that is configured to get its WAL from an archive alone, and while that is not known; while the last answer is stale.")
         .from("pg_stat_wal_receiver"),
     per_target("receiver_message_age_seconds", Unit::Seconds, receiver_message_age)
         .says("heard last from its upstream {} ago")
@@ -210,7 +210,11 @@ fn sender_replay_lag(_: &ClusterView, target: &TargetView, now: MonoTime, emit: 
 }
 
 fn receiver_running(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
-    of_standby(target, now, emit, |_, standby| Some(bool_value(standby.receiver != Receiver::Absent)))
+    match target.is_fed_by_archive() {
+        Some(true) if positions(target, now).is_some() => Coverage::Complete,
+        Some(_) => of_standby(target, now, emit, |_, standby| Some(bool_value(standby.receiver != Receiver::Absent))),
+        None => of_standby(target, now, emit, |_, _| None),
+    }
 }
 
 fn receiver_message_age(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {

@@ -25,7 +25,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("standby_missing", Unit::Bool, standby_missing)
         .states("is sent WAL", "is sent WAL by nobody: no server has a WAL sender for it")
         .help("1 while no server that the replica could receive from has a WAL sender for it, whether or not the replica itself answers.")
-        .absent("On a primary, and while a server that may have one does not answer, or does not show its senders (no pg_monitor).")
+        .absent("On a primary; for a replica that is configured to get its WAL from an archive alone, and while that is not known; while a server that may have one does not answer, or does not show its senders (no pg_monitor).")
         .from(SIDES),
     per_target("wrong_upstream", Unit::Bool, wrong_upstream)
         .states("follows a server of its cluster", "follows a server outside of its cluster")
@@ -109,7 +109,14 @@ fn promotion_requested(_: &ClusterView, target: &TargetView, now: MonoTime, emit
 
 /// Known of a silent replica, too: what tells it are the others' senders.
 fn standby_missing(_: &ClusterView, target: &TargetView, _: MonoTime, emit: Emit<'_>) -> Coverage {
-    if is_primary(target) { Coverage::Complete } else { state(emit, target.links.is_missing.map(bool_value)) }
+    if is_primary(target) {
+        return Coverage::Complete;
+    }
+    match (target.links.is_missing, target.is_fed_by_archive()) {
+        (Some(true), Some(true)) => Coverage::Complete,
+        (Some(true), None) if target.answer.is_some() => Coverage::Unknown,
+        (is_missing, _) => state(emit, is_missing.map(bool_value)),
+    }
 }
 
 fn wrong_upstream(cluster: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
