@@ -406,6 +406,7 @@ fn state(target: &TargetView) -> (String, Tone) {
             ("from an archive".to_owned(), Tone::Good)
         }
         (ReplayPause::NotPaused, Receiver::Absent) => ("no receiver".to_owned(), Tone::Doubtful),
+        (ReplayPause::NotPaused, Receiver::Connecting) => ("connecting".to_owned(), Tone::Doubtful),
         (ReplayPause::NotPaused, Receiver::Hidden) => ("receiving".to_owned(), Tone::Good),
         (ReplayPause::NotPaused, Receiver::Running(receiver)) => {
             let tone = if receiver.status == "streaming" { Tone::Good } else { Tone::Doubtful };

@@ -323,7 +323,9 @@ fn receiver_cut_off(facts: &Facts<'_>) -> Option<Told> {
     let why = match facts.receiving {
         Receiving::CutOff if facts.archive == Archive::None => "its WAL receiver is cut off from the upstream",
         Receiving::Silent => "nothing comes from its upstream though there is more",
-        Receiving::Connecting => "its WAL receiver is connecting to the upstream, and no stream has begun",
+        Receiving::Connecting if facts.archive == Archive::None => {
+            "its WAL receiver is connecting to the upstream, and no stream has begun"
+        }
         _ => return None,
     };
     Some(told(Cause::ReceiverCutOff, format!("{why}{}", words::timelines(facts))))

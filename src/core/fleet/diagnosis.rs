@@ -63,15 +63,10 @@ impl Past {
 /// `None` when it may not be seen.
 fn is_streaming(standby: &StandbyState) -> Option<bool> {
     match &standby.receiver {
-        Receiver::Absent => Some(false),
+        Receiver::Absent | Receiver::Connecting => Some(false),
         Receiver::Hidden => None,
         Receiver::Running(receiver) => Some(receiver.status == "streaming"),
     }
-}
-
-/// Whether a receiver is on its way to its upstream, which PostgreSQL shows from 19 on. Before, it called that a stream.
-fn is_connecting(standby: &StandbyState) -> bool {
-    standby.receiver.running().is_some_and(|receiver| receiver.status == "connecting")
 }
 
 /// Whether WAL was ever streamed in this life of the server. A stream that is merely asked for sets the position to the
@@ -230,14 +225,8 @@ fn receiving(standby: &StandbyState, past: &Past, now: MonoTime) -> Receiving {
     let is_streaming = is_streaming(standby);
     let is_long = past.nothing_since.is_some_and(|since| now.seconds_since(since) >= INTERRUPTION);
     match is_streaming {
-        _ if is_connecting(standby) => {
-            if is_long {
-                Receiving::Connecting
-            } else {
-                Receiving::Streaming
-            }
-        }
         Some(false) if !past.has_streamed => Receiving::Never,
+        Some(false) if is_long && standby.receiver == Receiver::Connecting => Receiving::Connecting,
         Some(false) if is_long => Receiving::CutOff,
         Some(true) | None if is_long => Receiving::Silent,
         _ => Receiving::Streaming,

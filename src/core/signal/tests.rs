@@ -269,6 +269,7 @@ fn a_server_without_standbys_streams_to_none() {
 fn a_stream_that_is_not_meant_to_be_is_not_missed() {
     use crate::core::survey::RecoverySettings;
     use crate::core::topology::links::{Links, Upstream};
+    type Stated<'a> = &'a [(&'a [&'a str], f64)];
     let without_receiver = |settings: Option<(bool, Option<bool>)>, requested: Option<u64>| {
         let mut view = replica("orders", "replica-1");
         change_standby(&mut view, |standby| {
@@ -282,7 +283,7 @@ fn a_stream_that_is_not_meant_to_be_is_not_missed() {
         view.links = Arc::new(Links { upstream: Some(Upstream::Nobody), is_missing: Some(true), ..Links::default() });
         view
     };
-    let fault: (&[(&[&str], f64)], &[(&[&str], f64)], _) = (&[(NO, 0.0)], &[(NO, 1.0)], Complete);
+    let fault: (Stated<'_>, Stated<'_>, _) = (&[(NO, 0.0)], &[(NO, 1.0)], Complete);
     for (settings, requested, expect) in [
         (Some((true, Some(false))), None, (&[][..], &[][..], Complete)),
         (Some((true, Some(false))), Some(9), (&[], &[], Complete)),
@@ -310,7 +311,7 @@ fn a_stream_that_is_not_meant_to_be_is_not_missed() {
 
 #[test]
 fn a_hidden_receiver_runs_and_an_absent_one_does_not() {
-    for (receiver, running) in [(Receiver::Hidden, 1.0), (Receiver::Absent, 0.0)] {
+    for (receiver, running) in [(Receiver::Hidden, 1.0), (Receiver::Absent, 0.0), (Receiver::Connecting, 0.0)] {
         let mut view = replica("orders", "replica-1");
         change_standby(&mut view, |standby| {
             standby.receiver = receiver;
