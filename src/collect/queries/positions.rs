@@ -328,15 +328,18 @@ fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFail
     if status == "connecting" {
         return Ok(Receiver::Connecting);
     }
+    let written_lsn = row.optional("written_lsn", lsn)?;
+    let flushed_lsn = row.optional("flushed_lsn", lsn)?;
+    let timeline = row.optional("received_tli", number)?.map(Timeline);
     let last_msg_sent_at = row.optional("last_msg_send_time", timestamp)?;
     let last_msg_received_at = row.optional("last_msg_receipt_time", timestamp)?;
     // A receiver that starts sets all times to its own, and keeps the position of the one before.
     let has_message = last_msg_sent_at != last_msg_received_at;
     Ok(Receiver::Running(WalReceiver {
         status: status.to_owned(),
-        written_lsn: row.optional("written_lsn", lsn)?,
-        flushed_lsn: row.optional("flushed_lsn", lsn)?,
-        timeline: row.optional("received_tli", number)?.map(Timeline),
+        written_lsn,
+        flushed_lsn,
+        timeline,
         last_msg_sent_at: last_msg_sent_at.filter(|_| has_message),
         last_msg_received_at: last_msg_received_at.filter(|_| has_message),
         latest_end_lsn: row.optional("latest_end_lsn", lsn)?.filter(|_| has_message),
