@@ -3,6 +3,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::IpAddr;
 
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -249,8 +250,24 @@ fn without_address(message: &str) -> String {
     });
     match cut {
         Some((start, end)) => format!("{}for this host{}", &message[..start], &message[end..]),
-        None => message.to_owned(),
+        None => without_any_address(message),
     }
+}
+
+/// The same in another language: every address is cut out.
+fn without_any_address(message: &str) -> String {
+    let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
+    let mut rest = message;
+    let mut line = String::with_capacity(message.len());
+    while let Some(start) = rest.find(is_of_address) {
+        let length = rest[start..].find(|c: char| !is_of_address(c)).unwrap_or(rest.len() - start);
+        let word = &rest[start..start + length];
+        line.push_str(&rest[..start]);
+        line.push_str(if word.parse::<IpAddr>().is_ok() { "..." } else { word });
+        rest = &rest[start + length..];
+    }
+    line.push_str(rest);
+    line
 }
 
 #[cfg(test)]
@@ -302,6 +319,12 @@ mod tests {
             ("pg_hba.conf rejects connection for host \"::1\"", "pg_hba.conf rejects connection for this host"),
             ("the database system is starting up", "the database system is starting up"),
             ("for host \"", "for host \""),
+            (
+                "kein pg_hba.conf-Eintrag für Host »10.0.0.5«, Benutzer »u«, Datenbank »d«, keine Verschlüsselung",
+                "kein pg_hba.conf-Eintrag für Host »...«, Benutzer »u«, Datenbank »d«, keine Verschlüsselung",
+            ),
+            ("pg_hba.conf weist Verbindung ab für Host »fe80::1«", "pg_hba.conf weist Verbindung ab für Host »...«"),
+            ("at 12:30:01, 99 of 100. ab: é", "at 12:30:01, 99 of 100. ab: é"),
         ] {
             assert_eq!(without_address(message), expected);
         }

@@ -41,6 +41,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::certificate::{Noting, Seen};
+use super::turns::Turns;
 use crate::any_chain::AnyChain;
 use crate::aws::{self, Aws, Secrets};
 use crate::core::checkup;
@@ -153,8 +154,9 @@ fn at(path: Option<&Path>) -> String {
     path.map(|path| format!(" at {}", path.display())).unwrap_or_default()
 }
 
-/// What all targets share to log in: secrets of AWS, and root certificates that were read: a bundle is some hundred certificates, and a fleet mostly
-/// has one. A file is read again when it has changed; the machine's store is read once.
+/// What all targets share to log in: secrets of AWS, whose turn it is, and root certificates that were read: a bundle is
+/// some hundred certificates, and a fleet mostly has one. A file is read again when it has changed; the machine's store is
+/// read once.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
@@ -162,6 +164,7 @@ pub struct Trust {
     system: Mutex<Option<Arc<RootSet>>>,
     rds: Mutex<Option<Arc<RootSet>>>,
     secrets: Secrets,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -197,7 +200,13 @@ impl Trust {
             system: Mutex::default(),
             rds: Mutex::default(),
             secrets: Secrets::new(aws),
+            turns: Turns::default(),
         }
+    }
+
+    /// Who may connect now.
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub const fn secrets(&self) -> &Secrets {

@@ -279,7 +279,7 @@ async fn settings_that_a_pooler_does_not_take_at_start_up_go_with_each_question(
     ] {
         let (port, heard) = server(greeting).await;
         let dsn = format!("host=127.0.0.1 port={port} user=u sslmode=disable");
-        let mut session = open(&dsn, LIMIT).await.unwrap();
+        let session = open(&dsn, LIMIT).await.unwrap();
         assert_eq!(session.settings(), settings);
         assert_eq!(heard.lock().unwrap().drain(..).collect::<Vec<_>>(), starts);
 

@@ -22,6 +22,7 @@ mod credentials;
 mod dashboards;
 mod demo;
 mod discover;
+mod distance;
 mod docs;
 mod drain;
 mod failover;

@@ -224,7 +224,7 @@ async fn what_a_server_without_tls_refuses_is_told_by_what_it_means() {
 async fn a_session_is_read_only_and_bounded_and_says_who_asks() {
     let servers = pg::cluster(0).await;
     let dsn = at(servers.primary(), "mon", "options='-c statement_timeout=0 -c search_path=public'");
-    let mut session = open(&dsn, Duration::from_secs(4)).await.unwrap();
+    let session = open(&dsn, Duration::from_secs(4)).await.unwrap();
     for (setting, expected) in [
         ("application_name", "pgvigil"),
         ("transaction_read_only", "on"),
