@@ -428,8 +428,11 @@ impl Judge<'_> {
         let value = estimate.and_then(|estimate| estimate.value);
         let Some(estimate) = estimate.filter(|_| value.is_some()) else {
             if truth.least > 10.0 {
-                let text = format!("{replica}: no value while the truth {:.2}..{:.2}", truth.least, truth.most);
+                let why =
+                    estimate.map_or("no estimate".to_owned(), |estimate| format!("no value ({})", estimate.method));
+                let text = format!("{replica}: {} while the truth {:.2}..{:.2}", why, truth.least, truth.most);
                 tally.blind.take(replica, at, weight, &text);
+                tally.all.push((at, text));
             }
             return;
         };
