@@ -32,7 +32,7 @@ use crate::notify::NotifierConfig;
 use crate::table::{Cell, Table, Tone, painted, short, wrapped};
 
 pub use self::findings::{Finding, Severity};
-use self::findings::{Patient, of_endpoint, of_pooler, of_target};
+use self::findings::{Patient, of_endpoint, of_failure, of_pooler, of_target};
 pub use self::services::AwsReport;
 
 /// Targets asked at once. Enough that a few which do not answer hold up nobody.
@@ -75,11 +75,12 @@ async fn examine(config: &Config, trust: &Arc<Trust>, say: impl Fn(&str)) -> Vec
         for target in &cluster.targets {
             let Some(outcome) = outcomes.next().await else { break };
             let dbname = target.conninfo.dbname().to_owned();
+            let user = target.conninfo.user().to_owned();
             let is_local = target.conninfo.is_local();
             let endpoint = target.conninfo.host_names().find_map(Endpoint::of);
             let trusts_copy = target.conninfo.tls().roots == Roots::Rds;
             let name = target.id.target.clone();
-            targets.push(Examined { target: name, dbname, is_local, endpoint, trusts_copy, outcome });
+            targets.push(Examined { target: name, dbname, user, is_local, endpoint, trusts_copy, outcome });
         }
         let mut poolers = Vec::with_capacity(cluster.poolers.len());
         for pooler in &cluster.poolers {
@@ -145,6 +146,8 @@ pub struct Examined {
     pub target: Name,
     /// The database that we connect to.
     pub dbname: String,
+    /// The role that we log in as.
+    pub user: String,
     /// The way to it does not leave this machine.
     pub is_local: bool,
     /// Its address leads to whichever server it is at the time.
@@ -316,7 +319,7 @@ fn report(target: &Examined, targets: &[Examined], wants_statements: bool, wall:
                 reachable: false,
                 failure: Some(failure.to_string()),
                 server: None,
-                findings: target.endpoint.map(of_endpoint).into_iter().collect(),
+                findings: target.endpoint.map(of_endpoint).into_iter().chain(of_failure(target, failure)).collect(),
             };
         }
     };

@@ -22,7 +22,7 @@ use crate::core::survey::SurveyFacts;
 const POLL_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
 
 /// The outcomes of a poll: `ok`, and the kinds of [`PollFailure`].
-const POLL_OUTCOMES: [&str; 12] = [
+const POLL_OUTCOMES: [&str; 13] = [
     "ok",
     "timeout",
     "lookup",
@@ -33,6 +33,7 @@ const POLL_OUTCOMES: [&str; 12] = [
     "not_accepting",
     "too_many_connections",
     "sql",
+    "login_trigger",
     "decode",
     "lost",
 ];

@@ -180,6 +180,26 @@ pub(super) fn of_endpoint(endpoint: Endpoint) -> Finding {
     Finding::new(Severity::Warning, format!("its host is {}", endpoint.as_str()), format!("{sees}: {way_out}"))
 }
 
+/// What can be done about a server that lets no session begin.
+pub(super) fn of_failure(target: &Examined, failure: &PollFailure) -> Option<Finding> {
+    let PollFailure::LoginTrigger { sqlstate, .. } = failure else { return None };
+    let user = target.user.replace('\'', "''");
+    let mut sql = vec![format!("-- first in the trigger's function: IF session_user = '{user}' THEN RETURN; END IF;")];
+    let mut why = "no session of ours begins, so nothing is measured; let the trigger pass this role".to_owned();
+    // read_only_sql_transaction
+    if sqlstate == "25006" {
+        why.push_str(
+            ". A session of ours is read-only only once it has begun: here the server is a standby, or the role, the \
+             database or the server is set to default_transaction_read_only",
+        );
+        sql.push(
+            "-- where it writes and a standby lets it run: IF pg_is_in_recovery() THEN RETURN; END IF;".to_owned(),
+        );
+    }
+    let finding = Finding::new(Severity::Error, failure.to_string(), why);
+    Some(finding.run(sql, Some(&target.target)))
+}
+
 /// All that is found about one server, the worst first.
 pub(super) fn of_target(patient: Patient<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();

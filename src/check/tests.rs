@@ -106,6 +106,7 @@ pub(super) fn answered(name: &str, positions: Positions) -> Examined {
     Examined {
         target: Name::new(name),
         dbname: "app".to_owned(),
+        user: "mon".to_owned(),
         is_local: false,
         endpoint: None,
         trusts_copy: false,
@@ -117,6 +118,7 @@ fn failed(name: &str) -> Examined {
     Examined {
         target: Name::new(name),
         dbname: "app".to_owned(),
+        user: "mon".to_owned(),
         is_local: false,
         endpoint: None,
         trusts_copy: false,

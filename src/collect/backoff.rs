@@ -31,6 +31,7 @@ pub(crate) fn wait(failure: &PollFailure, failures: u32, chance: f64) -> Duratio
         PollFailure::Tls { .. }
         | PollFailure::Authentication { .. }
         | PollFailure::Sql { .. }
+        | PollFailure::LoginTrigger { .. }
         | PollFailure::Decode { .. } => (0, REFUSED),
     };
     let Some(doublings) = failures.checked_sub(free + 1) else { return Duration::ZERO };

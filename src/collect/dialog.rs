@@ -17,6 +17,7 @@ use super::queries::positions::{self, Reading, State};
 use super::queries::replay_wait;
 use super::queries::survey::{self, Topic, Wanted};
 use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
+use super::refusals::Refusals;
 use super::session::{Limits, Session, SettingsBy};
 use super::tls::Trust;
 use crate::clock;
@@ -33,8 +34,8 @@ use crate::core::wal::{Lsn, Timeline};
 /// What may change without the server's restart (a grant, an extension) is asked again after this.
 const IDENTITY_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// What was refused is asked again after this: it leaves an error in the server's log each time.
-const REFUSAL_AGE: Duration = Duration::from_secs(60 * 60);
+/// ... and after this while something is not permitted, or was refused: that may be mended at any time.
+const PRIVILEGES_AGE: Duration = Duration::from_secs(10);
 
 /// While no standby is connected, whether one has come is asked at each so many polls.
 const SENDERS_EVERY: u32 = 5;
@@ -69,13 +70,11 @@ pub(crate) struct Dialog {
     trust: Arc<Trust>,
     timeout: Duration,
     settings: SettingsBy,
-    refused: Refused,
-    /// When the first of `refused` was.
-    refused_at: Option<MonoTime>,
-    /// What cannot be done without was refused.
-    needed: Option<Needed>,
-    /// Topics of the survey that were refused, and when.
-    topics_refused: Vec<(&'static str, PollFailure, MonoTime)>,
+    refusals: Refusals,
+    /// What is done without by the catalog, as last read: also for the first question of the next session.
+    denied_parts: Refused,
+    /// What the catalog says would be refused of the last question for positions, which was not asked then.
+    denied: Option<PollFailure>,
     session: Option<Session>,
     about: Option<Box<About>>,
     /// What is waited for, should it take too long.
@@ -88,8 +87,9 @@ struct About {
     introduction: Introduction,
     identity: Arc<Identity>,
     asked_at: MonoTime,
-    /// Whether the control file was asked: the first question of a session does.
-    knows_control: bool,
+    /// What was left out when the control file was asked for: by the first question of a session, and by one that may ask
+    /// for more of it.
+    control_without: Option<Refused>,
     checkpoint: Option<Checkpoint>,
     role: Option<Role>,
     /// A primary's: it changes only with the role.
@@ -148,15 +148,6 @@ impl ReplayWatch {
     }
 }
 
-/// A refusal of something without which nothing is known of a server.
-#[derive(Debug)]
-struct Needed {
-    refusal: PollFailure,
-    at: MonoTime,
-    /// The server process that refused, where it had said so.
-    started_at: Option<ServerTime>,
-}
-
 impl Dialog {
     pub(crate) fn new(target: TargetId, conninfo: Arc<Conninfo>, trust: Arc<Trust>, timeout: Duration) -> Self {
         Self {
@@ -165,10 +156,9 @@ impl Dialog {
             trust,
             timeout,
             settings: SettingsBy::default(),
-            refused: Refused::default(),
-            refused_at: None,
-            needed: None,
-            topics_refused: Vec::new(),
+            refusals: Refusals::default(),
+            denied_parts: Refused::default(),
+            denied: None,
             session: None,
             about: None,
             doing: "",
@@ -208,9 +198,8 @@ impl Dialog {
     /// Nothing was answered.
     pub(crate) async fn survey(&mut self, wanted: Wanted<'_>) -> Result<Answered<SurveyFacts>, PollFailure> {
         let began = clock::now();
-        self.topics_refused.retain(|(_, _, at)| began.duration_since(*at) < REFUSAL_AGE);
-        let is_old = |about: &About| began.duration_since(about.asked_at) > IDENTITY_AGE;
-        if self.about.as_deref().is_none_or(is_old) {
+        self.refusals.expire(began);
+        if self.about.as_deref().is_none_or(|about| self.is_to_be_introduced(about, began)) {
             let introduced = tokio::time::timeout(self.timeout, self.introduce()).await;
             let introduced = self.within_limit(introduced);
             if self.about.is_none() {
@@ -220,8 +209,9 @@ impl Dialog {
         let mut facts = SurveyFacts::default();
         let mut topics: Vec<&'static Topic> = Vec::new();
         for topic in survey::TOPICS {
-            match self.topics_refused.iter().find(|(refused, _, _)| *refused == topic.name) {
-                Some((_, failure, _)) => facts.failures.push((topic.name, failure.clone())),
+            let denied = || self.context(wanted).and_then(|context| self.denial_of(&topic.sql(context)?));
+            match self.refusals.topic(topic.name).cloned().or_else(denied) {
+                Some(failure) => facts.failures.push((topic.name, failure)),
                 None => topics.push(topic),
             }
         }
@@ -376,15 +366,15 @@ impl Dialog {
 
     fn context<'a>(&'a self, wanted: Wanted<'a>) -> Option<survey::Context<'a>> {
         let about = self.about.as_deref()?;
-        Some(survey::Context { about: &about.introduction, role: about.role, refused: self.refused, wanted })
+        Some(survey::Context { about: &about.introduction, role: about.role, refused: self.left_out(), wanted })
     }
 
     fn note_refusal(&mut self, topic: &Topic, refusal: &PollFailure) {
         info!(
             cluster = %self.target.cluster, target = %self.target.target, topic = topic.name, error = %refusal,
-            "the server refuses a question; left out for an hour"
+            "the server refuses a question; asked again in ten minutes, and after a reconnect or a reload"
         );
-        self.topics_refused.push((topic.name, refusal.clone(), clock::now()));
+        self.refusals.note_topic(topic.name, refusal, clock::now());
     }
 
     async fn connect(&mut self, began: MonoTime) -> Result<(), PollFailure> {
@@ -395,6 +385,7 @@ impl Dialog {
         let session = connecting.await?;
         self.settings = session.settings();
         self.session = Some(session);
+        self.refusals.note_session(clock::now());
         Ok(())
     }
 
@@ -448,10 +439,6 @@ impl Dialog {
     }
 
     async fn ask_positions(&mut self) -> Result<Answered<Positions>, PollFailure> {
-        if self.refused_at.is_some_and(|at| clock::now().duration_since(at) > REFUSAL_AGE) {
-            self.refused = Refused::default();
-            self.refused_at = None;
-        }
         if let Some(refusal) = self.still_refused().await? {
             return Err(refusal);
         }
@@ -459,6 +446,7 @@ impl Dialog {
         if let Err(refusal) = &answer
             && is_refusal(refusal)
             && !is_wrong_role(refusal)
+            && self.denied.as_ref() != Some(refusal)
         {
             self.note_needed(refusal);
         }
@@ -473,32 +461,42 @@ impl Dialog {
     fn note_needed(&mut self, refusal: &PollFailure) {
         info!(
             cluster = %self.target.cluster, target = %self.target.target, error = %refusal,
-            "the server refuses what its positions cannot be read without; asked again in an hour"
+            "the server refuses what its positions cannot be read without; asked again in ten minutes, and after a \
+             reconnect or a reload"
         );
-        let started_at = self.identity().map(|identity| identity.started_at);
-        self.needed = Some(Needed { refusal: refusal.clone(), at: clock::now(), started_at });
+        self.refusals.note_needed(refusal, clock::now());
     }
 
-    /// What was refused and would be refused again, each time with an error in the server's log. Another server, or the
-    /// same one restarted, is asked anew.
+    /// What was refused and would be refused again, each time with an error in the server's log.
     async fn still_refused(&mut self) -> Result<Option<PollFailure>, PollFailure> {
-        let is_recent = |needed: &&Needed| clock::now().duration_since(needed.at) < REFUSAL_AGE;
-        let needed = self.needed.as_ref().filter(is_recent).map(|needed| (needed.refusal.clone(), needed.started_at));
-        if let Some((refusal, started_at)) = needed {
-            if started_at.is_some() && self.about.is_none() {
-                self.introduce().await?;
-            }
-            if started_at.is_none() || self.identity().map(|identity| identity.started_at) == started_at {
-                return Ok(Some(refusal));
-            }
+        self.refusals.expire(clock::now());
+        let is_known = |about: &About| !self.is_to_be_introduced(about, clock::now());
+        if self.refusals.needed().is_some() && !self.about.as_deref().is_some_and(is_known) {
+            // Its configuration may have been loaded again.
+            self.introduce().await?;
         }
-        self.needed = None;
-        Ok(None)
+        Ok(self.refusals.needed().cloned())
+    }
+
+    /// Whether what is known of the server may have changed.
+    fn is_to_be_introduced(&self, about: &About, now: MonoTime) -> bool {
+        let is_complete = self.refusals.is_empty() && about.introduction.privileges.denied.is_empty();
+        now.duration_since(about.asked_at) > if is_complete { IDENTITY_AGE } else { PRIVILEGES_AGE }
+    }
+
+    /// What is done without: it was refused, or the catalog says that it would be.
+    fn left_out(&self) -> Refused {
+        self.refusals.optional().and(self.denied_parts)
+    }
+
+    /// What the catalog says would be refused of `sql`.
+    fn denial_of(&self, sql: &str) -> Option<PollFailure> {
+        self.about.as_ref()?.introduction.privileges.refusal_of(sql)
     }
 
     /// What the server refuses, by name.
     pub(crate) fn refused(&self) -> Vec<&'static str> {
-        Optional::names(self.refused)
+        Optional::names(self.left_out())
     }
 
     /// Asks until the answer is about the role, and the server, that the question was about.
@@ -508,20 +506,30 @@ impl Dialog {
             reason: "the server changes faster than it can be asked".to_owned(),
         };
         let mut has_changed_role = false;
+        self.denied = None;
         for _ in 0..MAX_ROUNDS {
             if self.about.is_none() {
                 self.introduce().await?;
             }
             let Some(about) = &self.about else { break };
-            let question = about.question(self.refused);
+            let refused = self.left_out();
+            let question = about.question(refused);
             let asked_at = clock::now();
             let sql = question.sql(&about.introduction);
+            if let Some(denial) = self.denial_of(&sql) {
+                if self.is_to_be_introduced(about, asked_at) {
+                    self.introduce().await?;
+                    continue;
+                }
+                self.denied = Some(denial.clone());
+                return Err(denial);
+            }
             let answer = self.ask("asking for its WAL positions", &sql).await;
             let answered_at = clock::now();
             match answer {
                 Ok(messages) => {
                     let Some(about) = &mut self.about else { break };
-                    match about.hear(question, self.refused, &by_statement(&messages))? {
+                    match about.hear(question, refused, &by_statement(&messages))? {
                         Heard::Facts(facts) => return Ok(Answered { facts: *facts, asked_at, answered_at }),
                         Heard::AnotherServer => self.about = None,
                         Heard::AnotherRole => {}
@@ -547,27 +555,29 @@ impl Dialog {
 
     /// Whether `refusal` is one that can be helped by asking for less.
     fn leave_out(&mut self, refusal: &PollFailure) -> bool {
-        let Some(optional) = Optional::refused_by(refusal).filter(|optional| !self.refused.contains(*optional)) else {
+        let Some(optional) = Optional::refused_by(refusal).filter(|optional| !self.left_out().contains(*optional))
+        else {
             return false;
         };
         info!(
             cluster = %self.target.cluster, target = %self.target.target, function = optional.name(), error = %refusal,
-            "the server refuses a function; left out for an hour"
+            "the server refuses a function; asked again in ten minutes, and after a reconnect or a reload"
         );
-        self.refused.insert(optional);
-        self.refused_at.get_or_insert_with(clock::now);
+        self.refusals.leave_out(optional, clock::now());
         true
     }
 
     async fn introduce(&mut self) -> Result<(), PollFailure> {
         let messages = loop {
-            match self.ask("asking who it is", &identity::sql(self.refused)).await {
+            match self.ask("asking who it is", &identity::sql(self.left_out())).await {
                 Ok(messages) => break messages,
                 Err(refusal) if self.leave_out(&refusal) => {}
                 Err(failure) => return Err(failure),
             }
         };
         let introduction = identity::decode(&by_statement(&messages))?;
+        self.refusals.note_configuration(introduction.privileges.loaded_at, clock::now());
+        self.denied_parts = introduction.privileges.refused();
         let Some(session) = &self.session else { return Ok(()) };
         let (tls, pooled) = (session.tls(), session.settings().is_pooled());
         let configured = configured_address(&self.conninfo);
@@ -582,7 +592,7 @@ impl Dialog {
                 identity: identity::complete(introduction.identity.clone(), None, configured, tls, pooled),
                 introduction,
                 asked_at: clock::now(),
-                knows_control: false,
+                control_without: None,
                 checkpoint: None,
                 role: None,
                 timeline: None,
@@ -599,7 +609,7 @@ impl Dialog {
 
     /// Says what replay waits for, while it stands.
     async fn learn_wait(&mut self, standby: &mut StandbyState) {
-        let may_ask = !self.refused.contains(Optional::Locks);
+        let may_ask = !self.left_out().contains(Optional::Locks) && self.denial_of(replay_wait::SQL).is_none();
         let Some(about) = &mut self.about else { return };
         if about.replay.observe(standby, clock::now()) && may_ask {
             // As with names: positions without it are worth more than none.
@@ -624,7 +634,11 @@ impl Dialog {
         let new: Vec<i32> = senders.iter().map(|sender| sender.pid).filter(is_new).collect();
         if !new.is_empty() {
             // Positions without names are worth more than none: a failure here is met again at the next question.
-            let answer = self.ask("asking for its standbys' names", &positions::clients_sql(&new)).await;
+            let sql = positions::clients_sql(&new);
+            let answer = match self.denial_of(&sql) {
+                None => self.ask("asking for its standbys' names", &sql).await,
+                Some(denial) => Err(denial),
+            };
             let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages)));
             // But a refusal would be repeated, too: those pids are taken for asked.
             let found = if found.as_ref().err().is_some_and(is_refusal) { Ok(Vec::new()) } else { found };
@@ -683,7 +697,7 @@ impl About {
             role: self.role,
             version_num: self.identity.version_num,
             refused,
-            control: !self.knows_control,
+            control: self.control_without != Some(refused),
             timeline: self.timeline.is_none(),
             control_timeline: !self.receiver_runs || self.n_polls.is_multiple_of(CONTROL_EVERY),
             senders: self.has_senders || self.n_polls.is_multiple_of(SENDERS_EVERY),
@@ -730,10 +744,12 @@ impl About {
 
     /// Takes up what is new. `None` when the question was about another role than the server has now.
     fn learn(&mut self, reading: Reading, refused: Refused) -> Result<Option<Positions>, PollFailure> {
-        if !self.knows_control {
-            self.knows_control = true;
-            self.checkpoint = reading.checkpoint;
-            Arc::make_mut(&mut self.identity).system_identifier = reading.system_identifier;
+        if self.control_without != Some(refused) {
+            self.control_without = Some(refused);
+            self.checkpoint = reading.checkpoint.or(self.checkpoint);
+            if reading.system_identifier.is_some() {
+                Arc::make_mut(&mut self.identity).system_identifier = reading.system_identifier;
+            }
         }
         let state = match reading.state {
             State::Changed => {
@@ -806,6 +822,7 @@ fn ends_session(failure: &PollFailure) -> bool {
         | PollFailure::Authentication { .. }
         | PollFailure::NotAccepting { .. }
         | PollFailure::TooManyConnections { .. }
+        | PollFailure::LoginTrigger { .. }
         | PollFailure::Lost { .. } => true,
     }
 }

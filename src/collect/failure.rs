@@ -23,6 +23,16 @@ pub(super) fn of_session(error: &tokio_postgres::Error) -> PollFailure {
     PollFailure::Lost { reason: reason(error) }
 }
 
+/// The settings of a session cannot be made: without them nothing is asked.
+pub(super) fn of_settings(failure: PollFailure) -> PollFailure {
+    match failure {
+        PollFailure::Sql { .. } => {
+            PollFailure::Connect { reason: format!("the settings of the session cannot be made: {failure}") }
+        }
+        failure => failure,
+    }
+}
+
 /// An answer without an end.
 pub(super) fn too_much() -> PollFailure {
     PollFailure::Connect { reason: "its answer is longer than any should be".to_owned() }
@@ -56,6 +66,7 @@ const fn reason_of(failure: &mut PollFailure) -> Option<&mut String> {
         | PollFailure::NotAccepting { reason }
         | PollFailure::TooManyConnections { reason }
         | PollFailure::Sql { reason, .. }
+        | PollFailure::LoginTrigger { reason, .. }
         | PollFailure::Decode { reason, .. }
         | PollFailure::Lost { reason } => Some(reason),
         PollFailure::Timeout { .. } | PollFailure::Refused => None,
@@ -84,6 +95,29 @@ pub(super) fn of_server(error: &DbError) -> PollFailure {
         PollFailure::Sql { sqlstate: code.code().to_owned(), reason }
     }
 }
+
+/// An error with a context in which it arose, before a session asked anything: code of the database's own ran, which only
+/// login event triggers (PostgreSQL 17 and later) and what stands in for them do. The context is translated and may
+/// quote data, so that there is one is all that is taken from it, and the function's name where it is plain.
+fn of_login_trigger(error: &DbError) -> Option<PollFailure> {
+    let context = error.where_()?;
+    let function = context.lines().rev().find_map(function_of);
+    let function = function.map_or_else(String::new, |name| format!(" (function {name})"));
+    let reason = format!("a login event trigger{function} refuses the session: {}", one_line(error.message()));
+    Some(PollFailure::LoginTrigger { sqlstate: error.code().code().to_owned(), reason })
+}
+
+/// `on_login()` of `PL/pgSQL function on_login() line 4 at SQL statement`, in any language.
+fn function_of(line: &str) -> Option<&str> {
+    let line = line.strip_prefix("PL/")?;
+    let end = line.find("()")? + "()".len();
+    let start = line[..end].rfind(char::is_whitespace)? + 1;
+    let name = &line[start..end];
+    (name.len() <= LONGEST_NAME).then_some(name)
+}
+
+/// A function's name with its schema, and more than that.
+const LONGEST_NAME: usize = 140;
 
 /// How PgBouncer says before 1.21, under a code of its own (08P01), that it does not know who asks.
 const POOLER_REFUSALS: &[&str] = &["auth failed", "no such user", "authentication failed"];
@@ -118,7 +152,7 @@ pub(super) fn settings_instead(error: &tokio_postgres::Error) -> Option<Settings
 /// A failure between the TCP connection and the first query.
 pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> PollFailure {
     if let Some(error) = error.as_db_error() {
-        return of_server(error);
+        return of_login_trigger(error).unwrap_or_else(|| of_server(error));
     }
     if said_too_much(error) {
         return too_much();
@@ -238,6 +272,19 @@ mod tests {
         let sql = |reason: &str| PollFailure::Sql { sqlstate: "42601".to_owned(), reason: reason.to_owned() };
         assert_eq!(without(sql("at \"s3cret\""), Some(&Password::new("s3cret"))), sql("at \"...\""));
         assert_eq!(without(sql("at \"s3cret\""), None), sql("at \"s3cret\""));
+    }
+
+    #[test]
+    fn the_function_of_a_context_is_named_in_any_language() {
+        for (line, expected) in [
+            ("PL/pgSQL function on_login() line 4 at SQL statement", Some("on_login()")),
+            ("PL/pgSQL function audit.on_login() line 4 at RAISE", Some("audit.on_login()")),
+            ("PL/pgSQL-Funktion on_login() Zeile 4 bei SQL-Anweisung", Some("on_login()")),
+            ("PL/Python function \"on_login\"", None),
+            ("SQL statement \"INSERT INTO t VALUES ('PL/x secret()')\"", None),
+        ] {
+            assert_eq!(function_of(line), expected, "{line}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::failure;
 use super::login::Login;
 use super::passfile::Password;
 use super::session::{Encrypted, Limits, Session, SettingsBy, Tls};
+use super::settings;
 use super::tls::{SslMode, Trust};
 use super::wire::Wire;
 use crate::aws::{Fault, Place, SecretRef, region_of};
@@ -268,7 +269,7 @@ impl Dialer<'_> {
     /// One way of encryption, with settings as the server, or the pooler before it, takes them.
     async fn log_in(&mut self, address: &Address, host: &Host, ask: config::SslMode) -> Result<Session, Refusal> {
         let mut outcome = self.start(address, host, ask).await;
-        if self.settings == SettingsBy::Startup
+        if self.settings == SettingsBy::Session
             && let Err(Refusal { settings: Some(instead), .. }) = &outcome
         {
             self.settings = *instead;
@@ -276,10 +277,9 @@ impl Dialer<'_> {
             outcome = self.start(address, host, ask).await;
         }
         let mut session = outcome?;
-        // A pooler may also drop them without a word.
-        if self.settings == SettingsBy::Startup && !has_taken_settings(&mut session).await? {
-            self.settings = SettingsBy::Transaction;
-            session.set_settings(SettingsBy::Transaction);
+        if self.settings == SettingsBy::Session {
+            session.make_settings_hold().await?;
+            self.settings = session.settings();
         }
         Ok(session)
     }
@@ -295,8 +295,8 @@ impl Dialer<'_> {
         if let Some(password) = &password {
             config.password(password.expose());
         }
-        if self.settings == SettingsBy::Startup {
-            config.options(self.limits.startup_options(conninfo.options()));
+        if self.settings == SettingsBy::Session {
+            config.options(settings::startup_options(self.limits, conninfo.options()));
         }
         config.channel_binding(match conninfo.channel_binding() {
             ChannelBinding::Disable => config::ChannelBinding::Disable,
@@ -462,14 +462,6 @@ async fn role_of(session: &mut Session) -> Result<Role, PollFailure> {
         None => single_value(session, "SELECT pg_is_in_recovery()").await? == "t",
     };
     Ok(if in_recovery { Role::Replica } else { Role::Primary })
-}
-
-/// Whether the settings of the start-up are in force. One that is reported from 14 on stands for all.
-async fn has_taken_settings(session: &mut Session) -> Result<bool, PollFailure> {
-    if let Some(word) = session.parameter("default_transaction_read_only") {
-        return Ok(word == "on");
-    }
-    Ok(single_value(session, "SHOW default_transaction_read_only").await? == "on")
 }
 
 async fn single_value(session: &mut Session, sql: &str) -> Result<String, PollFailure> {

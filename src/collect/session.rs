@@ -14,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure;
 use super::passfile::Password;
+use super::settings;
 use super::wire::{Allowance, Wire};
 use crate::core::checkup::PeerCertificate;
 use crate::core::observation::PollFailure;
@@ -34,53 +35,14 @@ impl Limits {
     pub fn within(timeout: Duration) -> Self {
         Self { connect: timeout, statement: timeout, lock: timeout / 8 }
     }
-
-    /// What every session of ours has set, beside being read-only.
-    fn settings(&self) -> [(&'static str, String); 9] {
-        // 0 would switch a limit off.
-        let ms = |limit: Duration| limit.as_millis().max(1).to_string();
-        [
-            ("statement_timeout", ms(self.statement)),
-            ("lock_timeout", ms(self.lock)),
-            ("idle_in_transaction_session_timeout", ms(self.statement)),
-            ("jit", "off".to_owned()),
-            ("datestyle", "ISO".to_owned()),
-            ("timezone", "UTC".to_owned()),
-            ("intervalstyle", "postgres".to_owned()),
-            ("extra_float_digits", "1".to_owned()),
-            // Nobody's function of the same name is called instead of the server's own.
-            ("search_path", "pg_catalog".to_owned()),
-        ]
-    }
-
-    /// The start-up parameter `options`: the connection string's own, then ours, which win.
-    pub(super) fn startup_options(&self, own: Option<&str>) -> String {
-        let mut options = own.unwrap_or_default().to_owned();
-        for (name, value) in self.settings() {
-            options.push_str(&format!(" -c {name}={value}"));
-        }
-        options.push_str(" -c default_transaction_read_only=on");
-        options.trim_start().to_owned()
-    }
-
-    /// What opens a transaction with the same settings, with the number of statements it takes.
-    fn prologue(&self) -> (String, usize) {
-        let settings = self.settings();
-        let mut sql = BEGIN.to_owned();
-        for (name, value) in &settings {
-            sql.push_str(&format!("SET LOCAL {name}='{value}';"));
-        }
-        (sql, settings.len() + 1)
-    }
 }
-
-const BEGIN: &str = "BEGIN READ ONLY;";
 
 /// How a session's settings are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SettingsBy {
+    /// Once, ahead of its first question.
     #[default]
-    Startup,
+    Session,
     /// A pooler that hands its connections from client to client takes none at start-up, or drops them silently; then
     /// each question is a transaction that makes them for itself, in the same round trip.
     Transaction,
@@ -94,11 +56,11 @@ pub enum SettingsBy {
 
 impl SettingsBy {
     /// What comes before a question, and the number of statements in it. `None`: it is asked as it is.
-    fn prologue(self, limits: &Limits) -> Option<(String, usize)> {
+    fn prologue(self, limits: &Limits, major: u32) -> Option<(String, usize)> {
         match self {
-            Self::Startup | Self::Console => None,
-            Self::Transaction => Some(limits.prologue()),
-            Self::Role => Some((BEGIN.to_owned(), 1)),
+            Self::Session | Self::Console => None,
+            Self::Transaction => Some(settings::prologue(limits, major)),
+            Self::Role => Some((settings::BEGIN.to_owned(), 1)),
         }
     }
 
@@ -138,6 +100,8 @@ pub struct Session {
     connection: Wired,
     tls: Tls,
     settings: SettingsBy,
+    /// Its settings are made, or none are to be.
+    is_set: bool,
     limits: Limits,
     allowance: Allowance,
     /// What the server was given to log in with: it may repeat it.
@@ -164,7 +128,8 @@ impl Session {
         limits: Limits,
         password: Option<Password>,
     ) -> Self {
-        Self { client, connection, tls, settings, limits, allowance, password, lost: None }
+        let is_set = settings != SettingsBy::Session;
+        Self { client, connection, tls, settings, is_set, limits, allowance, password, lost: None }
     }
 
     /// Whether it is encrypted.
@@ -182,13 +147,34 @@ impl Session {
         self.settings
     }
 
-    pub(super) fn set_settings(&mut self, settings: SettingsBy) {
-        self.settings = settings;
+    /// Whether the settings of the start-up hold: a pooler may have dropped them without a word, and would give what is set
+    /// for a session to others. Before the first question.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(super) async fn make_settings_hold(&mut self) -> Result<(), PollFailure> {
+        let (mark, value) = settings::MARK;
+        self.is_set = true;
+        let answer = self.ask(&format!("SHOW {mark}")).await?;
+        let holds = answer.iter().any(|message| match message {
+            SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten() == Some(value),
+            _ => false,
+        });
+        self.is_set = !holds;
+        if !holds {
+            self.settings = SettingsBy::Transaction;
+        }
+        Ok(())
     }
 
     /// A parameter that the server reports by itself (`in_hot_standby`, `server_version`, ...).
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.connection.parameter(name)
+    }
+
+    /// The server's major version. 0 where it does not say.
+    fn major(&self) -> u32 {
+        settings::major(self.parameter("server_version"))
     }
 
     /// Whether the server has ended it, as far as is known by now: looks at what has arrived, without waiting.
@@ -207,7 +193,7 @@ impl Session {
     /// # Errors
     /// The server refused the query, or the connection is lost.
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
-        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits) else {
+        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major()) else {
             return self.ask(sql).await;
         };
         match self.ask(&format!("{prologue}{sql}\n;COMMIT")).await {
@@ -238,6 +224,12 @@ impl Session {
             for (position, sql) in questions.iter().enumerate() {
                 let answer = self.simple_query(sql).await;
                 take(position, answer);
+            }
+            return;
+        }
+        if let Err(failure) = self.open().await {
+            for position in 0..questions.len() {
+                take(position, Err(failure.clone()));
             }
             return;
         }
@@ -278,9 +270,39 @@ impl Session {
             return Err(lost.clone());
         }
         self.allowance.renew();
-        let Self { client, connection, lost, password, .. } = self;
-        let answer = while_driving(connection, lost, parts(client, sql)).await;
-        answer.map_err(|failure| failure::without(failure, password.as_ref()))
+        let opening = (!self.is_set).then(|| settings::opening(&self.limits, self.major()));
+        let mut is_set = self.is_set;
+        let Self { client, connection, lost, .. } = self;
+        let answer = async {
+            if let Some(opening) = opening {
+                // Both are put into the queue and sent together: the settings cost no round trip of their own.
+                let opening = client.simple_query_raw(&opening).await?;
+                let question = client.simple_query_raw(sql).await?;
+                all_parts(opening).await?;
+                is_set = true;
+                all_parts(question).await
+            } else {
+                all_parts(client.simple_query_raw(sql).await?).await
+            }
+        };
+        let answer = while_driving(connection, lost, answer).await;
+        self.is_set = is_set;
+        answer.map_err(|failure| {
+            let failure = failure::without(failure, self.password.as_ref());
+            if is_set { failure } else { failure::of_settings(failure) }
+        })
+    }
+
+    /// Makes the settings, should they still have to be made.
+    async fn open(&mut self) -> Result<(), PollFailure> {
+        if self.is_set {
+            return Ok(());
+        }
+        let opening = settings::opening(&self.limits, self.major());
+        self.is_set = true;
+        let answer = self.ask(&opening).await;
+        self.is_set = answer.is_ok();
+        answer.map(drop).map_err(failure::of_settings)
     }
 
     /// A failure without the password that the server was given, should it have repeated it.
@@ -354,11 +376,7 @@ async fn send(connection: &mut Wired, lost: &mut Option<PollFailure>) {
     .await;
 }
 
-/// Asks, and waits for the whole answer.
-async fn parts(client: &Client, sql: &str) -> Result<Vec<SimpleQueryMessage>, Interruption> {
-    all_parts(client.simple_query_raw(sql).await?).await
-}
-
+/// The whole answer.
 async fn all_parts(answer: SimpleQueryStream) -> Result<Vec<SimpleQueryMessage>, Interruption> {
     let mut answer = pin!(answer);
     let mut messages = Vec::new();
@@ -410,30 +428,5 @@ impl AsyncWrite for Encrypted {
 impl TlsStream for Encrypted {
     fn channel_binding(&self) -> ChannelBinding {
         self.0.channel_binding()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_settings_follow_those_of_the_connection_string_and_no_limit_is_off() {
-        let limits = Limits { connect: Duration::ZERO, statement: Duration::from_secs(3), lock: Duration::ZERO };
-        assert_eq!(
-            limits.startup_options(Some("-c search_path=x -c jit=on")),
-            "-c search_path=x -c jit=on -c statement_timeout=3000 -c lock_timeout=1 \
-             -c idle_in_transaction_session_timeout=3000 -c jit=off -c datestyle=ISO -c timezone=UTC \
-             -c intervalstyle=postgres -c extra_float_digits=1 -c search_path=pg_catalog \
-             -c default_transaction_read_only=on"
-        );
-        assert!(limits.startup_options(None).starts_with("-c statement_timeout=3000"));
-    }
-
-    #[test]
-    fn the_prologue_has_as_many_statements_as_it_says() {
-        let (sql, n_statements) = Limits::within(Duration::from_secs(2)).prologue();
-        assert_eq!(sql.matches(';').count(), n_statements);
-        assert!(sql.starts_with("BEGIN READ ONLY;SET LOCAL statement_timeout='2000';SET LOCAL lock_timeout='250';"));
     }
 }

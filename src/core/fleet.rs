@@ -22,7 +22,7 @@ use super::glob::Glob;
 use super::lag::{AuroraBytes, Evidence, LagEstimate, LagTracker, SavedLag};
 use super::ledger::pacing::AlertingConfig;
 use super::ledger::{Delivery, Notice, Recipient};
-use super::observation::{Observation, PollFailure, Receiver, ServerState, WalSender};
+use super::observation::{Observation, PollFailure, Positions, Receiver, ServerState, WalSender};
 use super::pooler::{PoolerObservation, PoolerTracker};
 use super::rule::Rule;
 use super::saved::{Saved, SavedAlert};
@@ -490,6 +490,8 @@ impl Cluster {
             for other in (0..self.view.targets.len()).filter(|other| *other != position) {
                 self.measure(other, now);
             }
+        } else if let Ok(positions) = &observation.outcome {
+            self.measure_others(position, positions, observation.asked_at, now);
         }
 
         let wall_at = |at: MonoTime| unix_seconds(wall) + at.seconds_since(now);
@@ -665,6 +667,27 @@ impl Cluster {
         }
     }
 
+    /// Measures those about which the answer of another tells more than their own: replicas that are silent, by its
+    /// senders' rows, and replicas that answered while the primary's answer was on its way.
+    fn measure_others(&mut self, position: usize, positions: &Positions, asked_at: MonoTime, now: MonoTime) {
+        let is_primary = self.lag.primary() == Some(&self.view.targets[position].id.target);
+        if !is_primary && positions.senders.is_empty() {
+            return;
+        }
+        for other in (0..self.view.targets.len()).filter(|other| *other != position) {
+            let target = &self.view.targets[other];
+            let was_first = target.answer.as_ref().is_some_and(|answer| answer.asked_at >= asked_at);
+            if self.is_silent(target, now) || (is_primary && was_first) {
+                self.measure(other, now);
+            }
+        }
+    }
+
+    /// Whether a target's last poll failed, or its answer is overdue.
+    fn is_silent(&self, target: &TargetView, now: MonoTime) -> bool {
+        target.failing.is_some() || target.fresh(now).is_none() || self.lag.is_overdue(&target.id.target, now)
+    }
+
     /// A silent replica's lag goes on growing although nothing is heard of it.
     fn tick(&mut self, now: MonoTime) -> Vec<News> {
         let mut news = Vec::new();
@@ -673,7 +696,7 @@ impl Cluster {
         }
         for position in 0..self.view.targets.len() {
             let target = &self.view.targets[position];
-            if target.failing.is_some() || target.fresh(now).is_none() {
+            if self.is_silent(target, now) {
                 self.measure(position, now);
             }
         }

@@ -38,8 +38,34 @@
 //! | no primary yet | `timestamp_only` | since the last replayed commit | 0 | the value |
 //! | nothing | `no_primary`, `no_position`, `other_primary`, `foreign_cluster` | none | 0 | infinite |
 //!
-//! A replica that does not answer is judged by its upstream's row of the same beat (`@upstream`), else by its last
-//! position: right if it is down, too high if it only cannot be reached, hence with a lower bound of 0 (`@last_known`).
+//! # What is known of a replica that is silent
+//!
+//! A report is where a replica stood at some instant between two: its own answer, or its row at an upstream. Reports are
+//! kept. A newer one replaces an older one only where it shows a further position, for WAL that was replayed stays
+//! replayed; its own next answer replaces them all, even when it is lower. How old a report is decides what it bounds:
+//!
+//! | newest report | the estimate is | position | lower bound | upper bound | |
+//! |---|---|---|---|---|---|
+//! | its own answer, the next not overdue | as of that answer | that one | since B | since A | |
+//! | a row that its upstream still has, the next not overdue | as of that row | the furthest reported | 0 | since A | `@upstream` |
+//! | an older one | as of now, growing with each second | the furthest reported | 0 | since A | `@last_known` |
+//!
+//! An answer is overdue a quarter of a poll interval (half a second at most) after it was due, whether or not a poll has
+//! failed by then. The upper bound never needs a younger report: what is missing now cannot be older than what was
+//! missing. The lower one does: since then it may have replayed everything. A row is read each second but as old as the
+//! standby's last reply (10 s on an idle stream, up to `wal_sender_timeout` once it was cut off), and what was in the
+//! standby's socket by then was replayed after that reply. So a row proves nothing from below, however often it is read.
+//!
+//! The value of a silent replica is a guess, and `at_most` says so: if it had replayed all that there was, it is taken to
+//! have stood still since it fell silent; else, since its position. That is right if it is down or cut off and too high
+//! if only the monitor cannot reach it. The other guess, that it goes on as it did, would show 0 for a dead server for as
+//! long as it is dead. No alert fires on the guess as proven, for the lower bound is 0: it fires on a value that
+//! holds for the rule's `for`, and resolves by the upper bound. While the primary is lost as well and nothing more is known to
+//! have been written, the value is 0, a floor (`at_least`).
+//!
+//! The primary's answer may be overdue just so: then it counts as lost (`~primary_lost`), and what its replicas have
+//! received goes on showing what it wrote.
+//!
 //! One that stayed on a timeline which the primary has left shares no WAL beyond the fork (`@old_timeline`), however far
 //! its position is. What is read from the history while the primary is lost stays a floor (`~primary_lost`).
 //!
@@ -49,6 +75,9 @@
 //! - State a bound that was not proven. Server clocks are believed only while they are steady, and never decide alone;
 //!   `timestamp_only` and the measurement in `walsender` are the exceptions, and are told as such.
 //! - Take the difference of two servers' clocks for a duration where the monitor's clock can be put between them.
+//! - Forget what was learned of a silent replica because it was not learned in this poll, or believe a row to be as young as
+//!   the poll that read it.
+//! - Wait for a time-out: an answer that is overdue widens the bounds at once.
 //! - Force a replay position to go forward: a replica killed hard does come back older than it was.
 //! - Go back to a primary on a lower timeline because the newest one died: only when nobody is left of its timeline, since
 //!   it is watched no more or follows another now.
@@ -69,7 +98,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::aurora::AuroraBytes;
 use self::primary::{Primary, PrimaryAnswer};
-use self::server::{LastAnswer, Polled, Server, Standing, Stream};
+use self::server::{LastAnswer, Polled, Report, Server, Standing, Stream};
 use super::observation::{Observation, Positions, PrimaryState, ReplayPause, ServerState, StandbyState};
 use super::time::MonoTime;
 use super::topology::Name;
@@ -80,6 +109,11 @@ use super::wal_clock::WalClock;
 
 /// How far a commit's stamp may be from the flush of its record, besides the error of the clock's reading. Seconds.
 const SLACK: f64 = 0.05;
+
+/// An answer is overdue when it is later than the poll interval by this part of it ...
+const LATE_PART: f64 = 0.25;
+/// ... or by this many seconds, if that is less.
+const LATE_MOST: f64 = 0.5;
 
 /// Beats after the first by which each server that can be heard has been.
 const HEARD_WITHIN: u64 = 3;
@@ -230,6 +264,7 @@ impl LagTracker {
 
     /// The target is no longer watched. What it told as a primary stays true.
     pub fn forget(&mut self, target: &Name) {
+        self.learn_from_rows(target);
         self.servers.remove(target);
         self.aurora.forget(target);
         if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *target) {
@@ -240,6 +275,7 @@ impl LagTracker {
 
     /// What any answer tells, whatever the role.
     fn remember(&mut self, observation: &Observation, positions: &Positions) {
+        self.learn_from_rows(&observation.target.target);
         let Some(server) = self.servers.get_mut(&observation.target.target) else { return };
         let identity = &positions.identity;
         let before = server.last_answer.as_ref().map(|last| &last.identity);
@@ -254,14 +290,40 @@ impl LagTracker {
         if let ServerState::Primary(PrimaryState { checkpoint: Some(checkpoint), .. }) = positions.state {
             server.checkpoint = Some((identity.started_at, checkpoint));
         }
-        let polled =
-            Polled { beat: observation.beat, asked_at: observation.asked_at, answered_at: observation.answered_at };
+        // Its own word replaces what others have shown, even when it is lower: a server killed hard comes back older.
+        server.shown = None;
+        let polled = Polled { asked_at: observation.asked_at, answered_at: observation.answered_at };
         server.senders.store(polled, &positions.senders);
         for name in server.senders.shared_names() {
             if !self.shared_names.contains(name) {
                 self.shared_names.insert(Arc::clone(name));
             }
         }
+    }
+
+    /// Keeps what the rows of `upstream`, which are about to go, show of standbys that have not answered since.
+    fn learn_from_rows(&mut self, upstream: &Name) {
+        let Some(polled) = self.servers.get(upstream).and_then(|upstream| upstream.senders.polled) else { return };
+        let silent = self.servers.iter().filter(|(_, server)| server.was_silent_until(polled.answered_at));
+        let reports = silent.filter_map(|(name, server)| Some((name.clone(), self.report_of_row(upstream, server)?)));
+        let reports: Vec<(Name, Report)> = reports.collect();
+        for (name, report) in reports {
+            if let Some(server) = self.servers.get_mut(&name) {
+                server.learn(report);
+            }
+        }
+    }
+
+    /// How old what was last learned of a server may be before a newer answer is overdue. Seconds.
+    fn overdue_after(&self) -> f64 {
+        self.poll_interval + (self.poll_interval * LATE_PART).min(LATE_MOST)
+    }
+
+    /// Whether the answer of a target that has answered is overdue: then its lag is judged by what others show of it, and
+    /// is as of now.
+    pub fn is_overdue(&self, target: &Name, now: MonoTime) -> bool {
+        let standing = self.servers.get(target).and_then(Server::standing);
+        standing.is_some_and(|standing| now.seconds_since(standing.answered_at) > self.overdue_after())
     }
 
     fn observe_primary(&mut self, observation: &Observation, positions: &Positions, state: &PrimaryState) {
@@ -331,6 +393,7 @@ impl LagTracker {
 
     fn observe_standby(&mut self, observation: &Observation, positions: &Positions, state: &StandbyState) {
         let name = &observation.target.target;
+        let overdue_after = self.overdue_after();
         let mut standing = Standing::new(state, positions.clock, observation.asked_at, observation.answered_at);
         if let Some(primary) = self.primary.as_mut().filter(|primary| primary.name == *name) {
             primary.is_lost = true;
@@ -346,14 +409,11 @@ impl LagTracker {
         standing.settled = standing.severed && stood_still && state.pause == ReplayPause::NotPaused;
         if let Some(primary) = &self.primary
             && !primary.is_foreign(positions.identity.system_identifier)
+            && (primary.is_lost || primary.is_overdue(observation.answered_at, overdue_after))
+            && server.timeline == Some(primary.timeline)
+            && let Some(received) = standing.received()
         {
-            if primary.is_lost
-                && server.timeline == Some(primary.timeline)
-                && let Some(received) = standing.received()
-            {
-                self.history.observe_received(received, observation.answered_at);
-            }
-            standing.caught_up = standing.replay_lsn.is_some_and(|lsn| self.history.bracket(lsn).by.is_none());
+            self.history.observe_received(received, observation.answered_at);
         }
         server.last_answer = Some(LastAnswer { identity: Arc::clone(&positions.identity), standing: Some(standing) });
     }

@@ -401,6 +401,9 @@ pub enum PollFailure {
     TooManyConnections { reason: String },
     #[error("SQLSTATE {sqlstate}: {reason}")]
     Sql { sqlstate: String, reason: String },
+    /// A login event trigger (PostgreSQL 17 and later) ended the session as it began.
+    #[error("SQLSTATE {sqlstate}: {reason}")]
+    LoginTrigger { sqlstate: String, reason: String },
     #[error("cannot read {column} of {view}: {reason}")]
     Decode { view: String, column: String, reason: String },
     #[error("connection lost: {reason}")]
@@ -420,6 +423,7 @@ impl PollFailure {
             Self::NotAccepting { .. } => "not_accepting",
             Self::TooManyConnections { .. } => "too_many_connections",
             Self::Sql { .. } => "sql",
+            Self::LoginTrigger { .. } => "login_trigger",
             Self::Decode { .. } => "decode",
             Self::Lost { .. } => "lost",
         }

@@ -84,11 +84,17 @@ impl WalClock {
         self.marks.clear();
     }
 
-    /// The primary said `lsn` for some instant between `asked_at` and `answered_at`. A position before the last one
-    /// means that WAL was lost: what lay beyond is forgotten.
+    /// The primary said `lsn` for some instant between `asked_at` and `answered_at`. When more was known before it was
+    /// asked, WAL was lost: what lay beyond is forgotten. What a replica received while a late answer was on its way is not.
     pub fn observe(&mut self, lsn: Lsn, asked_at: MonoTime, answered_at: MonoTime) {
-        if self.marks.last().is_some_and(|last| last.lsn > lsn) {
-            self.truncate(lsn);
+        let beyond = self.marks.partition_point(|mark| mark.lsn <= lsn);
+        if let Some(next) = self.marks.get(beyond) {
+            if next.reached_by < asked_at {
+                self.truncate(lsn);
+            } else {
+                let reached_by = next.reached_by.min(answered_at);
+                return self.insert(beyond, Mark { lsn, reached_by, still_at: Some(asked_at) });
+            }
         }
         match self.marks.last_mut() {
             Some(last) if last.lsn == lsn => last.still_at = last.still_at.max(Some(asked_at)),
@@ -136,6 +142,13 @@ impl WalClock {
             _ => 0.0,
         };
         Bracket { after: below.and_then(|mark| mark.still_at), by: above.map(|mark| mark.reached_by), fraction }
+    }
+
+    fn insert(&mut self, place: usize, mark: Mark) {
+        match self.marks[..place].last_mut() {
+            Some(last) if last.lsn == mark.lsn => last.still_at = last.still_at.max(mark.still_at),
+            _ => self.marks.insert(place, mark),
+        }
     }
 
     fn push(&mut self, mark: Mark) {

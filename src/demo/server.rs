@@ -82,6 +82,22 @@ impl Server {
         self.end(Signal::QUIT).await
     }
 
+    /// Kills every process of it at once, as a machine that loses its power does: the next start recovers.
+    ///
+    /// # Errors
+    /// It takes too long.
+    pub async fn kill(&self) -> Result<(), ServersError> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        // One that stands still starts no further children.
+        self.signal(Signal::STOP);
+        let children = children_of(pid);
+        for process in children.iter().copied().chain([pid]) {
+            kill_process(process, Signal::KILL).ok();
+        }
+        // While one of them is left, its shared memory is in use and the server would not start.
+        self.wait_for(|| Ok(self.reap() && !children.iter().any(|child| is_alive(*child)))).await
+    }
+
     /// Stops it in good order and starts it again.
     ///
     /// # Errors
@@ -108,6 +124,16 @@ impl Server {
     /// Undoes [`Server::freeze`].
     pub fn thaw(&self) {
         self.signal_all(Signal::CONT);
+    }
+
+    /// Stops the WAL receiver of a standby where it stands: its connection stays open, and is not read from.
+    pub fn freeze_receiver(&self) {
+        self.signal_receiver(Signal::STOP);
+    }
+
+    /// Undoes [`Server::freeze_receiver`].
+    pub fn thaw_receiver(&self) {
+        self.signal_receiver(Signal::CONT);
     }
 
     /// Whether its postmaster runs.
@@ -302,6 +328,14 @@ impl Server {
         }
     }
 
+    fn signal_receiver(&self, signal: Signal) {
+        let Some(pid) = self.pid() else { return };
+        let is_receiver = |child: &Pid| file_of(*child, "cmdline").contains("walreceiver");
+        for receiver in children_of(pid).into_iter().filter(is_receiver) {
+            kill_process(receiver, signal).ok();
+        }
+    }
+
     fn io(&self, what: &'static str, source: std::io::Error) -> ServersError {
         ServersError::Io { what, path: Path::new(&self.name).to_owned(), source }
     }
@@ -325,8 +359,19 @@ fn children_of(parent: Pid) -> Vec<Pid> {
     entries
         .filter_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
-            status.lines().any(|l| l == line).then(|| Pid::from_raw(pid)).flatten()
+            let pid = Pid::from_raw(pid)?;
+            file_of(pid, "status").lines().any(|l| l == line).then_some(pid)
         })
         .collect()
+}
+
+/// Whether a process runs. One that has ended and was not waited for does not.
+fn is_alive(pid: Pid) -> bool {
+    file_of(pid, "status").lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+}
+
+/// A file of a process below `/proc`; empty when the process is gone.
+fn file_of(pid: Pid, name: &str) -> String {
+    let bytes = std::fs::read(format!("/proc/{}/{name}", pid.as_raw_nonzero())).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }

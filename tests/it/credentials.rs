@@ -317,7 +317,7 @@ async fn a_token_is_made_for_each_session_and_a_server_takes_it_as_a_password_ov
     let conninfo = Conninfo::parse_with(&dsn, &|_| None).unwrap().with_user("vigil & co");
     let open = async |password: &str| {
         let conninfo = conninfo.clone().with_password(Password::new(password));
-        connect(&conninfo, &Limits::within(LIMIT), SettingsBy::Startup, &Trust::default()).await
+        connect(&conninfo, &Limits::within(LIMIT), SettingsBy::Session, &Trust::default()).await
     };
     assert!(open(&token).await.unwrap().tls());
     assert_eq!(open(&token.replace("900", "901")).await.unwrap_err().kind(), "authentication");

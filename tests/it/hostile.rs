@@ -157,16 +157,23 @@ async fn misbehave(mut stream: TcpStream, vice: Vice) -> Option<()> {
         }
         _ => {}
     }
-    let welcome = [
-        message(b'R', &[0; 4]),
-        message(b'S', b"default_transaction_read_only\0on\0"),
-        message(b'K', &[0; 8]),
-        message(b'Z', b"I"),
-    ];
+    let welcome = [message(b'R', &[0; 4]), message(b'K', &[0; 8]), message(b'Z', b"I")];
     stream.write_all(&welcome.concat()).await.ok()?;
     loop {
         stream.read_u8().await.ok()?;
         let sql = String::from_utf8_lossy(&body(&mut stream).await?).trim_end_matches('\0').to_owned();
+        // Not yet: what a session begins with.
+        if sql.starts_with("SHOW ") {
+            let description = [b"\0\x01c\0".as_slice(), &[0; 18]].concat();
+            let row = message(b'D', b"\0\x01\0\0\0\x070.40961");
+            let shown = [message(b'T', &description), row, Words::NoResults.bytes().0];
+            stream.write_all(&shown.concat()).await.ok()?;
+            continue;
+        }
+        if sql.starts_with("SET ") {
+            stream.write_all(&Words::NoResults.bytes().0).await.ok()?;
+            continue;
+        }
         match vice {
             Vice::Answers(words) => say(&mut stream, words).await?,
             Vice::AnswersAndEnds(words) => {
@@ -389,7 +396,7 @@ async fn a_hostile_server_fails_with_a_reason_and_harms_nobody() {
         ("text", Answers(Words::TextForANumber), "decode", "server_version_num of pg_settings: the setting is missing"),
         ("bare", Answers(Words::ARowWithoutDescription), "lost", ""),
         ("copy", Answers(Words::CopyIn), "lost", ""),
-        ("no-results", Answers(Words::NoResults), "decode", "not the four results"),
+        ("no-results", Answers(Words::NoResults), "decode", "not the results"),
         ("error", Answers(Words::ANoticeAndAnError), "sql", "at \"...\""),
         ("reset", Vice::Resets, "lost", ""),
         ("late", Vice::Late, "timeout", "asking who it is"),

@@ -226,8 +226,18 @@ async fn every_major_tells_copies_workers_and_counts_with_and_without_a_grant() 
             let workers = copying[1].workers.as_ref().unwrap();
             assert_eq!((workers.table_sync, workers.apply.is_some()), (1, true), "{what}");
             let types: Vec<&str> = copying[1].errors.iter().map(|(what, _)| &**what).collect();
-            assert_eq!(types, if major >= 15 { vec!["apply", "sync"] } else { vec![] }, "{what}");
-            assert_eq!(copying[1].conflicts.len(), if major >= 18 { 7 } else { 0 }, "{what}: {copying:?}");
+            let expect: &[&str] = match major {
+                ..15 => &[],
+                15..19 => &["apply", "sync"],
+                _ => &["apply", "sync_seq", "sync"],
+            };
+            assert_eq!(types, expect, "{what}");
+            let n_conflicts = match major {
+                ..18 => 0,
+                18 => 7,
+                _ => 8,
+            };
+            assert_eq!(copying[1].conflicts.len(), n_conflicts, "{what}: {copying:?}");
         }
         release(subscriber, held).await;
         subscriber.until("SELECT srsubstate = 'r' FROM pg_subscription_rel", "t", SOON).await.unwrap();

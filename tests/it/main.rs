@@ -57,6 +57,7 @@ mod rules;
 mod scenarios;
 mod series;
 mod sessions;
+mod settings;
 mod slots;
 
 mod silence;

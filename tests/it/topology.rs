@@ -280,36 +280,42 @@ async fn a_server_under_two_names_counts_once() {
     assert!(!told.contains("primaries:"), "{told}");
 }
 
-/// PostgreSQL 19 tells of it in a view, which stands here in an older server.
-const RECOVERY_VIEW: &str = "
-CREATE TABLE wanted(promotion bool);
-INSERT INTO wanted VALUES (false);
-GRANT SELECT ON wanted TO public;
-CREATE FUNCTION pg_catalog.pg_stat_get_recovery() RETURNS bool LANGUAGE sql AS $$
-    SELECT promotion FROM public.wanted WHERE pg_is_in_recovery() AND pg_has_role('pg_read_all_stats', 'USAGE') $$;
-SET allow_system_table_mods = on;
-CREATE VIEW pg_catalog.pg_stat_recovery AS SELECT wants AS promote_triggered FROM pg_stat_get_recovery() wants WHERE wants IS NOT NULL;
-GRANT SELECT ON pg_catalog.pg_stat_recovery TO public";
-
 #[tokio::test]
-async fn a_promotion_that_was_asked_for_is_told_where_the_server_has_a_view_of_recovery() {
-    let servers = pg::cluster(1).await;
+async fn a_promotion_that_was_asked_for_is_reported_until_it_is_done() {
+    // Older ones do not show it.
+    let Some(installation) = pg::installations().into_iter().find(|installation| installation.major >= 19) else {
+        return;
+    };
+    let plan = Plan::new(installation).standby("r1", "primary").set("max_standby_streaming_delay = -1");
+    let servers = Servers::start(&plan.set("max_standby_archive_delay = -1")).await.unwrap();
     let (primary, r1) = (servers.primary(), servers.node("r1"));
-    primary.sql(RECOVERY_VIEW).await.unwrap();
     let targets =
         [("primary", pg::dsn(primary, "mon")), ("r1", pg::dsn(r1, "mon")), ("r1-plain", pg::dsn(r1, "plain"))];
-    let config = format!("[poll]\nslow_interval = \"1s\"\n\n{}", cluster_toml("c", &targets));
-    // Else it would be asked who it is before the view has reached it.
-    until("the view to reach the replica", SOON, || async {
-        r1.sql("TABLE pg_stat_recovery").await.map_err(|error| format!("{error:?}"))
-    })
-    .await;
-    let daemon = Daemon::start(&config).await;
+    let daemon = Daemon::start(&format!("[poll]\nslow_interval = \"1s\"\n\n{}", cluster_toml("c", &targets))).await;
     until_is(&daemon, "pgvigil_promotion_requested", "r1", 0.0).await;
-    primary.sql("UPDATE wanted SET promotion = true").await.unwrap();
+
+    // A promotion is done once all WAL is replayed, of which a query here holds up the rest.
+    primary.sql("CREATE TABLE held(n int)").await.unwrap();
+    let end = primary.value("SELECT pg_current_wal_flush_lsn()").await.unwrap().unwrap();
+    r1.until(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"), "t", SOON).await.unwrap();
+    let dsn = format!("host=127.0.0.1 port={} user=postgres dbname=postgres", r1.port);
+    let (reader, connection) = tokio_postgres::connect(&dsn, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    reader.batch_execute("BEGIN; SELECT * FROM held").await.unwrap();
+    r1.sql("SELECT pg_wal_replay_pause()").await.unwrap();
+    r1.until("SELECT pg_get_wal_replay_pause_state()", "paused", SOON).await.unwrap();
+    primary.sql("DROP TABLE held").await.unwrap();
+    let end = primary.value("SELECT pg_current_wal_flush_lsn()").await.unwrap().unwrap();
+    r1.until(&format!("SELECT pg_last_wal_receive_lsn() >= '{end}'"), "t", SOON).await.unwrap();
+    r1.sql("SELECT pg_promote(wait => false)").await.unwrap();
     until_is(&daemon, "pgvigil_promotion_requested", "r1", 1.0).await;
     for target in ["primary", "r1-plain"] {
         assert_eq!(daemon.series("pgvigil_promotion_requested", &[("target", target)]).await, None, "{target}");
     }
+    drop(reader);
+    connection.await.unwrap().ok();
+    r1.until("SELECT pg_is_in_recovery()", "f", SOON).await.unwrap();
+    let labels = [("target", "r1")];
+    daemon.until_series("pgvigil_promotion_requested", &labels, SOON, |requested| requested.is_none()).await;
     no_errors(&servers);
 }

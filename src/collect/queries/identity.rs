@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::privileges::{self, Privileges};
 use super::survey::SLOT_COLUMNS;
 use super::{Optional, Refused};
 use crate::collect::decode::{Fields, Rows, address, boolean, number, timestamp};
@@ -10,10 +11,11 @@ use crate::core::observation::{Flavor, Identity, PollFailure, ServerAddress, Sta
 use crate::core::standby_settings::{Capacity, RecoveryTarget, StandbySettings};
 
 /// Four statements: the server and the role; settings; the extension; and the columns of functions that are read as
-/// composites or differ by version, with what only Aurora has.
+/// composites or differ by version, with what only Aurora has. Then those of [`privileges::SQL`], where that is permitted.
 pub(crate) fn sql(refused: Refused) -> String {
     let settings = if refused.contains(Optional::Settings) { SETTINGS_ONE_BY_ONE } else { SETTINGS_BY_VIEW };
-    format!("{SERVER}{settings}{EXTENSION}{FUNCTIONS}")
+    let privileges = if refused.contains(Optional::Privileges) { "" } else { privileges::SQL };
+    format!("{SERVER}{settings}{EXTENSION}{FUNCTIONS}{privileges}")
 }
 
 const SERVER: &str = "\
@@ -71,6 +73,7 @@ pub(crate) struct Introduction {
     /// The view `pg_stat_recovery` is there (19+).
     pub(crate) has_recovery_view: bool,
     pub(crate) aurora: AuroraFunctions,
+    pub(crate) privileges: Privileges,
 }
 
 /// Functions of Aurora's own that the server has.
@@ -137,10 +140,14 @@ pub(crate) const RECEIVER_COLUMNS: [&str; 11] = [
     "sender_port",
 ];
 
-/// The rows of the four statements of [`sql`].
+/// The rows of the statements of [`sql`].
 pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailure> {
-    let [server, settings, extension, functions] = statements else {
-        return Err(Fields::new("identity", &[]).failure("*", "not the four results that were asked for"));
+    let (server, settings, extension, functions, privileges) = match statements {
+        [server, settings, extension, functions] => (server, settings, extension, functions, Privileges::default()),
+        [server, settings, extension, functions, loaded, denied] => {
+            (server, settings, extension, functions, privileges::decode(loaded, denied)?)
+        }
+        _ => return Err(Fields::new("identity", &[]).failure("*", "not the results that were asked for")),
     };
     let read = |name: &str| -> Option<&str> {
         let row = settings.iter().find(|row| row.first().copied().flatten() == Some(name))?;
@@ -237,6 +244,7 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
         subscription_stats_columns,
         has_recovery_view,
         aurora,
+        privileges,
     })
 }
 
@@ -295,6 +303,7 @@ pub(crate) mod tests {
             subscription_stats_columns: Box::default(),
             has_recovery_view: false,
             aurora: AuroraFunctions::default(),
+            privileges: Privileges::default(),
             sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
             receiver_layout: Some(Layout([1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])),
             slot_columns: [true, true, false, false, false, false],
@@ -329,9 +338,10 @@ pub(crate) mod tests {
 
     #[test]
     fn settings_are_asked_one_by_one_where_their_view_is_refused() {
-        assert!(!sql(Refused::default()).contains("current_setting"));
+        assert!(!sql(Refused::default()).contains("current_setting("));
         let mut refused = Refused::default();
         refused.insert(Optional::Settings);
+        refused.insert(Optional::Privileges);
         assert!(!sql(refused).contains("pg_settings"));
         let mut settings = settings();
         settings.retain(|row| row[0] != Some("max_connections"));

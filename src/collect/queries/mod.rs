@@ -12,6 +12,7 @@ pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod identity;
 pub(crate) mod positions;
+pub(crate) mod privileges;
 pub(crate) mod replay_wait;
 pub(crate) mod survey;
 
@@ -32,11 +33,13 @@ pub(crate) enum Optional {
     Locks,
     AuroraInstance,
     AuroraStatus,
+    /// What the catalog says of our privileges.
+    Privileges,
 }
 
 impl Optional {
     /// Each with the name that the server's message has when it refuses. A name that begins another comes after it.
-    const NAMES: [(Self, &'static str); 14] = [
+    const NAMES: [(Self, &'static str); 18] = [
         (Self::SystemIdentifier, "pg_control_system"),
         (Self::Checkpoint, "pg_control_checkpoint"),
         (Self::WalSenders, "pg_stat_get_wal_senders"),
@@ -51,6 +54,10 @@ impl Optional {
         (Self::Locks, "pg_lock_status"),
         (Self::AuroraInstance, "aurora_db_instance_identifier"),
         (Self::AuroraStatus, "aurora_replica_status"),
+        (Self::Privileges, "has_function_privilege"),
+        (Self::Privileges, "has_any_column_privilege"),
+        (Self::Privileges, "has_schema_privilege"),
+        (Self::Privileges, "pg_conf_load_time"),
     ];
 
     /// What `failure` says is refused. `None` when it is no refusal, or one of something that cannot be left out.
@@ -67,6 +74,11 @@ impl Optional {
         let is_first = |place: usize, optional| Self::NAMES[..place].iter().all(|(earlier, _)| *earlier != optional);
         let names = Self::NAMES.iter().enumerate().filter(|(place, (optional, _))| is_first(*place, *optional));
         names.filter(|(_, (optional, _))| refused.contains(*optional)).map(|(_, (_, name))| *name).collect()
+    }
+
+    /// The one with exactly this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(optional, _)| *optional)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -99,6 +111,15 @@ impl Refused {
     pub(crate) fn insert(&mut self, optional: Optional) {
         self.0 |= 1 << optional as u8;
     }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What either has.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 }
 
 #[cfg(test)]
@@ -127,8 +148,7 @@ mod tests {
     fn what_is_refused_is_remembered_one_by_one() {
         let mut refused = Refused::default();
         for (optional, name) in Optional::NAMES {
-            assert!(!Optional::names(refused).contains(&name));
-            if name == "pg_show_all_settings" {
+            if Optional::names(refused).iter().any(|first| *first == optional.name()) {
                 continue;
             }
             assert!(!refused.contains(optional));

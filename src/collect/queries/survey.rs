@@ -97,6 +97,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::collect::queries::identity::AuroraFunctions;
+    use crate::collect::queries::privileges::Privileges;
     use crate::core::observation::{Flavor, Identity, ServerAddress, StatementsAccess};
     use crate::core::standby_settings::StandbySettings;
     use crate::core::time::ServerTime;
@@ -127,6 +128,7 @@ pub(crate) mod tests {
             subscription_stats_columns: Box::default(),
             has_recovery_view: false,
             aurora: AuroraFunctions::default(),
+            privileges: Privileges::default(),
             slot_columns: [true; SLOT_COLUMNS.len()],
         }
     }

@@ -289,6 +289,50 @@ fn the_lag_of_a_silent_replica_grows_between_its_polls() {
 }
 
 #[test]
+fn a_replica_whose_answer_is_overdue_is_measured_before_any_poll_fails() {
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    let lag_of = |story: &Story| {
+        let lag = story.target("db-2").lag.expect("is known");
+        (lag.method.to_string(), lag.lower, lag.upper)
+    };
+    let answered = lag_of(&story);
+    // The primary goes on; nothing comes of the replica, neither an answer nor a failure.
+    story.second += 1.0;
+    story.poll("db-1", primary(written(story.second)));
+    story.apply(Event::Tick);
+    assert_eq!(lag_of(&story), answered, "no answer is overdue yet");
+    for second in [1.5, 2.5] {
+        story.second = 5.0 + second - 0.5;
+        story.poll("db-1", primary(written(story.second)));
+        story.second = 5.0 + second;
+        story.apply(Event::Tick);
+        let (method, lower, upper) = lag_of(&story);
+        assert_eq!((method.as_str(), lower), ("lsn@last_known", 0.0));
+        assert!((second..=second + 0.1).contains(&upper), "{upper}");
+    }
+    // The row that the primary has of it is taken as soon as it is read.
+    story.senders = vec![WalSender { replay_lsn: Some(Lsn::new(written(8.0))), ..sender("walreceiver", None) }];
+    story.second = 8.0;
+    story.poll("db-1", primary(written(8.0)));
+    assert_eq!(lag_of(&story).0, "caught_up@upstream");
+}
+
+#[test]
+fn a_late_answer_of_the_primary_is_used_at_once() {
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    // The replica answers while the primary's answer, asked for before it, is on its way.
+    story.second += 1.0;
+    story.poll("db-2", streaming(written(5.0)));
+    let lag = |story: &Story| story.target("db-2").lag.map(|lag| (lag.method.to_string(), lag.upper));
+    let before = lag(&story);
+    assert!(before.as_ref().is_some_and(|(method, _)| method == "caught_up"), "{before:?}");
+    story.poll("db-1", primary(written(6.0)));
+    assert!(lag(&story).is_some_and(|(method, _)| method == "lsn_plateau"), "{:?}", lag(&story));
+}
+
+#[test]
 fn stages_say_how_much_wal_is_before_each_of_them() {
     let mut story = Story::new();
     story.senders = vec![sender("walreceiver", Some(SenderState::Streaming))];

@@ -1,11 +1,11 @@
 //! Reading one replica's lag from all that is known. The order of the evidence is the module doc's table.
 
 use super::primary::Primary;
-use super::server::{Row, Server, Standing, Stream};
+use super::server::{Polled, Report, Row, Server, Standing, Stream};
 use super::{Certainty, Evidence, LagEstimate, LagTracker, Method, mono_seconds};
 use crate::core::time::MonoTime;
 use crate::core::topology::Name;
-use crate::core::wal::{Lsn, Timeline};
+use crate::core::wal::Lsn;
 
 /// A sender's measurement older than this is not believed: standbys reply at least every 10 s
 /// (`wal_receiver_status_interval`). Seconds.
@@ -63,40 +63,36 @@ impl Reading {
 }
 
 impl LagTracker {
-    /// How far `target` lags: as of its last answer when that was its last poll, as of `now` when it is silent.
+    /// How far `target` lags: as of its last answer while no newer one is due, else by all that is known of it.
     /// `None` for the primary itself, and for a target that was never tried.
     pub fn estimate(&self, target: &Name, now: MonoTime) -> Option<LagEstimate> {
         if self.aurora.has(target) {
             return self.aurora_estimate(target, now);
         }
         let server = self.servers.get(target)?;
-        let is_silent = server.silent_since.is_some();
-        let mut position = Position { last_known: is_silent, ..Position::at(Lsn::new(0), now, now) };
+        let is_silent = server.silent_since.is_some() || self.is_overdue(target, now);
+        let nowhere = Position { last_known: is_silent, ..Position::at(Lsn::new(0), now, now) };
         let is_primary = self.primary.as_ref().is_some_and(|primary| primary.name == *target);
         let Some(last_answer) = &server.last_answer else {
-            return Some(self.told(Reading::unknown(Evidence::NoPosition), position));
+            return Some(self.told(Reading::unknown(Evidence::NoPosition), nowhere));
         };
         let Some(standing) = &last_answer.standing else {
-            return (!is_primary).then(|| self.told(Reading::unknown(Evidence::OtherPrimary), position));
+            return (!is_primary).then(|| self.told(Reading::unknown(Evidence::OtherPrimary), nowhere));
         };
         let system_identifier = last_answer.identity.system_identifier;
         if self.primary.as_ref().is_some_and(|primary| primary.is_foreign(system_identifier)) {
-            return Some(self.told(Reading::unknown(Evidence::ForeignCluster), position));
+            return Some(self.told(Reading::unknown(Evidence::ForeignCluster), nowhere));
         }
         let Some(replay_lsn) = (if is_silent { server.replay_lsn } else { standing.replay_lsn }) else {
-            return Some(self.told(Reading::unknown(Evidence::NoPosition), position));
+            return Some(self.told(Reading::unknown(Evidence::NoPosition), nowhere));
         };
-        position.lsn = replay_lsn;
-        let mut timeline = server.timeline;
-        if !is_silent {
-            (position.asked, position.answered) = (mono_seconds(standing.asked_at), mono_seconds(standing.answered_at));
-        } else if let Some(row) = self.row_at_upstream(server) {
-            position.lsn = replay_lsn.max(row.replay_lsn);
-            (position.asked, position.answered) = (mono_seconds(row.asked_at), mono_seconds(row.answered_at));
-            (position.last_known, position.upstream) = (false, true);
-            // It streams from there, so it has followed to there.
-            timeline = timeline.max(row.timeline);
-        }
+        let own = Report { replay_lsn, timeline: None, asked_at: standing.asked_at, answered_at: standing.answered_at };
+        let row = if is_silent { self.row_since(server, own.answered_at) } else { None };
+        let shown = server.shown.filter(|_| is_silent);
+        let report = shown.into_iter().chain(row).fold(own, Report::and);
+        let mut position = self.position(report, row, is_silent, now);
+        // It streams from there, so it has followed to there.
+        let timeline = server.timeline.max(report.timeline);
         let Some(primary) = &self.primary else {
             return Some(self.told(self.without_primary(standing, position), position));
         };
@@ -109,17 +105,48 @@ impl LagTracker {
             position.lsn = position.lsn.min(fork);
             position.old_timeline = true;
         }
-        Some(self.told(self.against_history(primary, server, standing, position), position))
+        let silence = is_silent.then(|| self.silence(server, own, report));
+        Some(self.told(self.against_history(primary, server, standing, position, silence), position))
     }
 
-    fn against_history(&self, primary: &Primary, server: &Server, standing: &Standing, position: Position) -> Reading {
+    /// Where a standby is known to stand: as of its own answer or of the row that an upstream has of it, while no newer
+    /// one is due; else as of `now`.
+    fn position(&self, report: Report, row: Option<Report>, is_silent: bool, now: MonoTime) -> Position {
+        let is_recent = |row: Report| now.seconds_since(row.answered_at) <= self.overdue_after();
+        let has_row = row.is_some_and(is_recent);
+        if is_silent && !has_row {
+            return Position { last_known: true, ..Position::at(report.replay_lsn, now, now) };
+        }
+        Position { upstream: has_row, ..Position::at(report.replay_lsn, report.asked_at, report.answered_at) }
+    }
+
+    /// Since when it is not known how a silent standby stands: between its last report and when the next was missed.
+    fn silence(&self, server: &Server, own: Report, report: Report) -> Silence {
+        let overdue_at = report.answered_at.plus_seconds(2.0 * self.poll_interval);
+        let failed_at = server.silent_since.filter(|_| report.answered_at == own.answered_at);
+        let missed_at = failed_at.map_or(overdue_at, |failed_at| failed_at.min(overdue_at));
+        Silence {
+            reported: report.answered_at,
+            began: f64::midpoint(mono_seconds(report.answered_at), mono_seconds(missed_at)),
+        }
+    }
+
+    fn against_history(
+        &self,
+        primary: &Primary,
+        server: &Server,
+        standing: &Standing,
+        position: Position,
+        silence: Option<Silence>,
+    ) -> Reading {
         let Position { lsn, asked, answered, last_known, .. } = position;
         let bracket = self.history.bracket(lsn);
         // A replica on a newer timeline has another primary, of which the history knows nothing.
         let is_beyond = standing.timeline() > Some(primary.timeline);
         let after = bracket.after.filter(|_| !is_beyond).map(mono_seconds);
         let by = bracket.by.filter(|_| !is_beyond).map(mono_seconds);
-        let primary_lost = primary.is_lost || is_beyond;
+        let is_overdue = answered - mono_seconds(primary.answered_at) > self.overdue_after();
+        let primary_lost = primary.is_lost || is_overdue || is_beyond;
         let uncertainty = primary.clock.uncertainty();
 
         let commit = standing
@@ -147,8 +174,9 @@ impl LagTracker {
             return Reading { evidence, value: Some(0.0), lower: 0.0, upper, is_floor: true, primary_lost: false };
         };
         let at_least = (asked - by).max(0.0);
-        // A silent replica may have replayed more since: nothing is proven from below.
-        let lower = if last_known { 0.0 } else { at_least };
+        // A silent replica may have replayed more since, and its row is as old as its last reply, or older than what is
+        // still in its socket: nothing is proven from below.
+        let lower = if silence.is_some() { 0.0 } else { at_least };
         let Some(after) = after else {
             return self.older_than_history(primary, server, standing, position, (at_least, lower), by_stamps);
         };
@@ -157,20 +185,16 @@ impl LagTracker {
         let rested = bracket.fraction == 0.0;
         let from_lsn =
             if rested { (Evidence::LsnPlateau, within(0.5)) } else { (Evidence::Lsn, within(bracket.fraction)) };
-        if last_known {
-            let mut went_beyond = from_lsn.1;
-            if standing.caught_up
-                && let Some(silent_since) = server.silent_since
-            {
-                let stopped = f64::midpoint(mono_seconds(standing.answered_at), mono_seconds(silent_since));
-                went_beyond = went_beyond.max(stopped);
-            }
+        if let Some(silence) = silence.filter(|_| last_known) {
+            // What the primary wrote after the last report was not missing then.
+            let was_caught_up = bracket.by.is_some_and(|by| by > silence.reported);
+            let went_beyond = if was_caught_up { from_lsn.1.max(silence.began) } else { from_lsn.1 };
             return Reading {
                 evidence: Evidence::Lsn,
                 value: Some(answered - went_beyond),
                 lower,
                 upper: since_after,
-                is_floor: primary_lost,
+                is_floor: false,
                 primary_lost,
             };
         }
@@ -186,7 +210,7 @@ impl LagTracker {
             (evidence, went_beyond) = (from_lsn.0, f64::midpoint(down_until, by));
         }
         let value = Some(f64::midpoint(asked, answered) - went_beyond);
-        Reading { evidence, value, lower, upper, is_floor: primary_lost, primary_lost }
+        Reading { evidence, value, lower, upper, is_floor: primary_lost && silence.is_none(), primary_lost }
     }
 
     /// The history begins after the primary went beyond the position.
@@ -226,7 +250,10 @@ impl LagTracker {
         if position.last_known || position.upstream || position.old_timeline {
             return None;
         }
-        let upstream = self.servers.get(&primary.name).filter(|upstream| self.has_rows_of_this_beat(upstream))?;
+        let upstream = self.servers.get(&primary.name).filter(|upstream| {
+            let polled = upstream.senders.polled.map(|polled| mono_seconds(polled.answered_at));
+            polled.is_some_and(|polled| position.answered - polled <= self.overdue_after())
+        })?;
         let row = self.only_row(&primary.name, upstream, server)?;
         if !row.streaming || row.replay_lsn != Some(position.lsn) {
             return None;
@@ -333,16 +360,19 @@ impl LagTracker {
             && self.servers.iter().all(|(other, upstream)| *other == primary.name || rows_of(upstream) == 0)
     }
 
-    /// What a row of this beat says of a silent server. Of several the furthest counts.
-    fn row_at_upstream(&self, server: &Server) -> Option<UpstreamRow> {
-        let upstreams = self.servers.iter().filter(|(_, upstream)| self.has_rows_of_this_beat(upstream));
-        let rows = upstreams.filter_map(|(name, upstream)| {
-            let replay_lsn = self.only_row(name, upstream, server)?.replay_lsn?;
-            let polled = upstream.senders.polled?;
-            let timeline = upstream.timeline;
-            Some(UpstreamRow { replay_lsn, timeline, asked_at: polled.asked_at, answered_at: polled.answered_at })
-        });
-        rows.max_by_key(|row| (row.replay_lsn, row.answered_at))
+    /// What the rows that upstreams have of a server show, as far as they are newer than its own last answer.
+    fn row_since(&self, server: &Server, own_answer: MonoTime) -> Option<Report> {
+        let rows = self.servers.keys().filter_map(|upstream| self.report_of_row(upstream, server));
+        rows.filter(|row| row.answered_at > own_answer).reduce(Report::and)
+    }
+
+    /// What the row of `server` at `upstream` shows. `None` when there is none that can only be its own.
+    pub(super) fn report_of_row(&self, upstream: &Name, server: &Server) -> Option<Report> {
+        let of_upstream = self.servers.get(upstream)?;
+        let polled = of_upstream.senders.polled?;
+        let replay_lsn = self.only_row(upstream, of_upstream, server)?.replay_lsn?;
+        let Polled { asked_at, answered_at } = polled;
+        Some(Report { replay_lsn, timeline: of_upstream.timeline, asked_at, answered_at })
     }
 
     /// The one row that can only be `server`'s.
@@ -364,25 +394,15 @@ impl LagTracker {
             .filter(|server| server.standing().is_some() && server.application_name() == Some(name))
             .count()
     }
-
-    /// Whether a server's rows are of this beat, or of the one before while it has not answered in this one yet.
-    fn has_rows_of_this_beat(&self, upstream: &Server) -> bool {
-        upstream.silent_since.is_none()
-            && upstream
-                .senders
-                .polled
-                .is_some_and(|polled| polled.beat == self.beat || polled.beat.checked_add(1) == Some(self.beat))
-    }
 }
 
-/// What an upstream says of a standby that is silent.
+/// Since when it is not known how a standby stands.
 #[derive(Clone, Copy)]
-struct UpstreamRow {
-    replay_lsn: Lsn,
-    /// The upstream's own.
-    timeline: Option<Timeline>,
-    asked_at: MonoTime,
-    answered_at: MonoTime,
+struct Silence {
+    /// When the last that is known of it was reported.
+    reported: MonoTime,
+    /// The likely instant from which it was out of sight. Seconds of the monitor's clock.
+    began: f64,
 }
 
 /// The last message of a stream from the primary.

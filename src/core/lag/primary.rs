@@ -97,7 +97,7 @@ pub(super) struct Primary {
     pub(super) system_identifier: Option<u64>,
     pub(super) timeline: Timeline,
     started_at: ServerTime,
-    answered_at: MonoTime,
+    pub(super) answered_at: MonoTime,
     /// When the history began.
     pub(super) first_answered_at: MonoTime,
     pub(super) clock: ServerClock,
@@ -263,6 +263,11 @@ impl Primary {
         if matches!(failure, PollFailure::Refused) {
             self.gone_since.get_or_insert(at);
         }
+    }
+
+    /// Whether its last answer is older than `seconds`, though no poll has failed since.
+    pub(super) fn is_overdue(&self, now: MonoTime, seconds: f64) -> bool {
+        now.seconds_since(self.answered_at) > seconds
     }
 
     /// Up to where a server that stayed on `timeline` surely shares this primary's WAL; `None` for the primary's own

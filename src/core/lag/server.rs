@@ -24,8 +24,34 @@ pub(super) struct Server {
     /// What its present process said of the last checkpoint, at the first poll of a session.
     pub(super) checkpoint: Option<(ServerTime, Checkpoint)>,
     pub(super) senders: Senders,
+    /// What the rows of upstreams have shown of it since its own last answer, as far as those rows were replaced since.
+    pub(super) shown: Option<Report>,
     /// The connection that surely is its own, at one of the others.
     pub(super) sender: Option<SenderId>,
+}
+
+/// Where a standby stood at some instant between two, by its own answer or by its row at an upstream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Report {
+    pub(super) replay_lsn: Lsn,
+    /// The timeline that the upstream was on. `None` in the standby's own answer, which has better ones.
+    pub(super) timeline: Option<Timeline>,
+    pub(super) asked_at: MonoTime,
+    pub(super) answered_at: MonoTime,
+}
+
+impl Report {
+    /// Both taken together: the further position, as of the later of the two, for a position that was reached is not
+    /// left again.
+    pub(super) fn and(self, other: Self) -> Self {
+        let (later, further) =
+            (self.max_by_key(other, |report| report.answered_at), self.max_by_key(other, |report| report.replay_lsn));
+        Self { replay_lsn: further.replay_lsn, timeline: self.timeline.max(other.timeline), ..later }
+    }
+
+    fn max_by_key<K: Ord>(self, other: Self, key: impl Fn(&Self) -> K) -> Self {
+        if key(&other) > key(&self) { other } else { self }
+    }
 }
 
 #[derive(Debug)]
@@ -51,8 +77,6 @@ pub(super) struct Standing {
     /// Severed, and its replay stood still although nothing was known to hold it: what it received beyond is likely the
     /// beginning of a record whose end never came.
     pub(super) settled: bool,
-    /// It had replayed all that was known of the primary's WAL.
-    pub(super) caught_up: bool,
 }
 
 /// The WAL receiver, as far as the lag depends on it.
@@ -112,7 +136,6 @@ impl Standing {
             receiver: Stream::new(&state.receiver),
             severed: false,
             settled: false,
-            caught_up: false,
         }
     }
 
@@ -138,6 +161,16 @@ impl Server {
         self.last_answer.as_ref()?.standing.as_ref()
     }
 
+    /// Takes up what an upstream's row shows.
+    pub(super) fn learn(&mut self, report: Report) {
+        self.shown = Some(self.shown.map_or(report, |shown| shown.and(report)));
+    }
+
+    /// Whether its own last answer is older than what was answered at `instant`.
+    pub(super) fn was_silent_until(&self, instant: MonoTime) -> bool {
+        self.standing().is_some_and(|standing| standing.answered_at < instant)
+    }
+
     /// The name it presents itself with to its upstream, unless `primary_conninfo` sets another.
     pub(super) fn application_name(&self) -> Option<&str> {
         self.last_answer.as_ref().map(|last| known_as(&last.identity.cluster_name))
@@ -153,7 +186,6 @@ pub(super) struct Senders {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Polled {
-    pub(super) beat: u64,
     pub(super) asked_at: MonoTime,
     pub(super) answered_at: MonoTime,
 }

@@ -70,7 +70,7 @@ pub(super) const ROWS: &[Signal] = &[
         .from(CONFIRMED),
     per_target("subscription_errors_total", Unit::Count, errors)
         .labels(&["datname", "subscription", "type"])
-        .help("Errors while changes were applied (apply) or tables were synchronized (sync), by the server's count.")
+        .help("Errors while changes were applied (apply) or tables (sync) or sequences (sync_seq, 19+) were synchronized, by the server's count.")
         .absent(COUNTS)
         .from("pg_stat_subscription_stats (15+)")
         .counter(),

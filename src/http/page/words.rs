@@ -162,6 +162,7 @@ pub(super) const fn failure(failure: &PollFailure) -> &'static str {
         PollFailure::NotAccepting { .. } => "it accepts no connections: starting, stopping or recovering",
         PollFailure::TooManyConnections { .. } => "it has no connection left",
         PollFailure::Sql { .. } => "it refuses the query",
+        PollFailure::LoginTrigger { .. } => "a login event trigger refuses the session",
         PollFailure::Decode { .. } => "its answer cannot be read",
         PollFailure::Lost { .. } => "the connection was lost",
     }

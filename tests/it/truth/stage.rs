@@ -1,4 +1,4 @@
-//! One scenario: servers, somebody who knows the truth, the daemon in this process, and the comparison.
+//! One scenario: servers and the ways between them, a witness of the truth, the daemon in this process, and the judge.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -8,63 +8,45 @@ use pgvigil::app::App;
 use pgvigil::clock;
 use pgvigil::config;
 use pgvigil::core::lag::{Certainty, LagEstimate};
-use pgvigil::core::snapshot::{ClusterView, TargetView};
 use pgvigil::core::time::MonoTime;
 use pgvigil::core::wal::Lsn;
 use pgvigil::demo::{Plan, Server, Servers};
 use tokio::task::AbortHandle;
 
+use super::Variant;
+use super::judge::{self, Judge, Limits, Record, Tally};
 use super::pg;
-use super::witness::{self, Truth, Witness};
+use super::witness::{self, Witness};
 use crate::support::daemon::{SOON, cluster_toml};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Link, Proxy};
 
-/// How far outside the bounds the truth may seem to be: what looking at servers of a busy machine costs in precision.
-const BOUNDS: f64 = 0.5;
-/// For so long after another server took over, an estimate may be against the primary before.
-const TAKING_OVER: f64 = 2.5;
-
-/// What a scenario allows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    /// How far the value may be from the truth, in seconds.
-    pub error: f64,
-    /// Seconds of value > 5 s while the truth is < 1 s.
-    pub false_alarm: f64,
-    /// Seconds of truth > 10 s while no value is told.
-    pub blind: f64,
-}
-
-/// What was told of one replica, and for when.
-#[derive(Clone, Copy, Debug)]
-struct Told {
-    seen: MonoTime,
-    between: (MonoTime, MonoTime),
-    estimate: LagEstimate,
-}
-
-#[derive(Debug, Default)]
-struct Record {
-    told: HashMap<String, Vec<Told>>,
-    /// Who the primary was, and since when.
-    primaries: Vec<(MonoTime, String)>,
-}
+/// A server that does not answer a statement of ours within this is left alone.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) struct Stage {
     pub servers: Servers,
     pub witness: Witness,
+    pub variant: Variant,
     began: MonoTime,
     events: Mutex<Vec<(MonoTime, String)>>,
     /// Other ports through which the daemon reaches servers.
     detours: Mutex<HashMap<String, u16>>,
+    /// The daemon's ways to servers, where they can be disturbed.
+    ways: Mutex<HashMap<String, Arc<Proxy>>>,
     record: Arc<Mutex<Record>>,
     daemon: Mutex<Option<(AbortHandle, tempfile::TempDir)>>,
+    /// What did not come as expected.
+    unexpected: Mutex<Vec<String>>,
 }
 
 impl Stage {
-    pub(super) async fn set(plan: Plan) -> Self {
+    /// Servers as planned, of the variant's major; nothing is disturbed yet.
+    pub(super) async fn set(plan: Plan, variant: Variant) -> Self {
         let mut plan = plan;
         plan.setup.push(witness::SETUP.to_owned());
+        if let Some(installation) = &variant.installation {
+            plan.installation = installation.clone();
+        }
         let servers = Servers::start(&plan).await.unwrap();
         let at = |node: &Server| (node.name.clone(), node.port);
         let nodes: Vec<(String, u16)> = servers.nodes.iter().map(at).collect();
@@ -73,11 +55,14 @@ impl Stage {
         Self {
             servers,
             witness,
+            variant,
             began: clock::now(),
             events: Mutex::default(),
             detours: Mutex::default(),
+            ways: Mutex::default(),
             record: Arc::default(),
             daemon: Mutex::default(),
+            unexpected: Mutex::default(),
         }
     }
 
@@ -104,13 +89,46 @@ impl Stage {
         proxy
     }
 
-    /// The daemon reaches `node` through another port. To be said before it starts.
+    /// The daemon reaches `node` through another port. To be set before it starts.
     pub(super) fn detour(&self, node: &str, port: u16) {
         self.detours.lock().unwrap().insert(node.to_owned(), port);
     }
 
-    /// Starts the daemon, polling each second.
+    /// The daemon's way to a server, as long as the variant has it. To be made before the daemon starts.
+    pub(super) async fn way(&self, node: &str) {
+        if self.ways.lock().unwrap().contains_key(node) {
+            return;
+        }
+        let port = self.detours.lock().unwrap().get(node).copied().unwrap_or(self.node(node).port);
+        let proxy = Arc::new(Proxy::start(port).await);
+        self.detour(node, proxy.port);
+        self.ways.lock().unwrap().insert(node.to_owned(), proxy);
+        self.set_way(node, None);
+    }
+
+    /// Disturbs the daemon's way to a server. `None`: it is as usual again.
+    pub(super) fn set_way(&self, node: &str, link: Option<Link>) {
+        let usual = match self.variant.round_trip_to(node) {
+            Duration::ZERO => Link::Up,
+            round_trip => Link::Slow(round_trip / 2),
+        };
+        let now = clock::now();
+        match link {
+            Some(link) => self.note(&format!("our way to {node}: {link:?}")),
+            None => self.note(&format!("our way to {node} is as usual")),
+        }
+        let link = link.unwrap_or(usual);
+        self.record.lock().unwrap().way(node, now, link.round_trip());
+        self.ways.lock().unwrap()[node].set(link);
+    }
+
+    /// Starts the daemon.
     pub(super) async fn start_daemon(&self) {
+        for node in &self.servers.nodes {
+            if self.variant.round_trip_to(&node.name) > Duration::ZERO {
+                self.way(&node.name).await;
+            }
+        }
         let detours = self.detours.lock().unwrap().clone();
         let targets: Vec<(&str, String)> = self
             .servers
@@ -121,25 +139,24 @@ impl Stage {
             .collect();
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pgvigil.toml");
-        std::fs::write(&file, format!("[server]\nlisten = \"127.0.0.1:0\"\n{}", cluster_toml("c", &targets))).unwrap();
+        let poll = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[poll]\ninterval = \"{}ms\"\nslow_interval = \"{}ms\"\n",
+            self.variant.pace.poll_interval.as_millis(),
+            self.variant.slow_interval.as_millis()
+        );
+        std::fs::write(&file, poll + &cluster_toml("c", &targets)).unwrap();
         let inputs = config::Inputs {
             file: Some(&file),
             environment: &config::environment::Environment::default(),
             overrides: &config::Overrides::default(),
         };
         let app = App::start(config::load(&inputs).unwrap().config).await.unwrap();
-        let mut snapshots = app.snapshots();
-        let record = Arc::clone(&self.record);
+        let snapshots = app.snapshots();
+        let (record, pace) = (Arc::clone(&self.record), self.variant.pace);
         let running = tokio::spawn(async move {
-            let look = async {
-                while snapshots.changed().await.is_ok() {
-                    let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                    record.lock().unwrap().take(snapshot.published_at, snapshot.cluster("c").unwrap());
-                }
-            };
             tokio::select! {
                 ended = app.run_until(std::future::pending()) => panic!("the daemon ended: {ended:?}"),
-                () = look => {}
+                () = judge::watch(snapshots, &record, pace) => {}
             }
         });
         *self.daemon.lock().unwrap() = Some((running.abort_handle(), dir));
@@ -160,8 +177,15 @@ impl Stage {
 
     pub(super) async fn crash(&self, name: &str) {
         self.note(&format!("crash {name}"));
-        self.node(name).crash().await.unwrap();
         self.witness.out(name);
+        self.node(name).crash().await.unwrap();
+    }
+
+    /// Kills every process of a server.
+    pub(super) async fn kill(&self, name: &str) {
+        self.note(&format!("kill {name}"));
+        self.witness.out(name);
+        self.node(name).kill().await.unwrap();
     }
 
     /// Starts what was crashed.
@@ -169,6 +193,15 @@ impl Stage {
         self.note(&format!("start {name}"));
         self.witness.back(name);
         self.node(name).start().await.unwrap();
+    }
+
+    /// Stops a replica in good order for a while.
+    pub(super) async fn restart_replica(&self, name: &str, seconds_down: f64) {
+        self.note(&format!("stop {name}"));
+        self.witness.out(name);
+        self.node(name).stop().await.unwrap();
+        self.seconds(seconds_down).await;
+        self.start(name).await;
     }
 
     /// Stops the primary in good order for a while. The checkpoint that it ends its WAL with is written, too.
@@ -194,6 +227,12 @@ impl Stage {
         self.node(name).sql("SELECT pg_wal_replay_resume()").await.unwrap();
     }
 
+    /// Has a server run a statement, if it answers: it may be down or frozen.
+    pub(super) async fn try_sql(&self, name: &str, statement: &str) -> bool {
+        let done = tokio::time::timeout(PATIENCE, self.node(name).sql(statement)).await;
+        matches!(done, Ok(Ok(_)))
+    }
+
     /// Makes a replica the primary, and goes on writing there.
     pub(super) async fn promote(&self, name: &str) {
         self.note(&format!("promote {name}"));
@@ -209,108 +248,96 @@ impl Stage {
         }
     }
 
-    /// Compares all that was told with the truth. The line for people, and what is wrong.
-    pub(super) fn judge(&self, name: &str, limits: Limits) -> (String, Vec<String>) {
-        let record = self.record.lock().unwrap();
-        let mut tally = Tally::default();
-        for (replica, told) in &record.told {
-            for (k, one) in told.iter().enumerate() {
-                let weight = told.get(k + 1).map_or(0.0, |next| next.seen.seconds_since(one.seen));
-                self.compare(&record, replica, *one, weight, &mut tally);
-            }
-        }
-        let line = format!(
-            "{name:<44} {:>7} {:>7.2} {:>7.2} {:>11.1} {:>7.1} {:>6.1} {:>7}",
-            tally.samples,
-            tally.error,
-            tally.beyond,
-            tally.false_alarm,
-            tally.missed,
-            tally.blind,
-            tally.out_of_bounds.len()
-        );
-        let mut wrong = tally.out_of_bounds.clone();
-        wrong.extend(tally.contradicted.clone());
-        if tally.excess > limits.error {
-            wrong.push(format!("off by more than {} s: {}", limits.error, tally.worst));
-        }
-        for (what, seconds, limit) in [
-            ("falsely alarmed", tally.false_alarm, limits.false_alarm),
-            ("missed", tally.missed, 0.0),
-            ("blind", tally.blind, limits.blind),
-        ] {
-            if seconds > limit {
-                wrong.push(format!("{what} for {seconds:.1} s"));
-            }
-        }
-        // Not started where a component that the scenario needs is not installed.
-        if tally.samples < 10 && self.daemon.lock().unwrap().is_some() {
-            let told = record.told.iter().map(|(replica, told)| format!("{replica}: {}", told.len()));
-            let told: Vec<String> = told.collect();
-            wrong.push(format!("only {} samples of {told:?}", tally.samples));
-        }
-        let wants_all = !wrong.is_empty() || std::env::var_os("PGVIGIL_TRUTH_ALL").is_some();
-        if wants_all {
-            let mut all = tally.all;
-            all.extend(self.events.lock().unwrap().iter().map(|(at, event)| (*at, format!("-- {event}"))));
-            all.sort_by_key(|(at, _)| *at);
-            for (at, text) in all {
-                println!("{name} {:>6.2} {text}", at.seconds_since(self.began));
-            }
-        }
-        (line, wrong.into_iter().map(|wrong| format!("{name}: {wrong}")).collect())
+    /// What was last published about a replica.
+    pub(super) fn latest(&self, replica: &str) -> Option<LagEstimate> {
+        self.record.lock().unwrap().latest(replica)
     }
 
-    fn compare(&self, record: &Record, replica: &str, told: Told, weight: f64, tally: &mut Tally) {
-        let Told { seen, between, estimate } = told;
-        let LagEstimate { value, lower, upper, method, .. } = estimate;
-        // Against the primary of then, or the one before if another has just taken over.
-        let mut primaries = record.primaries.iter().rev().skip_while(|(since, _)| *since > seen);
-        let Some((since, primary)) = primaries.next() else { return };
-        let mut truths: Vec<Truth> = self.witness.lag(replica, primary, between).into_iter().collect();
-        if between.0.seconds_since(*since) < TAKING_OVER
-            && let Some((_, primary)) = primaries.next()
-        {
-            truths.extend(self.witness.lag(replica, primary, between));
+    /// Notes what did not come as expected: it counts when the scenario is judged.
+    pub(super) fn expect(&self, came: Result<(), String>) {
+        if let Err(unexpected) = came {
+            self.note(&unexpected);
+            self.unexpected.lock().unwrap().push(unexpected);
         }
-        let outside = |truth: &Truth| (lower - truth.most).max(truth.least - upper).max(0.0);
-        let best = truths.iter().copied().min_by(|a, b| {
-            let key = |truth: &Truth| (outside(truth), value.map_or(0.0, |value| truth.distance(value)));
-            key(a).partial_cmp(&key(b)).unwrap()
-        });
-        let Some(truth) = best else { return };
-        let beyond = outside(&truth);
-        // A replica that nobody has heard of may have come back this moment: then the value is only not too small.
-        let most = if method.last_known { f64::INFINITY } else { truth.most };
-        // And what is said to be a floor is only not too high.
-        let least = if estimate.certainty == Certainty::AtLeast { 0.0 } else { truth.least };
-        let error = value.map_or(0.0, |value| Truth { least, most }.distance(value));
-        let text = format!(
-            "{replica}: truth {:.2}..{:.2}, told {} [{lower:.2}, {upper:.2}] {method} {}{}",
-            truth.least,
-            truth.most,
-            value.map_or("none".to_owned(), |value| format!("{value:.2}")),
-            estimate.certainty.as_str(),
-            if beyond > 0.1 || error > 0.5 { format!(" (off {error:.2}, beyond {beyond:.2})") } else { String::new() },
-        );
-        tally.samples += 1;
-        tally.beyond = tally.beyond.max(beyond);
-        if beyond > BOUNDS {
-            tally.out_of_bounds.push(text.clone());
+    }
+
+    /// Waits until a server answers.
+    pub(super) async fn until_up(&self, server: &str, patience: Duration) -> Result<(), String> {
+        let start = clock::now();
+        while !self.record.lock().unwrap().is_up(server) {
+            if clock::now().duration_since(start) > patience {
+                return Err(format!("{server} is there, and does not count as up after {patience:?}"));
+            }
+            self.seconds(0.05).await;
         }
-        tally.error = tally.error.max(error);
-        let excess = error - self.witness.stall([replica, primary], between.1);
-        if excess > tally.excess {
-            (tally.excess, tally.worst) = (excess, text.clone());
+        Ok(())
+    }
+
+    /// Waits until so long after the next time that a server is asked, given that it has been.
+    pub(super) async fn seconds_after_next_poll(&self, server: &str, seconds: f64) {
+        let asked_at = self.record.lock().unwrap().asked_at(server).unwrap();
+        let next = asked_at.plus(self.variant.pace.poll_interval).plus_seconds(seconds);
+        self.seconds(next.seconds_since(clock::now()).max(0.0)).await;
+    }
+
+    /// Waits until a replica is published with a lag of more than so many seconds.
+    pub(super) async fn until_behind(&self, replica: &str, seconds: f64, patience: Duration) -> Result<(), String> {
+        let start = clock::now();
+        while self.latest(replica).and_then(|lag| lag.value).is_none_or(|value| value < seconds) {
+            if clock::now().duration_since(start) > patience {
+                return Err(format!(
+                    "{replica} is behind, and {patience:?} later there is published {:?}",
+                    self.latest(replica)
+                ));
+            }
+            self.seconds(0.05).await;
         }
-        let in_rows = self.witness.lag_by_rows(replica, primary, between).map_or(0.0, |rows| rows.least);
-        if truths.len() == 1 && in_rows > truth.most + BOUNDS {
-            tally.contradicted.push(format!("rows that are missing for {in_rows:.2} s contradict the truth: {text}"));
+        Ok(())
+    }
+
+    /// Waits until a replica is published with no lag, for sure. What is published instead, when it takes too long.
+    pub(super) async fn until_settled(&self, replica: &str, patience: Duration) -> Result<(), String> {
+        let start = clock::now();
+        loop {
+            let latest = self.latest(replica);
+            if latest.is_some_and(|lag| lag.value == Some(0.0) && lag.certainty == Certainty::Exact) {
+                return Ok(());
+            }
+            if clock::now().duration_since(start) > patience {
+                return Err(format!("{replica} has no lag, and {patience:?} later there is published {latest:?}"));
+            }
+            self.seconds(0.1).await;
         }
-        tally.false_alarm += if truth.most < 1.0 && value.is_some_and(|value| value > 5.0) { weight } else { 0.0 };
-        tally.missed += if truth.least > 10.0 && value.is_some_and(|value| value < 5.0) { weight } else { 0.0 };
-        tally.blind += if truth.least > 10.0 && value.is_none() { weight } else { 0.0 };
-        tally.all.push((between.1, text));
+    }
+
+    /// Compares all that was published with the truth. The line for people, and what is wrong.
+    pub(super) fn judge(&self, name: &str, limits: Limits) -> (String, Vec<String>) {
+        let record = self.record.lock().unwrap();
+        let truths = self.witness.truths();
+        let pace = self.variant.pace;
+        let tally = Judge { record: &record, truths: &truths, pace }.judge();
+        let mut wrong = self.unexpected.lock().unwrap().clone();
+        wrong.extend(tally.complaints(pace, limits));
+        // Not started where a component that the scenario needs is not installed.
+        if tally.samples < 100 && self.daemon.lock().unwrap().is_some() {
+            wrong.push(format!("only {} samples", tally.samples));
+        }
+        self.show(name, &tally, !wrong.is_empty());
+        (tally.line(name), wrong.into_iter().map(|wrong| format!("{name}: {wrong}")).collect())
+    }
+
+    /// Prints what happened, if that is of interest.
+    fn show(&self, name: &str, tally: &Tally, is_wrong: bool) {
+        let wants_all = std::env::var_os("PGVIGIL_TRUTH_ALL").is_some();
+        if !is_wrong && !wants_all {
+            return;
+        }
+        let events = self.events.lock().unwrap();
+        // A short scenario is read as a whole.
+        let is_short = clock::now().seconds_since(self.began) < 60.0;
+        for (at, text) in tally.trace(&events, wants_all || is_short) {
+            println!("{name} {:>7.2} {text}", at.seconds_since(self.began));
+        }
     }
 }
 
@@ -319,71 +346,5 @@ impl Drop for Stage {
         if let Some((daemon, _)) = self.daemon.lock().unwrap().take() {
             daemon.abort();
         }
-    }
-}
-
-/// The columns of [`Stage::judge`]'s line.
-pub(super) fn heading() -> String {
-    format!(
-        "{:<44} {:>7} {:>7} {:>7} {:>11} {:>7} {:>6} {:>7}",
-        "scenario", "samples", "error", "beyond", "false alarm", "missed", "blind", "outside"
-    )
-}
-
-#[derive(Default)]
-struct Tally {
-    samples: u32,
-    /// The worst distance of a value from the truth.
-    error: f64,
-    /// The same less what a busy machine is to blame for.
-    excess: f64,
-    worst: String,
-    /// The farthest that the truth was outside the bounds.
-    beyond: f64,
-    false_alarm: f64,
-    missed: f64,
-    blind: f64,
-    out_of_bounds: Vec<String>,
-    contradicted: Vec<String>,
-    all: Vec<(MonoTime, String)>,
-}
-
-impl Record {
-    fn take(&mut self, published_at: MonoTime, cluster: &ClusterView) {
-        if let Some(primary) = &cluster.primary
-            && self.primaries.last().is_none_or(|(_, last)| last != primary.as_str())
-        {
-            self.primaries.push((published_at, primary.as_str().to_owned()));
-        }
-        for target in &cluster.targets {
-            let Some(estimate) = target.lag else { continue };
-            let between = when(published_at, cluster, target);
-            let told = self.told.entry(target.id.target.as_str().to_owned()).or_default();
-            let is_new = told
-                .last()
-                .is_none_or(|last| last.estimate != estimate || (target.failing.is_none() && last.between != between));
-            if is_new {
-                told.push(Told { seen: published_at, between, estimate });
-            }
-        }
-    }
-}
-
-/// Between which instants an estimate was true.
-fn when(published_at: MonoTime, cluster: &ClusterView, target: &TargetView) -> (MonoTime, MonoTime) {
-    let is_silent = target.failing.is_some();
-    let upstream = target.lag.filter(|lag| lag.method.upstream).and_then(|_| {
-        let answers = cluster.targets.iter().filter(|other| other.is_up()).filter_map(|other| other.answer.as_ref());
-        let name = target.id.target.as_str();
-        answers
-            .filter(|answer| {
-                answer.positions.senders.iter().any(|sender| sender.application_name.as_deref() == Some(name))
-            })
-            .max_by_key(|answer| answer.answered_at)
-    });
-    match (upstream, &target.answer) {
-        (Some(answer), _) => (answer.asked_at, answer.answered_at),
-        (None, Some(answer)) if !is_silent => (answer.asked_at, answer.answered_at),
-        _ => (published_at, published_at),
     }
 }

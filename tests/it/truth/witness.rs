@@ -1,6 +1,6 @@
 //! The truth about every replica's lag, found without the daemon: through connections of its own, every
 //! [`EVERY`], the primary is asked how far its WAL is flushed (and a row is written there), and each replica how far it
-//! has replayed and which rows can be read on it.
+//! has replayed and which rows can be read on it. It connects directly, past every proxy of the scenario.
 //!
 //! A truth is an interval: what was not seen in between may have happened at any time in between. On a machine too busy
 //! to look often it is wide, and never wrong. One thing keeps it narrow where a server could not be asked because the
@@ -56,7 +56,7 @@ struct Row {
 }
 
 /// What one server wrote as the primary.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Line {
     primary: String,
     /// Where the WAL common with the line before ends.
@@ -75,11 +75,11 @@ struct Stand {
     rows: [i64; 2],
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seen {
     lines: Vec<Line>,
     stands: HashMap<String, Vec<Stand>>,
-    /// When each server answered, whatever it said.
+    /// When each server answered.
     looks: HashMap<String, Vec<MonoTime>>,
     /// From when to when each server was frozen or down.
     outs: HashMap<String, Vec<(MonoTime, MonoTime)>>,
@@ -127,39 +127,19 @@ impl Witness {
         *self.writes.lock().unwrap() = writes;
     }
 
-    /// The lag of `replica` behind `primary` at some instant between these two. `None` where nobody has looked.
-    pub(super) fn lag(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
-        self.judge(replica, primary, between, Seen::behind_in_wal)
+    /// What is known so far.
+    pub(super) fn truths(&self) -> Truths {
+        let seen = self.seen.lock().unwrap().clone();
+        let marks = (0..seen.lines.len()).map(|line| seen.marks_of(line)).collect();
+        Truths { seen, marks }
     }
 
-    /// The same by the rows that can be read, whatever positions are said. The lag cannot be less.
-    pub(super) fn lag_by_rows(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
-        self.judge(replica, primary, between, Seen::behind_in_rows)
-    }
-
-    fn judge(
-        &self,
-        replica: &str,
-        primary: &str,
-        (from, to): (MonoTime, MonoTime),
-        behind: impl Fn(&Seen, usize, Stand, MonoTime) -> Truth,
-    ) -> Option<Truth> {
+    /// Whether a replica was last seen where the primary was.
+    pub(super) fn is_level(&self, replica: &str) -> bool {
         let seen = self.seen.lock().unwrap();
-        let line = seen.lines.iter().rposition(|line| line.primary == primary)?;
-        let stands = seen.stands.get(replica)?;
-        let mut truth: Option<Truth> = None;
-        for at in [from, to] {
-            let before = stands[..stands.partition_point(|stand| stand.answered <= at)].last()?;
-            let after = stands.get(stands.partition_point(|stand| stand.asked < at));
-            let is_out = seen
-                .outs_of(replica)
-                .any(|(out, back)| out <= at && at < back && out.seconds_since(before.asked) < SHORTLY);
-            for stand in std::iter::once(before).chain(after.filter(|_| !is_out)) {
-                let told = behind(&seen, line, *stand, at);
-                truth = Some(truth.map_or(told, |truth| truth.or(told)));
-            }
-        }
-        truth
+        let end = seen.lines.last().and_then(|line| line.marks.last()).map(|mark| mark.lsn);
+        let stand = seen.stands.get(replica).and_then(|stands| stands.last()).map(|stand| stand.lsn);
+        end.is_some() && stand >= end
     }
 
     /// The server is frozen or down from now on.
@@ -171,61 +151,125 @@ impl Witness {
     /// The server is let go on, or started, from now on.
     pub(super) fn back(&self, node: &str) {
         let mut seen = self.seen.lock().unwrap();
-        seen.outs.get_mut(node).unwrap().last_mut().unwrap().1 = clock::now();
+        let now = clock::now();
+        for out in seen.outs.get_mut(node).into_iter().flatten() {
+            out.1 = out.1.min(now);
+        }
     }
 
-    /// Somebody saw WAL begin at `lsn` between two instants at which the primary could not be asked.
+    /// It is known that WAL began at `lsn` between two instants at which the primary could not be asked.
     pub(super) fn wrote(&self, lsn: Lsn, asked: MonoTime, answered: MonoTime) {
         let mut seen = self.seen.lock().unwrap();
         let marks = &mut seen.lines.last_mut().unwrap().marks;
         let place = marks.partition_point(|mark| mark.answered <= answered);
         marks.insert(place, Mark { asked, answered, lsn: Lsn::new(lsn.as_u64() + 1) });
     }
+}
 
-    /// For how long, in the last seconds before `at`, a server that was there could not be looked at: what the machine
-    /// did not give us, it did not give the daemon either.
-    pub(super) fn stall(&self, nodes: [&str; 2], at: MonoTime) -> f64 {
-        let seen = self.seen.lock().unwrap();
-        let (from, to) = (at.plus_seconds(-3.0), at.plus_seconds(0.5));
+/// What the witness knew at some moment.
+#[derive(Debug)]
+pub(super) struct Truths {
+    seen: Seen,
+    /// Those of each line, with the common ones of the lines before it.
+    marks: Vec<Vec<Beyond>>,
+}
+
+/// A mark, and the furthest position of all marks up to it.
+#[derive(Clone, Copy, Debug)]
+struct Beyond {
+    mark: Mark,
+    furthest: Lsn,
+}
+
+impl Truths {
+    /// Whether the server is one that the witness knows as a replica.
+    pub(super) fn knows(&self, replica: &str) -> bool {
+        self.seen.stands.contains_key(replica)
+    }
+
+    /// The lags that `replica` had behind `primary` between these two instants. `None` before it was first seen.
+    pub(super) fn lag(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
+        self.over(replica, primary, between, Self::behind_in_wal)
+    }
+
+    /// The same by the rows that can be read, whatever positions are stated. The lag cannot be less.
+    pub(super) fn lag_by_rows(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
+        self.over(replica, primary, between, Self::behind_in_rows)
+    }
+
+    fn over(
+        &self,
+        replica: &str,
+        primary: &str,
+        (from, to): (MonoTime, MonoTime),
+        behind: impl Fn(&Self, usize, Stand, MonoTime) -> Truth,
+    ) -> Option<Truth> {
+        let seen = &self.seen;
+        let line = seen.lines.iter().rposition(|line| line.primary == primary)?;
+        let stands = seen.stands.get(replica)?;
+        let mut truth: Option<Truth> = None;
+        let mut add = |stand: &Stand, at: MonoTime| {
+            let lag = behind(self, line, *stand, at);
+            truth = Some(truth.map_or(lag, |truth| truth.or(lag)));
+        };
+        for at in [from, to] {
+            let before = stands[..stands.partition_point(|stand| stand.answered <= at)].last()?;
+            let after = stands.get(stands.partition_point(|stand| stand.asked < at));
+            let is_out = seen
+                .outs_of(replica)
+                .any(|(out, back)| out <= at && at < back && out.seconds_since(before.asked) < SHORTLY);
+            for stand in std::iter::once(before).chain(after.filter(|_| !is_out)) {
+                add(stand, at);
+            }
+        }
+        let within = &stands[stands.partition_point(|stand| stand.asked < from)..];
+        for stand in within.iter().take_while(|stand| stand.answered <= to) {
+            add(stand, stand.asked);
+            add(stand, stand.answered);
+        }
+        truth
+    }
+
+    /// For how long, between `from` and `to`, a server that was there could not be looked at: what the machine did not
+    /// give us, it did not give the daemon either.
+    pub(super) fn stall(&self, nodes: [&str; 2], (from, to): (MonoTime, MonoTime)) -> f64 {
         let mut longest: f64 = 0.0;
         for node in nodes {
-            let Some(looks) = seen.looks.get(node) else { continue };
-            for pair in looks.windows(2).filter(|pair| pair[1] > from && pair[0] < to) {
-                let was_out = seen.outs_of(node).any(|(out, back)| out < pair[1] && pair[0] < back);
+            let Some(looks) = self.seen.looks.get(node) else { continue };
+            let first = looks.partition_point(|look| *look <= from).saturating_sub(1);
+            for pair in looks[first..].windows(2).take_while(|pair| pair[0] < to) {
+                let was_out = self.seen.outs_of(node).any(|(out, back)| out < pair[1] && pair[0] < back);
                 longest = longest.max(if was_out { 0.0 } else { pair[1].seconds_since(pair[0]) - 0.2 });
             }
         }
         longest
     }
-}
 
-impl Seen {
     fn behind_in_wal(&self, line: usize, stand: Stand, at: MonoTime) -> Truth {
-        let Line { fork, ref marks, .. } = self.lines[line];
-        let common = self.lines[..line].iter().flat_map(|line| &line.marks).filter(|mark| mark.lsn <= fork);
-        let marks: Vec<&Mark> = common.chain(marks).collect();
+        let marks = &self.marks[line];
         // Until a row of the line can be read on it, it may still be on the one before.
         let has_followed = line == 0 || stand.rows[line] > 0;
-        let lsn = if has_followed { stand.lsn } else { stand.lsn.min(fork) };
-        let Some(beyond) = marks.iter().position(|mark| mark.lsn > lsn) else {
-            return Truth { least: 0.0, most: self.unseen(line, &marks, at) };
+        let lsn = if has_followed { stand.lsn } else { stand.lsn.min(self.seen.lines[line].fork) };
+        let place = marks.partition_point(|mark| mark.furthest <= lsn);
+        let Some(beyond) = marks.get(place) else {
+            return Truth { least: 0.0, most: self.unseen(line, at) };
         };
-        let (by, before) =
-            (marks[beyond].answered, beyond.checked_sub(1).map_or(marks[beyond].asked, |k| marks[k].asked));
-        self.aged(line, before, by, at)
+        let before = place.checked_sub(1).map_or(beyond.mark, |k| marks[k].mark).asked;
+        self.aged(line, before, beyond.mark.answered, at)
     }
 
     /// What a primary that died amid a large write flushed after it was last looked at, only the daemon may have seen:
     /// how old that may be.
-    fn unseen(&self, line: usize, marks: &[&Mark], at: MonoTime) -> f64 {
-        let &[.., before, last] = marks else { return 0.0 };
-        let is_out = self.outs_of(&self.lines[line].primary).any(|(out, back)| out <= at && at < back);
+    fn unseen(&self, line: usize, at: MonoTime) -> f64 {
+        let &[.., Beyond { mark: before, .. }, Beyond { mark: last, .. }] = &self.marks[line][..] else { return 0.0 };
+        let is_out = self.seen.outs_of(&self.seen.lines[line].primary).any(|(out, back)| out <= at && at < back);
         if is_out && last.lsn.bytes_ahead_of(before.lsn).0 > MUCH { at.seconds_since(last.asked) } else { 0.0 }
     }
 
     fn behind_in_rows(&self, line: usize, stand: Stand, at: MonoTime) -> Truth {
-        // Rows of an earlier line that its successor does not have cannot be told apart: only the line's own count.
-        let Some(row) = self.lines[line].rows.iter().find(|row| row.n > stand.rows[line]) else {
+        // Rows of an earlier line that its successor does not have look alike: only the line's own count.
+        let rows = &self.seen.lines[line].rows;
+        let Some(row) = rows.get(rows.partition_point(|row| row.n <= stand.rows[line])) else {
             return Truth { least: 0.0, most: 0.0 };
         };
         self.aged(line, row.asked, row.acknowledged, at)
@@ -234,10 +278,24 @@ impl Seen {
     /// How old at `at` is what the line's primary wrote after `after` and by `by`.
     fn aged(&self, line: usize, after: MonoTime, by: MonoTime, at: MonoTime) -> Truth {
         let asleep = self
-            .outs_of(&self.lines[line].primary)
+            .seen
+            .outs_of(&self.seen.lines[line].primary)
             .find(|(out, back)| after <= *out && *back <= by && out.seconds_since(after) < SHORTLY);
         let after = asleep.map_or(after, |(_, back)| back);
         Truth { least: at.seconds_since(by).max(0.0), most: at.seconds_since(after).max(0.0) }
+    }
+}
+
+impl Seen {
+    fn marks_of(&self, line: usize) -> Vec<Beyond> {
+        let fork = self.lines[line].fork;
+        let common = self.lines[..line].iter().flat_map(|line| &line.marks).filter(|mark| mark.lsn <= fork);
+        let mut furthest = Lsn::new(0);
+        let beyond = common.chain(&self.lines[line].marks).map(|mark| {
+            furthest = furthest.max(mark.lsn);
+            Beyond { mark: *mark, furthest }
+        });
+        beyond.collect()
     }
 
     fn outs_of(&self, node: &str) -> impl Iterator<Item = (MonoTime, MonoTime)> {

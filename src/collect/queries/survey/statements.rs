@@ -31,7 +31,8 @@ fn sql(context: Context<'_>) -> Option<String> {
     if extension.info {
         sql.push_str("SELECT dealloc, stats_reset FROM ");
         sql.push_str(&extension.qualified("pg_stat_statements_info"));
-        sql.push(';');
+        // The function, and not the view over it: `restrict_nonsystem_relation_kind` may forbid views.
+        sql.push_str("();");
     }
     sql.push_str(&extension.rows_sql(context.wanted.since));
     if let Some(known) = context.wanted.known {
@@ -149,7 +150,7 @@ impl Known {
                 },
             );
             condition.push_str(&format!(
-                " OR (SELECT stats_reset IS DISTINCT FROM {reset_at} FROM {})",
+                " OR (SELECT stats_reset IS DISTINCT FROM {reset_at} FROM {}())",
                 extension.qualified("pg_stat_statements_info")
             ));
         }

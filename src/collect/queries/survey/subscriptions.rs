@@ -23,6 +23,9 @@ const PLACE: &str = "FROM pg_subscription s JOIN pg_database d ON d.oid = s.subd
 const SUBID_13: &str = "(SELECT max(v.subid) FROM pg_stat_subscription v WHERE v.subname = s.subname \
                         HAVING min(v.subid) = max(v.subid))";
 
+/// From PostgreSQL 19 on there are sequences among the tables.
+const TABLES_ALONE: &str = " JOIN pg_class c ON c.oid = srrelid AND c.relkind <> 'S'";
+
 fn subid(context: Context<'_>) -> &'static str {
     if context.about.identity.version_num >= 140_000 { "s.oid" } else { SUBID_13 }
 }
@@ -46,7 +49,8 @@ fn sql(context: Context<'_>) -> Option<String> {
          ORDER BY d.datname, s.subname LIMIT {MOST};\
          SELECT subid, {worker_type}, received_lsn, latest_end_lsn, \
          extract(epoch FROM clock_timestamp() - last_msg_receipt_time) FROM pg_stat_get_subscription(NULL);\
-         SELECT srsubid, srsubstate, count(*) FROM pg_subscription_rel GROUP BY srsubid, srsubstate"
+         SELECT srsubid, srsubstate, count(*) FROM pg_subscription_rel{} GROUP BY srsubid, srsubstate",
+        if context.about.identity.version_num >= 190_000 { TABLES_ALONE } else { "" }
     );
     for column in counters(context) {
         sql.push_str(if column.is_first { ";SELECT s.oid" } else { "" });
@@ -77,6 +81,8 @@ fn counters(context: Context<'_>) -> impl Iterator<Item = Counter<'_>> {
     let columns = context.about.subscription_stats_columns.split(',');
     let known = columns.filter_map(|name| {
         let kind = match name.strip_suffix("_error_count") {
+            // PostgreSQL 19 counts sequences apart (`sync_seq`), and gave the counter of tables another name for that.
+            Some("sync_table") => Kind::Error("sync"),
             Some(what) => Kind::Error(what),
             None => Kind::Conflict(name.strip_prefix("confl_")?),
         };
@@ -234,7 +240,9 @@ mod tests {
 
     #[test]
     fn a_subscription_has_its_workers_its_tables_and_its_counts() {
-        let about = server(180_004, "worker_type", "subid,apply_error_count,sync_error_count,confl_insert_exists");
+        // The counter of synchronized tables has another name from 19 on, and the same here.
+        let about =
+            server(190_000, "worker_type", "subid,apply_error_count,sync_table_error_count,confl_insert_exists");
         let answer = [
             vec![
                 vec![Some("16400"), Some("app"), Some("t"), Some("orders"), Some("t"), Some("orders_slot"), Some("7")],

@@ -303,33 +303,56 @@ fn a_silent_replica_is_judged_by_its_upstream() {
     let polls =
         |more: Vec<Observation>| and(and(history(0..=4, writing), [replica()]), and(history(5..=10, writing), more));
     let other = |asked: f64| Poll { cluster_name: "r".to_owned(), ..standby("s", asked, 1_800) }.observation();
-    for (polls, expected) in [
+    for (polls, now, expected) in [
+        // The row is of its last reply, after which it may have replayed all it was sent: only the upper bound is proven.
         (
             polls(vec![upstream(10.0, "r", 1_800).into(), hangs("r", 10.02)]),
-            "lsn_plateau@upstream 1.5 [0.99, 2.01] exact",
+            10.6,
+            "lsn_plateau@upstream 1.5 [0, 2.01] at_most",
         ),
-        (polls(vec![upstream(10.0, "r", 2_000).into(), hangs("r", 10.02)]), "caught_up@upstream 0 [0, 0.01] exact"),
+        (
+            polls(vec![upstream(10.0, "r", 2_000).into(), hangs("r", 10.02)]),
+            10.6,
+            "caught_up@upstream 0 [0, 0.01] exact",
+        ),
         // A row that was overtaken by the replica's own answer.
         (
             polls(vec![upstream(10.0, "r", 1_300).into(), hangs("r", 10.02)]),
-            "lsn_plateau@upstream 5.5 [4.99, 6.01] exact",
+            10.6,
+            "lsn_plateau@upstream 5.5 [0, 6.01] at_most",
         ),
-        // The primary has not answered in this beat yet: its row of the last one does.
+        // The next row is late, and then overdue; what it has shown stays true.
         (
             polls(vec![upstream(10.0, "r", 1_800).into(), hangs("r", 11.02)]),
-            "lsn_plateau@upstream 1.5 [0.99, 2.01] exact",
+            11.2,
+            "lsn_plateau@upstream 1.5 [0, 2.01] at_most",
         ),
-        // Nobody's row, a row of some beat ago, a row of a server that fails.
-        (polls(vec![upstream(10.0, "s", 1_800).into(), hangs("r", 10.02)]), "lsn@last_known 5.575 [0, 8.6] at_most"),
-        (polls(vec![upstream(10.0, "r", 1_800).into(), hangs("r", 12.02)]), "lsn@last_known 4.575 [0, 8.6] at_most"),
+        (
+            polls(vec![upstream(10.0, "r", 1_800).into(), hangs("r", 12.02)]),
+            12.6,
+            "lsn@last_known~primary_lost 4.095 [0, 4.6] at_most",
+        ),
         (
             polls(vec![upstream(10.0, "r", 1_800).into(), hangs("p", 11.0), hangs("r", 11.02)]),
-            "lsn@last_known~primary_lost 5.075 [0, 8.6] at_least",
+            12.6,
+            "lsn@last_known~primary_lost 4.095 [0, 4.6] at_most",
         ),
-        // Two rows: one is of a connection that died unnoticed, but which? The next beat tells.
+        (
+            and(polls(vec![upstream(10.0, "r", 1_800).into(), hangs("r", 10.02)]), history(11..=12, writing)),
+            12.6,
+            "lsn@last_known 4.095 [0, 4.6] at_most",
+        ),
+        // The row of another.
+        (
+            polls(vec![upstream(10.0, "s", 1_800).into(), hangs("r", 10.02)]),
+            10.6,
+            "lsn@last_known 5.57 [0, 6.6] at_most",
+        ),
+        // Two rows: one is of a connection that died unnoticed, but which? The next poll shows it.
         (
             polls(vec![upstream(10.0, "r", 1_800).with(sender("r", 1_400, -50.0)).into(), hangs("r", 10.02)]),
-            "lsn@last_known 5.575 [0, 8.6] at_most",
+            10.6,
+            "lsn@last_known 5.57 [0, 6.6] at_most",
         ),
         (
             polls(vec![
@@ -337,12 +360,14 @@ fn a_silent_replica_is_judged_by_its_upstream() {
                 upstream(10.0, "r", 1_800).into(),
                 hangs("r", 10.02),
             ]),
-            "lsn_plateau@upstream 1.5 [0.99, 2.01] exact",
+            10.6,
+            "lsn_plateau@upstream 1.5 [0, 2.01] at_most",
         ),
-        // A name that two standbys share is anybody's.
+        // A name that two standbys share may be of either.
         (
             polls(vec![upstream(10.0, "r", 1_800).into(), other(10.02), hangs("r", 10.02)]),
-            "lsn@last_known 5.575 [0, 8.6] at_most",
+            10.6,
+            "lsn@last_known 5.57 [0, 6.6] at_most",
         ),
         (
             polls(vec![
@@ -350,11 +375,104 @@ fn a_silent_replica_is_judged_by_its_upstream() {
                 upstream(10.0, "r", 1_800).into(),
                 hangs("r", 10.02),
             ]),
-            "lsn@last_known 5.575 [0, 8.6] at_most",
+            10.6,
+            "lsn@last_known 5.57 [0, 6.6] at_most",
         ),
     ] {
-        check(polls, "r", 12.6, None, expected);
+        check(polls, "r", now, None, expected);
     }
+}
+
+#[test]
+fn what_an_upstream_has_shown_of_a_silent_replica_is_not_forgotten() {
+    // Its replay is paused at 1,400 when it is lost. It resumes, and is caught up by second 9.
+    let mut tracker = tracker();
+    let row = |second: u32, lsn| primary("p", f64::from(second), writing(second)).with(sender("r", lsn, 0.0));
+    let begin = and(history(0..=4, writing), [standby("r", 4.02, 1_300).into(), refused("r", 5.02)]);
+    let rows = (5..=10).map(|second| row(second, if second < 9 { 1_300 } else { writing(second) }).into());
+    for poll in and(and(begin, rows), [refused("r", 10.02)]) {
+        tracker.observe(&poll);
+    }
+    expect(&tracker, "r", 10.1, Some(0.0), "caught_up@upstream 0 [0, 0.01] exact");
+    // The primary's answer is late: overdue from 11.26 on.
+    expect(&tracker, "r", 11.2, Some(0.0), "caught_up@upstream 0 [0, 0.01] exact");
+    expect(&tracker, "r", 11.5, Some(0.0), "primary_lost@last_known 0 [0, 1.5] exact");
+    let mut late = row(11, 2_100);
+    late.took = 1.0;
+    tracker.observe(&late.into());
+    expect(&tracker, "r", 12.1, Some(0.0), "caught_up@upstream 0 [0, 1] exact");
+    // The row is gone: it was cut off or has died, and falls behind from then on.
+    for second in 13..=15 {
+        tracker.observe(&primary("p", f64::from(second), writing(second)).into());
+    }
+    expect(&tracker, "r", 15.1, Some(2.6), "lsn@last_known 2.1 [0, 4.1] at_most");
+    // It answers, older than it was: a server that was killed.
+    tracker.observe(&standby("r", 15.2, 1_900).into());
+    expect(&tracker, "r", 15.21, Some(5.7), "lsn_plateau 5.7 [5.19, 6.21] exact");
+}
+
+#[test]
+fn a_silent_replica_stands_where_it_was_shown_though_the_primary_is_lost_too() {
+    let mut tracker = tracker();
+    let begin = and(history(0..=4, writing), [standby("r", 4.02, 1_300).into(), refused("r", 5.02)]);
+    let row = primary("p", 10.0, 2_000).with(sender("r", 2_000, 9.9)).observation();
+    for poll in and(and(begin, history(5..=9, writing)), [row, refused("r", 10.02), hangs("p", 11.0)]) {
+        tracker.observe(&poll);
+    }
+    for (now, expected) in
+        [(11.6, "primary_lost@last_known 0 [0, 1.6] exact"), (33.0, "primary_lost@last_known 0 [0, 23] at_least")]
+    {
+        expect(&tracker, "r", now, Some(0.0), expected);
+    }
+}
+
+#[test]
+fn a_row_whose_standby_was_cut_off_proves_nothing_from_below() {
+    // Cut off at second 4, with the last of the WAL in its socket: nothing is written after second 4. The row stays as its
+    // last reply left it.
+    let begin = and(history(0..=4, writing), [standby("r", 4.02, 1_300).into(), refused("r", 5.02)]);
+    let rows = (5..=20).map(|second| {
+        let row = WalSender { sent_lsn: Some(Lsn::new(1_400)), ..sender("r", 1_300, 3.9) };
+        primary("p", f64::from(second), 1_400).with(row).into()
+    });
+    check(and(begin, rows), "r", 20.1, Some(0.0), "lsn_plateau@upstream 16.5 [0, 17.01] at_most");
+}
+
+#[test]
+fn an_overdue_answer_is_not_waited_for() {
+    let answered = || and(history(0..=4, writing), [standby("r", 4.02, 1_400).into()]);
+    // It was caught up. The primary goes on; no poll of the replica fails yet.
+    for (now, truth, expected) in [
+        (5.2, 0.7, "lsn_plateau 0 [0, 0.03] exact"),
+        (5.5, 1.0, "lsn@last_known 0.47 [0, 1.5] exact"),
+        (6.5, 2.0, "lsn@last_known 1.47 [0, 2.5] at_most"),
+        (8.0, 3.5, "lsn@last_known~primary_lost 2.97 [0, 4] at_most"),
+    ] {
+        let truth = Some(truth).filter(|_| now > 5.3);
+        check(and(answered(), history(5..=6, writing)), "r", now, truth, expected);
+    }
+    // It was behind: what is missing grows older.
+    let behind = and(history(0..=9, writing), [standby("r", 9.02, 1_400).into(), primary("p", 10.0, 2_000).into()]);
+    check(behind.clone(), "r", 10.2, None, "lsn_plateau 4.52 [4.01, 5.03] exact");
+    check(behind, "r", 10.5, Some(6.0), "lsn@last_known 5.995 [0, 6.5] at_most");
+    // Its upstream's row goes on.
+    let rows = (5..=7).map(|second| {
+        let second = f64::from(second);
+        primary("p", second, writing(second as u32)).with(sender("r", writing(second as u32), second - 0.1)).into()
+    });
+    check(and(answered(), rows), "r", 7.2, Some(0.0), "caught_up@upstream 0 [0, 0.01] exact");
+}
+
+#[test]
+fn a_late_answer_of_the_primary_keeps_what_was_learned_meanwhile() {
+    let late = |took| primary("p", 11.0, 2_100).took(took).observation();
+    let replica = |asked, replay, received| standby("r", asked, replay).received(received).observation();
+    // Overdue from 11.26 on: what a replica received proves what it has.
+    let polls = and(history(0..=10, writing), [replica(12.02, 2_000, 2_200)]);
+    check(polls.clone(), "r", 12.03, Some(1.5), "lsn_plateau~primary_lost 1.01 [0, 2.03] at_least");
+    let polls = and(polls, [late(1.5)]);
+    check(polls.clone(), "r", 12.5, Some(1.5), "lsn_plateau 1.01 [0, 2.03] at_most");
+    check(and(polls, [replica(13.02, 2_100, 2_300)]), "r", 13.03, Some(1.5), "lsn_plateau 1.51 [0.99, 2.03] exact");
 }
 
 #[test]
@@ -362,7 +480,7 @@ fn a_standby_without_a_name_of_its_own_presents_itself_as_walreceiver() {
     let nameless = |asked, lsn| Poll { cluster_name: String::new(), ..standby("r", asked, lsn) };
     let row = primary("p", 10.0, 2_000).with(sender("walreceiver", 1_800, 9.9)).observation();
     let polls = and(history(0..=10, writing), [nameless(9.02, 1_400).into(), row, hangs("r", 10.02)]);
-    check(polls, "r", 10.6, Some(10.0 - went_beyond(1_800)), "lsn_plateau@upstream 1.5 [0.99, 2.01] exact");
+    check(polls, "r", 10.6, Some(10.0 - went_beyond(1_800)), "lsn_plateau@upstream 1.5 [0, 2.01] at_most");
 }
 
 #[test]
@@ -372,7 +490,7 @@ fn a_cascading_standbys_row_counts_as_the_primarys_does() {
         and(polls, history(5..=10, writing)),
         [standby("middle", 10.02, 2_000).with(sender("leaf", 1_700, 9.9)).into(), hangs("leaf", 10.02)],
     );
-    check(polls, "leaf", 10.6, Some(10.02 - went_beyond(1_700)), "lsn_plateau@upstream 2.52 [2.01, 3.03] exact");
+    check(polls, "leaf", 10.6, Some(10.02 - went_beyond(1_700)), "lsn_plateau@upstream 2.52 [0, 3.03] at_most");
 }
 
 #[test]
@@ -380,23 +498,20 @@ fn a_replica_that_nobody_knows_of_grows_from_its_last_position() {
     let polls = |lsn| and(history(0..=4, writing), [standby("r", 4.02, lsn).into(), refused("r", 5.02)]);
     let and_on = |polls| and(polls, history(5..=10, writing));
     // Caught up when it was last seen: it cannot have stopped before.
-    check(and_on(polls(1_400)), "r", 10.6, Some(10.6 - went_beyond(1_400)), "lsn@last_known 6.075 [0, 6.6] at_most");
-    check(and_on(polls(1_400)), "r", 20.6, Some(20.6 - went_beyond(1_400)), "lsn@last_known 16.075 [0, 16.6] at_most");
-    check(and_on(polls(1_250)), "r", 10.6, Some(10.6 - went_beyond(1_250)), "lsn@last_known 8.095 [0, 8.6] at_most");
-    check(polls(1_400), "r", 5.1, Some(5.1 - went_beyond(1_400)), "caught_up@last_known 0 [0, 1.1] exact");
-    check(
-        and(polls(1_400), [hangs("p", 5.0)]),
-        "r",
-        9.0,
-        Some(9.0 - went_beyond(1_400)),
-        "primary_lost@last_known 0 [0, 5] at_least",
-    );
+    let went_beyond = Some(went_beyond(1_400));
+    let (truth, of_1_250) = (|now| went_beyond.map(|then| now - then), Some(10.6 - super::went_beyond(1_250)));
+    check(and_on(polls(1_400)), "r", 10.6, truth(10.6), "lsn@last_known 6.075 [0, 6.6] at_most");
+    check(and_on(polls(1_400)), "r", 20.6, truth(20.6), "lsn@last_known~primary_lost 16.075 [0, 16.6] at_most");
+    check(and_on(polls(1_250)), "r", 10.6, of_1_250, "lsn@last_known 8.095 [0, 8.6] at_most");
+    check(polls(1_400), "r", 5.1, truth(5.1), "caught_up@last_known 0 [0, 1.1] exact");
+    check(and(polls(1_400), [hangs("p", 5.0)]), "r", 9.0, truth(9.0), "primary_lost@last_known 0 [0, 5] at_least");
+    // However much more the primary has written since, what is missing is no older.
     check(
         and(and_on(polls(1_400)), [hangs("p", 11.0)]),
         "r",
         20.6,
-        Some(20.6 - went_beyond(1_400)),
-        "lsn@last_known~primary_lost 16.075 [0, 16.6] at_least",
+        truth(20.6),
+        "lsn@last_known~primary_lost 16.075 [0, 16.6] at_most",
     );
     // Older than the history: only that something is missing is known.
     check(and_on(polls(900)), "r", 10.6, Some(40.0), "lower_bound@last_known 10.59 [0, inf] at_least");
@@ -569,7 +684,7 @@ fn a_server_on_the_timeline_that_was_left_shares_nothing_beyond_the_fork() {
         check(and(after(), [poll.into()]), "r", 40.03, None, expected);
     }
     // A silent one streams from the new primary: it has followed.
-    let row = primary("n", 40.0, 2_900).timeline(2).with(sender("r", 2_900, 39.9)).observation();
+    let row = primary("n", 40.2, 2_900).timeline(2).with(sender("r", 2_900, 40.1)).observation();
     let polls = and(after(), [stuck(2_000).timeline(1).observation(), row, hangs("r", 40.5)]);
     check(polls, "r", 41.0, None, "caught_up@upstream 0 [0, 0.01] exact");
     let followed = standby("r", 39.0, 2_300).streams(2, 2_300, 39.0);
