@@ -18,7 +18,7 @@ use crate::core::observation::{
 };
 use crate::core::pooler::PoolerFacts;
 use crate::core::remedy::{RemedyId, identifier, literal};
-use crate::core::standby_settings::{Shortfall, TargetAction};
+use crate::core::standby_settings::{Capacity, Shortfall, TargetAction};
 use crate::core::survey::{Sessions, Slot};
 use crate::core::topology::{Name, Role};
 
@@ -758,7 +758,7 @@ fn used_by_nobody_else(patient: Patient<'_>) -> String {
 }
 
 /// Slots that a subscription on one of the targets names: of each its slot, its own name, and the target's.
-fn disabled_readers<'a>(patient: Patient<'a>) -> impl Iterator<Item = (&'a str, &'a str, &'a Name)> {
+fn disabled_readers(patient: Patient<'_>) -> impl Iterator<Item = (&str, &str, &Name)> {
     patient.targets.iter().flat_map(|target| {
         let survey = target.outcome.as_ref().ok().and_then(|probe| probe.survey.as_ref().ok());
         let subscriptions = survey.and_then(|facts| facts.subscriptions.as_ref()).into_iter().flatten();
@@ -839,7 +839,7 @@ fn goes_on(patient: Patient<'_>, findings: &mut Vec<Finding>) {
     if !is_paused || !shortfalls.is_empty() || own.recovery_target.is_some() {
         return;
     }
-    if own.capacity.is_known() && primary.is_some_and(|primary| primary.is_known()) {
+    if own.capacity.is_known() && primary.is_some_and(Capacity::is_known) {
         let why = "reads there see the past until replay is resumed";
         let when = "when the pause is not needed any more";
         let sql = RemedyId::ResumeReplay.remedy().fill_only(when, &[]);

@@ -469,7 +469,7 @@ fn with_connections(count: u64) -> StandbySettings {
 }
 
 fn of_standby(standby_settings: StandbySettings, version_num: u32, pause: ReplayPause) -> Vec<Finding> {
-    let mut positions = standby(Identity { standby_settings, version_num, ..identity() });
+    let mut positions = standby(Identity { version_num, standby_settings, ..identity() });
     if let ServerState::Standby(state) = &mut positions.state {
         state.pause = pause;
     }
@@ -607,7 +607,7 @@ fn only_a_slot_that_has_long_been_unused_is_dropped_as_printed() {
     let week = 7 * 24 * 3600;
     assert_eq!(unused(&|slot| slot.inactive_since = Some(at(-week - 1)), &[]).sql, [drop]);
     let only = format!("-- if its reader never comes back: {drop}");
-    assert_eq!(unused(&|slot| slot.inactive_since = Some(at(-week + 60)), &[]).sql, [only.clone()]);
+    assert_eq!(unused(&|slot| slot.inactive_since = Some(at(-week + 60)), &[]).sql, std::slice::from_ref(&only));
     assert_eq!(unused(&|_| {}, &[]).sql, [only]);
     let never = unused(&|slot| slot.restart_lsn = None, &[]);
     assert_eq!(told(std::slice::from_ref(&never)), ["info: 1 replication slot is never used: old"]);

@@ -1,6 +1,7 @@
 //! The rows.
 
 use super::Proof::{NotRun, Test};
+#[allow(clippy::enum_glob_use, reason = "the table has a row for every one of them")]
 use super::RemedyId::{self, *};
 use super::RunOn::{Itself, Pooler, Primary, Standby, Subscriber, Upstream};
 use super::Step::{Command, Do, Sql};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use pgvigil::core::cause::Cause;
-use pgvigil::core::remedy::{REMEDIES, Step};
+use pgvigil::core::remedy::{REMEDIES, Remedy, Step};
 use pgvigil::core::signal::SIGNALS;
 
 use crate::readme::root;
@@ -180,7 +180,7 @@ fn names(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_statement_that_is_advised_is_in_the_table() {
     let table: BTreeSet<String> =
-        REMEDIES.iter().flat_map(|remedy| remedy.shown()).map(|step| step.trim_matches('`').to_owned()).collect();
+        REMEDIES.iter().flat_map(Remedy::shown).map(|step| step.trim_matches('`').to_owned()).collect();
     for path in pages() {
         for code in code_of_page(&std::fs::read_to_string(&path).unwrap()) {
             assert!(
