@@ -53,12 +53,22 @@ pub(super) struct Reading {
     pub(super) upper: f64,
     /// The value may be too small.
     pub(super) is_floor: bool,
+    /// The value supposes something, whatever the bounds are.
+    pub(super) is_guess: bool,
     pub(super) primary_lost: bool,
 }
 
 impl Reading {
     pub(super) const fn unknown(evidence: Evidence) -> Self {
-        Self { evidence, value: None, lower: 0.0, upper: f64::INFINITY, is_floor: false, primary_lost: false }
+        Self {
+            evidence,
+            value: None,
+            lower: 0.0,
+            upper: f64::INFINITY,
+            is_floor: false,
+            is_guess: false,
+            primary_lost: false,
+        }
     }
 }
 
@@ -105,8 +115,7 @@ impl LagTracker {
             position.lsn = position.lsn.min(fork);
             position.old_timeline = true;
         }
-        let silence = is_silent.then(|| self.silence(server, own, report));
-        Some(self.told(self.against_history(primary, server, standing, position, silence), position))
+        Some(self.told(self.against_history(primary, server, standing, position), position))
     }
 
     /// Where a standby is known to stand: as of its own answer or of the row that an upstream has of it, while no newer
@@ -120,25 +129,7 @@ impl LagTracker {
         Position { upstream: has_row, ..Position::at(report.replay_lsn, report.asked_at, report.answered_at) }
     }
 
-    /// Since when it is not known how a silent standby stands: between its last report and when the next was missed.
-    fn silence(&self, server: &Server, own: Report, report: Report) -> Silence {
-        let overdue_at = report.answered_at.plus_seconds(2.0 * self.poll_interval);
-        let failed_at = server.silent_since.filter(|_| report.answered_at == own.answered_at);
-        let missed_at = failed_at.map_or(overdue_at, |failed_at| failed_at.min(overdue_at));
-        Silence {
-            reported: report.answered_at,
-            began: f64::midpoint(mono_seconds(report.answered_at), mono_seconds(missed_at)),
-        }
-    }
-
-    fn against_history(
-        &self,
-        primary: &Primary,
-        server: &Server,
-        standing: &Standing,
-        position: Position,
-        silence: Option<Silence>,
-    ) -> Reading {
+    fn against_history(&self, primary: &Primary, server: &Server, standing: &Standing, position: Position) -> Reading {
         let Position { lsn, asked, answered, last_known, .. } = position;
         let bracket = self.history.bracket(lsn);
         // A replica on a newer timeline has another primary, of which the history knows nothing.
@@ -171,32 +162,45 @@ impl LagTracker {
                 () => Evidence::PrimaryLost,
             };
             let upper = since_after.min(by_stamps);
-            return Reading { evidence, value: Some(0.0), lower: 0.0, upper, is_floor: true, primary_lost: false };
+            return Reading {
+                evidence,
+                value: Some(0.0),
+                lower: 0.0,
+                upper,
+                is_floor: true,
+                is_guess: false,
+                primary_lost: false,
+            };
         };
         let at_least = (asked - by).max(0.0);
         // A silent replica may have replayed more since, and its row is as old as its last reply, or older than what is
         // still in its socket: nothing is proven from below.
-        let lower = if silence.is_some() { 0.0 } else { at_least };
+        let is_silent = last_known || position.upstream;
+        let lower = if is_silent { 0.0 } else { at_least };
         let Some(after) = after else {
             return self.older_than_history(primary, server, standing, position, (at_least, lower), by_stamps);
         };
 
-        let within = |fraction: f64| after + (by - after).max(0.0) * fraction;
+        let likely_by = bracket.likely_by.map_or(by, mono_seconds);
+        let within = |fraction: f64| after + (likely_by - after).max(0.0) * fraction;
         let rested = bracket.fraction == 0.0;
         let from_lsn =
             if rested { (Evidence::LsnPlateau, within(0.5)) } else { (Evidence::Lsn, within(bracket.fraction)) };
-        if let Some(silence) = silence.filter(|_| last_known) {
-            // What the primary wrote after the last report was not missing then.
-            let was_caught_up = bracket.by.is_some_and(|by| by > silence.reported);
-            let went_beyond = if was_caught_up { from_lsn.1.max(silence.began) } else { from_lsn.1 };
+        if last_known {
             return Reading {
                 evidence: Evidence::Lsn,
-                value: Some(answered - went_beyond),
+                value: Some(answered - within(0.5)),
                 lower,
                 upper: since_after,
                 is_floor: false,
+                is_guess: true,
                 primary_lost,
             };
+        }
+        if by > asked && since_after > self.overdue_after() {
+            // Nothing beyond its position was known yet when it was asked: the primary was lost, or late.
+            let (evidence, upper) = (from_lsn.0, since_after.min(since(commit)));
+            return Reading { evidence, value: Some(0.0), lower, upper, is_floor: true, is_guess: false, primary_lost };
         }
         let (mut evidence, mut went_beyond, upper) = match commit.filter(|&commit| after < commit) {
             Some(commit) => (Evidence::LsnAndTimestamp, commit.min(by), since_after.min(since(Some(commit)))),
@@ -210,7 +214,7 @@ impl LagTracker {
             (evidence, went_beyond) = (from_lsn.0, f64::midpoint(down_until, by));
         }
         let value = Some(f64::midpoint(asked, answered) - went_beyond);
-        Reading { evidence, value, lower, upper, is_floor: primary_lost && silence.is_none(), primary_lost }
+        Reading { evidence, value, lower, upper, is_floor: primary_lost && !is_silent, is_guess: false, primary_lost }
     }
 
     /// The history begins after the primary went beyond the position.
@@ -236,7 +240,15 @@ impl LagTracker {
             (Evidence::LowerBound, Some(at_least))
         };
         let primary_lost = primary.is_lost && matches!(evidence, Evidence::Timestamp | Evidence::LowerBound);
-        Reading { evidence, value, lower, upper, is_floor: primary_lost || upper.is_infinite(), primary_lost }
+        Reading {
+            evidence,
+            value,
+            lower,
+            upper,
+            is_floor: primary_lost || upper.is_infinite(),
+            is_guess: position.last_known || position.upstream,
+            primary_lost,
+        }
     }
 
     /// The primary's own measurement of exactly this position, with its age added: both by the replica's clock.
@@ -284,6 +296,7 @@ impl LagTracker {
                     lower: 0.0,
                     upper: age,
                     is_floor: true,
+                    is_guess: false,
                     primary_lost: false,
                 };
             }
@@ -298,6 +311,7 @@ impl LagTracker {
             lower: 0.0,
             upper: age,
             is_floor: false,
+            is_guess: false,
             primary_lost: false,
         }
     }
@@ -308,10 +322,16 @@ impl LagTracker {
         let value = reading.value.map(|value| value.clamp(lower, upper));
         let certainty = match value {
             None => Certainty::Unknown,
-            Some(value) if upper - lower <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * value) => {
+            Some(value)
+                if !reading.is_guess
+                    && upper - lower <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * value) =>
+            {
                 Certainty::Exact
             }
-            Some(_) if reading.is_floor => Certainty::AtLeast,
+            // Of two bounds far apart the nearer one says in which direction the value may be wrong.
+            Some(value) if !reading.is_guess && (reading.is_floor || 2.0 * (value - lower) < upper - value) => {
+                Certainty::AtLeast
+            }
             Some(_) => Certainty::AtMost,
         };
         let method = Method {
@@ -394,15 +414,6 @@ impl LagTracker {
             .filter(|server| server.standing().is_some() && server.application_name() == Some(name))
             .count()
     }
-}
-
-/// Since when it is not known how a standby stands.
-#[derive(Clone, Copy)]
-struct Silence {
-    /// When the last that is known of it was reported.
-    reported: MonoTime,
-    /// The likely instant from which it was out of sight. Seconds of the monitor's clock.
-    began: f64,
 }
 
 /// The last message of a stream from the primary.
