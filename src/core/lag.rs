@@ -51,8 +51,8 @@
 //! | a row that its upstream still has, the next not overdue | as of that row | the furthest reported | 0 | since A | `@upstream` |
 //! | an older one | as of now, growing with each second | the furthest reported | 0 | since A | `@last_known` |
 //!
-//! An answer is overdue a quarter of a poll interval (half a second at most) after it was due, whether or not a poll has
-//! failed by then. The upper bound never needs a younger report: what is missing now cannot be older than what was
+//! An answer is overdue a quarter of a poll interval (a quarter of a second at most) after it was due, whether or not a
+//! poll has failed by then. The upper bound never needs a younger report: what is missing now cannot be older than what was
 //! missing. The lower one does: since then it may have replayed everything. A row is read each second but as old as the
 //! standby's last reply (10 s on an idle stream, up to `wal_sender_timeout` once it was cut off), and what was in the
 //! standby's socket by then was replayed after that reply. So a row proves nothing from below, however often it is read.
@@ -67,6 +67,9 @@
 //! The primary's answer may be overdue just so: then it counts as lost (`~primary_lost`), and what its replicas have
 //! received goes on showing what it wrote. A position that others were first seen beyond after the replica was asked, while
 //! the primary had been lost or late since before A, may have been left at any instant since A: the value is 0, a floor.
+//!
+//! `exact` is narrow bounds, and no guess within them. Else the certainty is the direction in which the value may be wrong:
+//! `at_least` where it is the lower bound or much nearer to it, `at_most` where it is a guess, or nearer to the upper one.
 //!
 //! One that stayed on a timeline which the primary has left shares no WAL beyond the fork (`@old_timeline`), however far
 //! its position is. What is read from the history while the primary is lost stays a floor (`~primary_lost`).
@@ -115,7 +118,7 @@ const SLACK: f64 = 0.05;
 /// An answer is overdue when it is later than the poll interval by this part of it ...
 const LATE_PART: f64 = 0.25;
 /// ... or by this many seconds, if that is less.
-const LATE_MOST: f64 = 0.5;
+const LATE_MOST: f64 = 0.25;
 
 /// Beats after the first by which each server that can be heard has been.
 const HEARD_WITHIN: u64 = 3;
@@ -493,6 +496,13 @@ pub struct Method {
     pub old_timeline: bool,
     /// The primary does not answer; the history stands still. Not set where the evidence says so itself.
     pub primary_lost: bool,
+}
+
+impl Method {
+    /// Whether the primary was out of sight: lost, or its answer overdue.
+    pub fn is_without_primary(self) -> bool {
+        self.primary_lost || matches!(self.evidence, Evidence::Receiver | Evidence::PrimaryDown | Evidence::PrimaryLost)
+    }
 }
 
 /// What the value rests on.

@@ -51,9 +51,9 @@ pub(super) struct Reading {
     pub(super) value: Option<f64>,
     pub(super) lower: f64,
     pub(super) upper: f64,
-    /// The value may be too small.
+    /// The value may be too small and is hardly too large, if the bounds leave room for either.
     pub(super) is_floor: bool,
-    /// The value supposes something, whatever the bounds are.
+    /// The value supposes something that is not known: it is not exact, however near the bounds are.
     pub(super) is_guess: bool,
     pub(super) primary_lost: bool,
 }
@@ -168,7 +168,7 @@ impl LagTracker {
                 lower: 0.0,
                 upper,
                 is_floor: true,
-                is_guess: false,
+                is_guess: primary_lost && upper > self.overdue_after(),
                 primary_lost: false,
             };
         };
@@ -184,8 +184,10 @@ impl LagTracker {
         let likely_by = bracket.likely_by.map_or(by, mono_seconds);
         let within = |fraction: f64| after + (likely_by - after).max(0.0) * fraction;
         let rested = bracket.fraction == 0.0;
-        let from_lsn =
-            if rested { (Evidence::LsnPlateau, within(0.5)) } else { (Evidence::Lsn, within(bracket.fraction)) };
+        let by_lsn = if rested { Evidence::LsnPlateau } else { Evidence::Lsn };
+        // The primary was lost or late in between, and wrote at no steady pace: the middle errs least.
+        let is_known = !rested && self.is_narrow(by - after, answered - by);
+        let from_lsn = within(if is_known { bracket.fraction } else { 0.5 });
         if last_known {
             return Reading {
                 evidence: Evidence::Lsn,
@@ -197,24 +199,28 @@ impl LagTracker {
                 primary_lost,
             };
         }
-        if by > asked && since_after > self.overdue_after() {
+        if by > asked && asked - after > self.overdue_after() {
             // Nothing beyond its position was known yet when it was asked: the primary was lost, or late.
-            let (evidence, upper) = (from_lsn.0, since_after.min(since(commit)));
-            return Reading { evidence, value: Some(0.0), lower, upper, is_floor: true, is_guess: false, primary_lost };
+            let upper = since_after.min(since(commit));
+            let (evidence, is_guess) = (by_lsn, upper > self.overdue_after());
+            return Reading { evidence, value: Some(0.0), lower, upper, is_floor: true, is_guess, primary_lost };
         }
         let (mut evidence, mut went_beyond, upper) = match commit.filter(|&commit| after < commit) {
             Some(commit) => (Evidence::LsnAndTimestamp, commit.min(by), since_after.min(since(Some(commit)))),
-            None => (from_lsn.0, from_lsn.1, since_after),
+            None => (by_lsn, from_lsn, since_after),
         };
         // What is first heard of after an outage was hardly written before it, though that cannot be ruled out.
         if let Some(down_until) = primary.down_until.map(mono_seconds)
             && went_beyond < down_until
             && down_until < by
         {
-            (evidence, went_beyond) = (from_lsn.0, f64::midpoint(down_until, by));
+            (evidence, went_beyond) = (by_lsn, f64::midpoint(down_until, by));
         }
-        let value = Some(f64::midpoint(asked, answered) - went_beyond);
-        Reading { evidence, value, lower, upper, is_floor: primary_lost && !is_silent, is_guess: false, primary_lost }
+        let lag = (f64::midpoint(asked, answered) - went_beyond).clamp(lower, upper.max(lower));
+        // As near as one poll and the ways of both servers can bring it.
+        let near = self.overdue_after() + primary.clock.round_trip() + (answered - asked);
+        let is_guess = is_silent || (lag - lower).max(upper - lag) > near.max(EXACT_PART * lag);
+        Reading { evidence, value: Some(lag), lower, upper, is_floor: false, is_guess, primary_lost }
     }
 
     /// The history begins after the primary went beyond the position.
@@ -240,13 +246,14 @@ impl LagTracker {
             (Evidence::LowerBound, Some(at_least))
         };
         let primary_lost = primary.is_lost && matches!(evidence, Evidence::Timestamp | Evidence::LowerBound);
+        let is_silent = position.last_known || position.upstream;
         Reading {
             evidence,
             value,
             lower,
             upper,
-            is_floor: primary_lost || upper.is_infinite(),
-            is_guess: position.last_known || position.upstream,
+            is_floor: !is_silent && (primary_lost || upper.is_infinite()),
+            is_guess: is_silent,
             primary_lost,
         }
     }
@@ -320,18 +327,13 @@ impl LagTracker {
         let lower = reading.lower.max(0.0);
         let upper = reading.upper.max(lower);
         let value = reading.value.map(|value| value.clamp(lower, upper));
+        let is_silent = position.last_known || position.upstream;
         let certainty = match value {
             None => Certainty::Unknown,
-            Some(value)
-                if !reading.is_guess
-                    && upper - lower <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * value) =>
-            {
-                Certainty::Exact
-            }
-            // Of two bounds far apart the nearer one says in which direction the value may be wrong.
-            Some(value) if !reading.is_guess && (reading.is_floor || 2.0 * (value - lower) < upper - value) => {
-                Certainty::AtLeast
-            }
+            Some(value) if !reading.is_guess && self.is_narrow(upper - lower, value) => Certainty::Exact,
+            Some(_) if reading.is_floor => Certainty::AtLeast,
+            // The bound that is clearly nearer says in which direction the value may be wrong.
+            Some(value) if !is_silent && 2.0 * (value - lower) < upper - value => Certainty::AtLeast,
             Some(_) => Certainty::AtMost,
         };
         let method = Method {
@@ -342,6 +344,11 @@ impl LagTracker {
             primary_lost: reading.primary_lost,
         };
         LagEstimate { value, lower, upper, certainty, method }
+    }
+
+    /// Whether bounds that are so many seconds apart are as near as can be, of a lag of so many seconds.
+    fn is_narrow(&self, width: f64, lag: f64) -> bool {
+        width <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * lag)
     }
 
     /// What the last message of the primary's own stream proves about `lsn`: when it was sent, the primary had nothing

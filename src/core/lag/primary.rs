@@ -84,6 +84,11 @@ impl ServerClock {
         self.void_before.is_none_or(|void_before| instant > void_before).then_some(instant)
     }
 
+    /// How long the answer took by which the clock was read last.
+    pub(super) fn round_trip(&self) -> f64 {
+        2.0 * self.error
+    }
+
     /// How far off [`Self::instant`] may be.
     pub(super) fn uncertainty(&self) -> f64 {
         SLACK + self.error
