@@ -81,6 +81,9 @@ const NEARLY_FULL: f64 = 0.8;
 /// Transactions that feedback or a slot may hold back before it is told: some hours of a busy server.
 const OLD_XMIN: u64 = 10_000_000;
 
+/// PostgreSQL's own slot for subscriptions with `retain_dead_tuples` (19+): it keeps rows and no WAL, and nothing drops it.
+const CONFLICT_SLOT: &str = "pg_conflict_detection";
+
 /// WAL kept for any standby, below which a standby without a slot is lost by a short outage: `wal_keep_size` in MB.
 const SMALL_KEEP_MB: u64 = 1024;
 
@@ -584,7 +587,7 @@ fn settings(patient: Patient<'_>, findings: &mut Vec<Finding>) {
             let sql = patient.set(RemedyId::SetWalLevel, "wal_level", "'replica'");
             findings.push(Finding::new(Severity::Warning, "wal_level is minimal", why).run(sql, patient.itself()));
         }
-        // From 19 on the server logs what logical slots need as soon as there is one.
+        // From 19 on the server writes what logical slots need as soon as there is one (`effective_wal_level`).
         Some("replica") if has_logical() && patient.identity().version_num < 190_000 => {
             let why = "there are logical replication slots, which need more than that; the change takes a restart";
             let sql = match patient.identity().flavor {
@@ -608,28 +611,32 @@ fn settings(patient: Patient<'_>, findings: &mut Vec<Finding>) {
 
 fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
     let Some(slots) = &patient.probe.checkup.slots else { return };
-    let used_by_nobody = |slot: &&SlotState| !slot.active && !slot.synced;
-    let lost: Vec<&SlotState> = slots.iter().filter(|slot| slot.is_lost).collect();
-    let inactive: Vec<&SlotState> = slots.iter().filter(|slot| !slot.is_lost).filter(used_by_nobody).collect();
+    // A standby's copies are the primary's to look after: they cannot be dropped, and are made anew when they are lost.
+    let own = || slots.iter().filter(|slot| !slot.is_copy && slot.name != CONFLICT_SLOT);
+    let lost: Vec<&SlotState> = own().filter(|slot| slot.is_lost).collect();
+    let unread = || own().filter(|slot| !slot.is_lost && !slot.active);
+    let inactive: Vec<&SlotState> = unread().filter(|slot| !slot.is_unused).collect();
+    let never_used: Vec<&SlotState> = unread().filter(|slot| slot.is_unused).collect();
     if !lost.is_empty() {
         let problem = format!("{} lost: {}", counted_are(lost.len(), "replication slot"), names(&lost));
         let why = "the WAL that its reader still needed is gone: a standby must be made anew (or fed from an archive), a \
                    subscription copied again";
         findings.push(Finding::new(Severity::Error, problem, why).run(drop_lost(patient, &lost), patient.itself()));
     }
-    let (never_used, inactive): (Vec<&SlotState>, Vec<&SlotState>) =
-        inactive.into_iter().partition(|slot| is_never_used(patient, slot));
-    if !never_used.is_empty() {
-        let problem =
-            format!("{} never used: {}", counted_are(never_used.len(), "replication slot"), names(&never_used));
-        let why =
-            "it keeps no WAL and is in no danger: a standby that is to stream by it names it in primary_slot_name";
-        findings.push(Finding::new(Severity::Info, problem, why));
-    }
     if !inactive.is_empty() {
         findings.push(unused(patient, &inactive));
     }
-    if slots.iter().any(|slot| !slot.synced)
+    if !never_used.is_empty() {
+        let count = match never_used.len() {
+            1 => "1 replication slot was".to_owned(),
+            count => format!("{count} replication slots were"),
+        };
+        let problem = format!("{count} never used: {}", names(&never_used));
+        let why = "it keeps no WAL before its reader has connected for the first time, so a standby that is set up for it may \
+                   find that WAL removed: start that standby; a slot that no standby is to use may be dropped";
+        findings.push(Finding::new(Severity::Info, problem, why));
+    }
+    if own().next().is_some()
         && patient.setting("max_slot_wal_keep_size") == Some("-1")
         // Aurora keeps its WAL elsewhere.
         && patient.identity().flavor != Flavor::Aurora
@@ -640,7 +647,17 @@ fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         let sql = limit_slots(patient);
         findings.push(Finding::new(Severity::Warning, problem, why).run(sql, patient.itself()));
     }
-    let old: Vec<&SlotState> = slots.iter().filter(|slot| slot.xmin_age > Some(OLD_XMIN)).collect();
+    let is_old = |slot: &&SlotState| slot.xmin_age > Some(OLD_XMIN);
+    if slots.iter().filter(is_old).any(|slot| slot.name == CONFLICT_SLOT) {
+        let problem = format!(
+            "row versions of more than {} million transactions are kept for subscriptions with retain_dead_tuples",
+            OLD_XMIN / 1_000_000
+        );
+        let why = "vacuum cannot remove them before these subscriptions have applied all that was written meanwhile: enable \
+                   or bring up to date the one that has not";
+        findings.push(Finding::new(Severity::Warning, problem, why));
+    }
+    let old: Vec<&SlotState> = own().filter(is_old).collect();
     if !old.is_empty() {
         let problem = format!(
             "row versions of more than {} million transactions are kept for {}",
@@ -668,16 +685,10 @@ fn limit_slots(patient: Patient<'_>) -> Vec<String> {
         .collect()
 }
 
-/// A physical slot that no WAL is kept for, since nobody has streamed by it yet.
-fn is_never_used(patient: Patient<'_>, slot: &SlotState) -> bool {
-    !slot.is_logical && patient.slot(&slot.name).is_some_and(|slot| slot.restart_lsn.is_none())
-}
-
 /// A lost slot of a standby is made anew, for it streams by that name; any other is dropped.
 fn drop_lost(patient: Patient<'_>, lost: &[&SlotState]) -> Vec<String> {
-    let may_be_dropped = |slot: &&&SlotState| {
-        !slot.active && !slot.synced && patient.slot(&slot.name).is_none_or(|slot| !slot.temporary)
-    };
+    let may_be_dropped =
+        |slot: &&&SlotState| !slot.active && patient.slot(&slot.name).is_none_or(|slot| !slot.temporary);
     let own: Vec<&str> = patient.targets.iter().flat_map(own_slots).collect();
     let (of_standbys, others): (Vec<&SlotState>, Vec<&SlotState>) = lost
         .iter()
@@ -688,7 +699,7 @@ fn drop_lost(patient: Patient<'_>, lost: &[&SlotState]) -> Vec<String> {
         .iter()
         .take(MOST_LINES)
         .flat_map(|slot| RemedyId::MakeSlotAnew.remedy().fill(&[("name", &literal(&slot.name))]));
-    anew.chain(drops(&others, "wal_status = 'lost' AND NOT active", |_| None)).collect()
+    anew.chain(drops(&others, &format!("{} AND NOT active", lost_and_own(patient)), |_| None)).collect()
 }
 
 /// Slots without a reader. Only those that can have none are to be dropped: a standby that is down needs its slot.
@@ -740,12 +751,20 @@ fn is_long_unused(patient: Patient<'_>, slot: &SlotState) -> bool {
     since.zip(clock).is_some_and(|(since, clock)| clock.seconds_since(since) > LONG_UNUSED.as_secs_f64())
 }
 
+/// The lost slots, as SQL has it.
+fn lost_and_own(patient: Patient<'_>) -> String {
+    format!("wal_status = 'lost'{}", no_copy(patient))
+}
+
+/// That a slot is no standby's copy of its primary's, as SQL has it.
+fn no_copy(patient: Patient<'_>) -> &'static str {
+    if patient.identity().version_num >= 170_000 { " AND NOT (synced AND pg_is_in_recovery())" } else { "" }
+}
+
 /// The slots that [`unused`] says may be dropped, as SQL has it.
 fn used_by_nobody_else(patient: Patient<'_>) -> String {
-    let mut condition = "NOT active AND wal_status IS DISTINCT FROM 'lost'".to_owned();
-    if patient.identity().version_num >= 170_000 {
-        condition.push_str(" AND NOT synced");
-    }
+    let mut condition = "NOT active AND restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'".to_owned();
+    condition.push_str(no_copy(patient));
     let mut own: Vec<&str> = patient.targets.iter().flat_map(own_slots).collect();
     own.extend(disabled_readers(patient).map(|(slot, ..)| slot));
     own.sort_unstable();

@@ -42,7 +42,7 @@ async fn what_is_set_up_badly_is_found_and_told_with_its_cure() {
         .set("track_activities = off")
         .set("wal_keep_size = '16MB'");
     plan.setup.push("ALTER ROLE mon VALID UNTIL 'tomorrow'".to_owned());
-    plan.setup.push("SELECT pg_create_physical_replication_slot('left behind')".replace("left behind", "left_behind"));
+    plan.setup.push("SELECT pg_create_physical_replication_slot('left_behind', true)".to_owned());
     plan.setup.push("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '1.9'".to_owned());
     let servers = Servers::start(&plan).await.unwrap();
     let (primary, r1) = (servers.primary(), servers.node("r1"));
@@ -68,9 +68,9 @@ async fn what_is_set_up_badly_is_found_and_told_with_its_cure() {
             format!("warning: extension pg_stat_statements is 1.9, and the server has {newest}"),
             "warning: the server's certificate expires in 9 days".to_owned(),
             "warning: track_activities is off".to_owned(),
+            "warning: 1 replication slot is used by nobody now: left_behind".to_owned(),
             "warning: max_slot_wal_keep_size is unlimited, and there are replication slots".to_owned(),
             "info: track_io_timing is off".to_owned(),
-            "info: 1 replication slot is never used: left_behind".to_owned(),
         ]
     );
     let on_standby = found(&report, 1);
@@ -101,7 +101,7 @@ async fn what_is_set_up_badly_is_found_and_told_with_its_cure() {
         let (report, _, _) = check(&config);
         let left: Vec<String> = found(&report, 0)
             .into_iter()
-            .filter(|told| ["certificate", "archiving", "never used"].iter().all(|other| !told.contains(other)))
+            .filter(|told| ["certificate", "archiving", "used by nobody"].iter().all(|other| !told.contains(other)))
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
