@@ -51,6 +51,7 @@ mod promises;
 mod readme;
 mod reference;
 mod reload;
+mod remedies;
 mod restart;
 mod rig;
 mod route;
