@@ -159,10 +159,8 @@ impl Record {
             if target.is_up() && target.last_role() == Some(Role::Primary) {
                 continue;
             }
-            // As `replay_lag_seconds` does: an answer that is too old is none, unless polls are known to fail.
-            let is_attended = target.failing.is_some() || target.fresh(at).is_some();
             let scraped = self.scraped.entry(target.id.target.as_str().to_owned()).or_default();
-            scraped.push(Scraped { at, estimate: target.lag.filter(|_| is_attended) });
+            scraped.push(Scraped { at, estimate: target.lag.filter(|_| target.is_attended(at)) });
         }
     }
 
