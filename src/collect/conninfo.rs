@@ -436,7 +436,9 @@ fn is_word(key: &str) -> bool {
 /// number without a name.
 fn os_user(env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let uid = getuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // Full names in it may be of any encoding.
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd);
     let named = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
@@ -450,6 +452,11 @@ struct Values<'a> {
     given: BTreeMap<String, String>,
     env: &'a dyn Fn(&str) -> Option<String>,
     home: Option<PathBuf>,
+}
+
+/// Whether an environment variable stands in for a parameter.
+pub(crate) fn is_variable(name: &str) -> bool {
+    VARIABLES.iter().any(|(_, variable)| *variable == name)
 }
 
 /// The environment variables of libpq that stand in for parameters.
