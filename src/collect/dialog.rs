@@ -16,9 +16,9 @@ use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
 use super::queries::replay_wait;
 use super::queries::survey::{self, Topic, Wanted};
-use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
+use super::queries::{Optional, Refused, is_refusal, is_unencodable, is_wrong_role};
 use super::refusals::Refusals;
-use super::session::{Limits, Session, SettingsBy};
+use super::session::{Encoding, Limits, Session, SettingsBy};
 use super::tls::Trust;
 use crate::clock;
 use crate::core::checkup::Checkup;
@@ -70,6 +70,8 @@ pub(crate) struct Dialog {
     trust: Arc<Trust>,
     timeout: Duration,
     settings: SettingsBy,
+    /// How the server has to send text, as its refusals showed.
+    encoding: Encoding,
     refusals: Refusals,
     /// What is done without by the catalog, as last read: also for the first question of the next session.
     denied_parts: Refused,
@@ -156,6 +158,7 @@ impl Dialog {
             trust,
             timeout,
             settings: SettingsBy::default(),
+            encoding: Encoding::default(),
             refusals: Refusals::default(),
             denied_parts: Refused::default(),
             denied: None,
@@ -218,9 +221,15 @@ impl Dialog {
         let asked_at = clock::now();
         let mut n_answered = 0;
         for _ in 0..MAX_ROUNDS {
+            let was_converted = self.encoding == Encoding::Utf8;
             let answers = self.ask_topics(&mut topics, wanted, began).await;
             let mut again = Vec::new();
             for (topic, answer) in topics.into_iter().zip(answers) {
+                if was_converted && self.encoding == Encoding::AsStored {
+                    // Text is sent in another way from now on. A topic may need the names of one before it.
+                    again.push(topic);
+                    continue;
+                }
                 match answer.and_then(|messages| self.read_topic(topic, wanted, &messages, &mut facts)) {
                     Ok(()) => n_answered += 1,
                     Err(failure) if self.leave_out(&failure) => again.push(topic),
@@ -382,8 +391,11 @@ impl Dialog {
         let limits = Limits { connect: self.time_left(began), ..Limits::within(self.timeout) };
         // Boxed: else each target would keep room for this its life long, and it is most of all that it needs.
         let connecting = Box::pin(postgres::connect(&self.conninfo, &limits, self.settings, &self.trust));
-        let session = connecting.await?;
+        let mut session = connecting.await?;
         self.settings = session.settings();
+        if self.encoding == Encoding::AsStored {
+            session.set_encoding(Encoding::AsStored);
+        }
         self.session = Some(session);
         self.refusals.note_session(clock::now());
         Ok(())
@@ -555,6 +567,9 @@ impl Dialog {
 
     /// Whether `refusal` is one that can be helped by asking for less.
     fn leave_out(&mut self, refusal: &PollFailure) -> bool {
+        if is_unencodable(refusal) && self.take_text_as_stored(refusal) {
+            return true;
+        }
         let Some(optional) = Optional::refused_by(refusal).filter(|optional| !self.left_out().contains(*optional))
         else {
             return false;
@@ -564,6 +579,21 @@ impl Dialog {
             "the server refuses a function; asked again in ten minutes, and after a reconnect or a reload"
         );
         self.refusals.leave_out(optional, clock::now());
+        true
+    }
+
+    /// Whether text was sent converted until now, which it is not from now on.
+    fn take_text_as_stored(&mut self, refusal: &PollFailure) -> bool {
+        let Some(session) = &mut self.session else { return false };
+        if session.encoding() == Encoding::AsStored || session.settings() == SettingsBy::Role {
+            return false;
+        }
+        info!(
+            cluster = %self.target.cluster, target = %self.target.target, error = %refusal,
+            "a name has no form in UTF-8; text is taken as the server stores it"
+        );
+        session.set_encoding(Encoding::AsStored);
+        self.encoding = Encoding::AsStored;
         true
     }
 
@@ -641,7 +671,11 @@ impl Dialog {
             };
             let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages)));
             // But a refusal would be repeated, too: those pids are taken for asked.
-            let found = if found.as_ref().err().is_some_and(is_refusal) { Ok(Vec::new()) } else { found };
+            let found = match found {
+                Err(refusal) if self.leave_out(&refusal) => return,
+                Err(refusal) if is_refusal(&refusal) => Ok(Vec::new()),
+                found => found,
+            };
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
             for sender in senders.iter().filter(|sender| new.contains(&sender.pid)) {
                 let client = found.iter().find(|client| client.pid == sender.pid).cloned();

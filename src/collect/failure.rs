@@ -10,6 +10,7 @@ use super::passfile::Password;
 use super::session::SettingsBy;
 use super::tls::{TlsSettings, explain, why};
 use super::wire::TooMuch;
+use crate::core::escape;
 use crate::core::observation::PollFailure;
 
 /// A failure of a session that had been started.
@@ -45,11 +46,13 @@ pub(super) fn without(failure: PollFailure, password: Option<&Password>) -> Poll
         return failure;
     };
     let mut failure = failure;
-    if let Some(reason) = reason_of(&mut failure)
-        && reason.contains(password)
-        && !reason.contains(&format!("user \"{password}\""))
-    {
-        *reason = reason.replace(password, "...");
+    let Some(reason) = reason_of(&mut failure) else { return failure };
+    // The server's words are escaped where they have to be, and so is a password in them.
+    let escaped = escape::text(password.as_bytes());
+    for password in [password, &escaped, &escape::name(&escaped)] {
+        if reason.contains(password) && !reason.contains(&format!("user \"{password}\"")) {
+            *reason = reason.replace(password, "...");
+        }
     }
     failure
 }
@@ -215,7 +218,8 @@ const LONGEST: usize = 300;
 
 /// A message without line breaks and other control characters, with which a log could be forged.
 fn one_line(message: &str) -> String {
-    let mut line: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = message.chars().take(LONGEST).map(|c| if matches!(c, '\t'..='\r') { ' ' } else { c }).collect();
+    let mut line = escape::name(&line).into_owned();
     if message.chars().nth(LONGEST).is_some() {
         line.push_str("...");
     }
@@ -254,7 +258,10 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {
-        assert_eq!(one_line("the database\nsystem\x1b[31m is starting up"), "the database system [31m is starting up");
+        assert_eq!(
+            one_line("the database\nsystem\x1b[31m is starting up"),
+            r"the database system\x1B[31m is starting up"
+        );
         assert_eq!(one_line(&"ä".repeat(LONGEST)), "ä".repeat(LONGEST));
         assert_eq!(one_line(&"ä".repeat(1 << 20)), "ä".repeat(LONGEST) + "...");
     }
@@ -266,6 +273,7 @@ mod tests {
             without(failure, Some(&Password::new(password))).to_string()
         };
         assert_eq!(told("no \"pa$$w0rd\" here: pa$$w0rd", "pa$$w0rd"), "authentication: no \"...\" here: ...");
+        assert_eq!(told(r"at s\x5Cx41cret", r"s\x41cret"), "authentication: at ...");
         // Nothing is hidden that is not a secret.
         assert_eq!(told("no such user \"postgres\"", "postgres"), "authentication: no such user \"postgres\"");
         assert_eq!(told("password authentication failed", "a"), "authentication: password authentication failed");

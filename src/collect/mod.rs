@@ -34,6 +34,7 @@ mod dialog;
 mod dsn;
 mod failure;
 pub mod login;
+mod messages;
 pub mod passfile;
 pub mod pooler;
 pub mod postgres;
@@ -228,6 +229,7 @@ pub fn pooler(
         n_failures: 0,
         last_failure: None,
         has_answered: false,
+        leaves_unread: false,
     }
 }
 

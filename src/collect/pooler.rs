@@ -69,10 +69,18 @@ impl Console {
         let Some(session) = &mut self.session else {
             return Err(PollFailure::Lost { reason: "no session".to_owned() });
         };
-        let pools = console::pools(&session.simple_query(console::POOLS).await?)?;
-        let databases = console::databases(&session.simple_query(console::DATABASES).await?)?;
-        let totals = console::stats(&session.simple_query(console::STATS).await?)?;
-        Ok(PoolerFacts { version: self.version.clone(), tls: session.tls(), pools, databases, totals })
+        let mut unread = None;
+        let pools = console::pools(&session.simple_query(console::POOLS).await?, &mut unread)?;
+        let databases = console::databases(&session.simple_query(console::DATABASES).await?, &mut unread)?;
+        let totals = console::stats(&session.simple_query(console::STATS).await?, &mut unread)?;
+        Ok(PoolerFacts {
+            version: self.version.clone(),
+            tls: session.tls(),
+            pools,
+            databases,
+            totals,
+            unread: unread.map(Box::new),
+        })
     }
 }
 
@@ -88,6 +96,8 @@ pub struct PoolerTask {
     /// Its kind.
     pub(super) last_failure: Option<&'static str>,
     pub(super) has_answered: bool,
+    /// Whether the last answer had a row that cannot be read.
+    pub(super) leaves_unread: bool,
 }
 
 impl PoolerTask {
@@ -110,6 +120,7 @@ impl PoolerTask {
             let outcome = Box::pin(self.console.ask()).await;
             let answered_at = clock::now();
             let wait = self.note(outcome.as_ref().err());
+            self.note_unread(outcome.as_ref().ok().and_then(|facts| facts.unread.as_deref()));
             let observation = PoolerObservation { pooler: self.id.clone(), asked_at, answered_at, outcome };
             if events.send(Event::Pooled(observation)).await.is_err() {
                 return;
@@ -118,6 +129,15 @@ impl PoolerTask {
             offset = Duration::ZERO;
             sleep_until(due.max(Instant::now() + wait)).await;
         }
+    }
+
+    /// Logs that rows cannot be read, when that is new.
+    fn note_unread(&mut self, unread: Option<&PollFailure>) {
+        let (cluster, pooler) = (&self.id.cluster, &self.id.target);
+        if let Some(failure) = unread.filter(|_| !self.leaves_unread) {
+            warn!(%cluster, %pooler, error = %failure, "pooler {}: a row of its answer is left out: {failure}", self.id);
+        }
+        self.leaves_unread = unread.is_some();
     }
 
     /// Logs what is new. Answers with how long the pooler is left alone for failing, beside its interval.

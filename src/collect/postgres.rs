@@ -308,7 +308,7 @@ impl Dialer<'_> {
         }
         let seen = Seen::default();
         let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host, &seen)?) };
-        let wire = socket(address, conninfo.tcp()).await?;
+        let wire = Wire::new(socket(address, conninfo.tcp()).await?, tls.is_some());
         let allowance = wire.allowance();
         self.progress.reach(if tls.is_none() { Phase::Starting } else { Phase::Greeting });
         let handshake = Handshake { tls, progress: &self.progress };
@@ -418,10 +418,10 @@ async fn addresses_of(host: &Host) -> Result<Vec<Address>, PollFailure> {
     }
 }
 
-async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Wire, PollFailure> {
+async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Either<TcpStream, UnixStream>, PollFailure> {
     match address {
         Address::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => Ok(Wire::new(Either::Right(stream))),
+            Ok(stream) => Ok(Either::Right(stream)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(PollFailure::Connect { reason: format!("there is no socket {}", path.display()) })
             }
@@ -430,7 +430,7 @@ async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Wire, PollFailur
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(|error| failure::of_socket(&error))?;
             watch_over(&stream, tcp).map_err(|error| failure::of_socket(&error))?;
-            Ok(Wire::new(Either::Left(stream)))
+            Ok(Either::Left(stream))
         }
     }
 }
@@ -490,9 +490,10 @@ impl<'a> TlsConnect<Wire> for Handshake<'a> {
         Box::pin(async move {
             let tls = self.tls.ok_or_else(|| io::Error::other("no TLS was asked for"))?;
             self.progress.reach(Phase::Handshake);
+            let allowance = wire.allowance();
             let stream = tls.connect(wire).await?;
             self.progress.reach(Phase::StartingEncrypted);
-            Ok(Encrypted(Box::new(stream)))
+            Ok(Encrypted::new(stream, allowance))
         })
     }
 }

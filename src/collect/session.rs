@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Connection, SimpleQueryMessage, SimpleQueryStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure;
+use super::messages::Messages;
 use super::passfile::Password;
 use super::settings;
 use super::wire::{Allowance, Wire};
@@ -56,10 +57,10 @@ pub enum SettingsBy {
 
 impl SettingsBy {
     /// What comes before a question, and the number of statements in it. `None`: it is asked as it is.
-    fn prologue(self, limits: &Limits, major: u32) -> Option<(String, usize)> {
+    fn prologue(self, limits: &Limits, major: u32, encoding: Encoding) -> Option<(String, usize)> {
         match self {
             Self::Session | Self::Console => None,
-            Self::Transaction => Some(settings::prologue(limits, major)),
+            Self::Transaction => Some(settings::prologue(limits, major, encoding)),
             Self::Role => Some((settings::BEGIN.to_owned(), 1)),
         }
     }
@@ -67,6 +68,27 @@ impl SettingsBy {
     /// Whether a pooler is in between.
     pub const fn is_pooled(self) -> bool {
         matches!(self, Self::Transaction | Self::Role)
+    }
+}
+
+/// How the server sends text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Made UTF-8 out of the database's own encoding, which is what a start-up asks for. It refuses an answer with a name
+    /// that is not of that encoding: names of roles and databases are shared by databases of different ones.
+    #[default]
+    Utf8,
+    /// Byte by byte as it is stored, which is never refused.
+    AsStored,
+}
+
+impl Encoding {
+    /// As `client_encoding`. The second is also the `server_encoding` of a database that knows none, and converts nothing.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Utf8 => "UTF8",
+            Self::AsStored => "SQL_ASCII",
+        }
     }
 }
 
@@ -78,8 +100,18 @@ pub(super) struct Tls {
     pub(super) certificate: Option<PeerCertificate>,
 }
 
-/// A TLS session is big; boxed, a target without TLS does not pay for it.
-pub(super) struct Encrypted(pub(super) Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>);
+/// An encrypted session's stream, with the messages that are within.
+pub(super) struct Encrypted {
+    /// A TLS session is big; boxed, a target without TLS does not pay for it.
+    stream: Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>,
+    messages: Messages,
+}
+
+impl Encrypted {
+    pub(super) fn new(stream: <MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream, allowance: Allowance) -> Self {
+        Self { stream: Box::new(stream), messages: Messages::new(allowance) }
+    }
+}
 
 pub(super) type Wired = Connection<Wire, Encrypted>;
 
@@ -100,6 +132,7 @@ pub struct Session {
     connection: Wired,
     tls: Tls,
     settings: SettingsBy,
+    encoding: Encoding,
     /// Its settings are made, or none are to be.
     is_set: bool,
     limits: Limits,
@@ -129,7 +162,9 @@ impl Session {
         password: Option<Password>,
     ) -> Self {
         let is_set = settings != SettingsBy::Session;
-        Self { client, connection, tls, settings, is_set, limits, allowance, password, lost: None }
+        let knows_none = connection.parameter("server_encoding") == Some(Encoding::AsStored.name());
+        let encoding = if knows_none { Encoding::AsStored } else { Encoding::Utf8 };
+        Self { client, connection, tls, settings, encoding, is_set, limits, allowance, password, lost: None }
     }
 
     /// Whether it is encrypted.
@@ -167,6 +202,19 @@ impl Session {
         Ok(())
     }
 
+    /// How text is sent: from the start as it is stored where the database has no encoding.
+    pub const fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// Asks for text to be sent in this way from the next question on. Not through RDS Proxy, which is sent no settings.
+    pub(super) fn set_encoding(&mut self, encoding: Encoding) {
+        if self.encoding != encoding {
+            self.encoding = encoding;
+            self.is_set = self.settings != SettingsBy::Session;
+        }
+    }
+
     /// A parameter that the server reports by itself (`in_hot_standby`, `server_version`, ...).
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.connection.parameter(name)
@@ -193,7 +241,7 @@ impl Session {
     /// # Errors
     /// The server refused the query, or the connection is lost.
     pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
-        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major()) else {
+        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major(), self.encoding) else {
             return self.ask(sql).await;
         };
         match self.ask(&format!("{prologue}{sql}\n;COMMIT")).await {
@@ -270,7 +318,7 @@ impl Session {
             return Err(lost.clone());
         }
         self.allowance.renew();
-        let opening = (!self.is_set).then(|| settings::opening(&self.limits, self.major()));
+        let opening = (!self.is_set).then(|| settings::opening(&self.limits, self.major(), self.encoding));
         let mut is_set = self.is_set;
         let Self { client, connection, lost, .. } = self;
         let answer = async {
@@ -298,7 +346,7 @@ impl Session {
         if self.is_set {
             return Ok(());
         }
-        let opening = settings::opening(&self.limits, self.major());
+        let opening = settings::opening(&self.limits, self.major(), self.encoding);
         self.is_set = true;
         let answer = self.ask(&opening).await;
         self.is_set = answer.is_ok();
@@ -407,26 +455,27 @@ fn closed() -> PollFailure {
 
 impl AsyncRead for Encrypted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, buf)
+        let Self { stream, messages } = &mut *self;
+        messages.poll_read(Pin::new(&mut **stream), cx, buf)
     }
 }
 
 impl AsyncWrite for Encrypted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(cx, buf)
+        Pin::new(&mut *self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(cx)
+        Pin::new(&mut *self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }
 
 impl TlsStream for Encrypted {
     fn channel_binding(&self) -> ChannelBinding {
-        self.0.channel_binding()
+        self.stream.channel_binding()
     }
 }

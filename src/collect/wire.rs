@@ -1,4 +1,4 @@
-//! The socket to a server, which takes in no more than it was allowed to.
+//! The socket to a server, which takes in no more than it was allowed to, and gives its texts as UTF-8.
 //!
 //! What a server says is kept in memory until it is understood, and nothing else bounds it: a server gone mad, or
 //! something that is none, could otherwise send until the poll's time is up, which is gigabytes on a quick network.
@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 
+use super::messages::Messages;
+
 /// For a start-up: certificates and settings are some kilobytes.
 const STARTUP_BYTES: usize = 1 << 20;
 
@@ -20,13 +22,23 @@ const STARTUP_BYTES: usize = 1 << 20;
 const ANSWER_BYTES: usize = 32 << 20;
 
 /// How many bytes may still come.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Allowance(Arc<AtomicUsize>);
 
 impl Allowance {
     /// Another question is asked: its answer may be as long as the one before.
     pub(super) fn renew(&self) {
         self.0.store(ANSWER_BYTES, Ordering::Relaxed);
+    }
+
+    /// Takes so many bytes of it.
+    ///
+    /// # Errors
+    /// There are not so many, or none at all.
+    pub(super) fn spend(&self, bytes: usize) -> io::Result<()> {
+        let left = self.0.load(Ordering::Relaxed);
+        self.0.store(left.saturating_sub(bytes), Ordering::Relaxed);
+        if left == 0 || bytes > left { Err(io::Error::other(TooMuch)) } else { Ok(()) }
     }
 }
 
@@ -37,45 +49,83 @@ pub(super) struct TooMuch;
 
 #[derive(Debug)]
 pub(super) struct Wire {
+    socket: Counted,
+    carries: Carries,
+}
+
+/// What arrives at the socket.
+#[derive(Debug)]
+enum Carries {
+    /// At first, where TLS is asked for: one byte, `S` or `N`.
+    Consent,
+    /// TLS, within which the messages are.
+    Encrypted,
+    Messages(Messages),
+}
+
+impl Wire {
+    /// Allows what a start-up takes. `asks_for_tls`: the server is asked whether it speaks TLS, or is taken to.
+    pub(super) fn new(socket: Either<TcpStream, UnixStream>, asks_for_tls: bool) -> Self {
+        let allowance = Allowance(Arc::new(AtomicUsize::new(STARTUP_BYTES)));
+        let carries = if asks_for_tls { Carries::Consent } else { Carries::Messages(Messages::new(allowance.clone())) };
+        Self { socket: Counted { socket, allowance }, carries }
+    }
+
+    pub(super) fn allowance(&self) -> Allowance {
+        self.socket.allowance.clone()
+    }
+}
+
+/// The socket, and how much it may still give.
+#[derive(Debug)]
+struct Counted {
     socket: Either<TcpStream, UnixStream>,
     allowance: Allowance,
 }
 
-impl Wire {
-    /// Allows what a start-up takes.
-    pub(super) fn new(socket: Either<TcpStream, UnixStream>) -> Self {
-        Self { socket, allowance: Allowance(Arc::new(AtomicUsize::new(STARTUP_BYTES))) }
-    }
-
-    pub(super) fn allowance(&self) -> Allowance {
-        self.allowance.clone()
+impl AsyncRead for Counted {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Before more is read: an answer may be as long as it may be.
+        self.allowance.spend(0)?;
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
+        let read = buf.filled().len().saturating_sub(before);
+        Poll::Ready(if read == 0 { Ok(()) } else { self.allowance.spend(read) })
     }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let left = self.allowance.0.load(Ordering::Relaxed);
-        if left == 0 {
-            return Poll::Ready(Err(io::Error::other(TooMuch)));
+        let Self { socket, carries } = &mut *self;
+        let socket = Pin::new(socket);
+        match carries {
+            Carries::Messages(messages) => messages.poll_read(socket, cx, buf),
+            Carries::Encrypted => socket.poll_read(cx, buf),
+            Carries::Consent => {
+                let before = buf.filled().len();
+                let allowance = socket.allowance.clone();
+                ready!(socket.poll_read(cx, buf))?;
+                match &buf.filled()[before..] {
+                    [] => {}
+                    [b'N'] => *carries = Carries::Messages(Messages::new(allowance)),
+                    _ => *carries = Carries::Encrypted,
+                }
+                Poll::Ready(Ok(()))
+            }
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
-        let read = buf.filled().len().saturating_sub(before);
-        self.allowance.0.store(left.saturating_sub(read), Ordering::Relaxed);
-        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        Pin::new(&mut self.socket.socket).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        Pin::new(&mut self.socket.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(&mut self.socket.socket).poll_shutdown(cx)
     }
 }

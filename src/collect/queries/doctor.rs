@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
+use crate::collect::decode::{Fields, Rows, boolean, name, number, timestamp};
 use crate::core::checkup::{Archiver, Checkup, ExtensionState, RoleState, SlotState};
 use crate::core::observation::PollFailure;
 
@@ -121,7 +121,7 @@ fn slots(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailu
     let slot = |row: &Vec<Option<&str>>| {
         let mut row = Fields::new("pg_replication_slots", row);
         Ok(SlotState {
-            name: row.required("slot_name", owned)?,
+            name: row.required("slot_name", name)?,
             is_logical: row.required("slot_type", boolean)?,
             active: row.required("active", boolean)?,
             synced: row.required("synced", boolean)?,

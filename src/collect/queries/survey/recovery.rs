@@ -1,7 +1,7 @@
 //! How a standby gets its WAL.
 
 use super::{Context, Topic};
-use crate::collect::decode::{Fields, Rows, boolean};
+use crate::collect::decode::{Fields, Rows, boolean, name};
 use crate::core::observation::{Flavor, PollFailure};
 use crate::core::survey::{RecoverySettings, SurveyFacts};
 use crate::core::topology::Role;
@@ -25,7 +25,7 @@ fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> R
     let row = statements.first().and_then(|rows| rows.first()).map(Vec::as_slice).unwrap_or_default();
     let mut row = Fields::new("pg_settings", row);
     let state = statements.get(1).and_then(|rows| rows.first());
-    let slot_name = row.required("primary_slot_name", |text| Some(text.to_owned()))?;
+    let slot_name = row.required("primary_slot_name", name)?;
     facts.recovery = Some(RecoverySettings {
         slot_name: Some(slot_name).filter(|name| !name.is_empty()),
         restores: row.required("restore_command", boolean)?,
