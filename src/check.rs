@@ -61,14 +61,17 @@ async fn examine(config: &Config, trust: &Arc<Trust>, say: impl Fn(&str)) -> Vec
         tell();
     };
     tell();
+    let limit = config.poll.timeout.max(config.poll.connect_timeout);
     let probes = config.clusters.iter().flat_map(|cluster| &cluster.targets).map(|target| {
         let (id, conninfo) = (target.id.clone(), Arc::clone(&target.conninfo));
-        probe(id, conninfo, config.poll.timeout, config.statements.enabled, Arc::clone(trust)).inspect(|_| done())
+        probe(id, conninfo, limit, config.statements.enabled, Arc::clone(trust)).inspect(|_| done())
     });
     let mut outcomes = futures_util::stream::iter(probes).buffered(AT_ONCE);
-    let pooler_probes = config.clusters.iter().flat_map(|cluster| &cluster.poolers).map(|pooler| {
-        probe_pooler(Arc::clone(&pooler.conninfo), config.poll.timeout, Arc::clone(trust)).inspect(|_| done())
-    });
+    let pooler_probes = config
+        .clusters
+        .iter()
+        .flat_map(|cluster| &cluster.poolers)
+        .map(|pooler| probe_pooler(Arc::clone(&pooler.conninfo), limit, Arc::clone(trust)).inspect(|_| done()));
     let mut pooler_outcomes = futures_util::stream::iter(pooler_probes).buffered(AT_ONCE);
     for cluster in &config.clusters {
         let mut targets = Vec::with_capacity(cluster.targets.len());

@@ -30,6 +30,8 @@ use crate::store::{Clocks, Mail, Store, Written};
 
 /// Publishing is coalesced: readers see a change within this time, and a thousand polls a second cost twenty snapshots.
 const PUBLISH_EVERY: Duration = Duration::from_millis(50);
+/// An answer that is overdue is noticed within this time.
+const AGE_EVERY: Duration = Duration::from_millis(200);
 
 /// Events taken in one go before readers and the clock get their turn.
 const BATCH: usize = 256;
@@ -145,6 +147,7 @@ impl Engine {
     /// Runs until all who could send an event are gone and their last events are applied, then publishes once more.
     pub async fn run(mut self) {
         let mut tick = ticks(self.tick);
+        let mut aging = ticks(AGE_EVERY);
         let mut batch = Vec::with_capacity(BATCH);
         let mut published_at = Instant::now();
         // One timer, set once a publication: not anew for each event.
@@ -169,6 +172,11 @@ impl Engine {
                     }
                     self.apply(Event::Tick, keeps_lags);
                     self.go_on_without_store(now);
+                }
+                _ = aging.tick(), if !self.cancel.is_cancelled() => {
+                    if !self.fleet.age(clock::now()) {
+                        continue;
+                    }
                 }
                 Some((change, answer)) = self.silencing.recv() => self.silence(change, answer),
                 Some((change, answer)) = self.draining.recv() => self.drain(change, answer),

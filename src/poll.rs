@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::core::alert::{AlertView, Phase, Severity};
 use crate::core::fleet::{Event, Fleet, FleetSpec};
 use crate::core::lag::{Certainty, Evidence, LagEstimate, Method};
-use crate::core::observation::{Receiver, ReplayPause};
+use crate::core::observation::{PollFailure, Receiver, ReplayPause};
 use crate::core::signal::Unit;
 use crate::core::snapshot::{ClusterView, PoolerView, Snapshot, TargetView};
 use crate::core::time::MonoTime;
@@ -83,7 +83,7 @@ pub async fn look(mut config: Config, say: impl Fn(&str)) -> Arc<Snapshot> {
         match &event {
             Event::Polled(observation) => {
                 if let Some(target) = progress.get_mut(&observation.target) {
-                    target.polled(observation.outcome.is_ok());
+                    target.polled(observation.outcome.as_ref().err());
                 }
             }
             Event::Surveyed(survey) => {
@@ -93,9 +93,11 @@ pub async fn look(mut config: Config, say: impl Fn(&str)) -> Arc<Snapshot> {
             }
             Event::Pooled(observation) => {
                 if let Some(pooler) = progress.get_mut(&observation.pooler) {
-                    pooler.polled(observation.outcome.is_ok());
+                    pooler.polled(observation.outcome.as_ref().err());
                     // Once is enough: nothing of a pooler is told from two answers.
-                    (pooler.n_answers, pooler.is_surveyed) = (ANSWERS, true);
+                    if !pooler.is_still_tried() {
+                        (pooler.n_answers, pooler.is_surveyed) = (ANSWERS, true);
+                    }
                 }
             }
             _ => {}
@@ -208,14 +210,21 @@ fn pollers(config: &Config, events: &mpsc::Sender<Event>, stop: &CancellationTok
 #[derive(Debug, Default)]
 struct Progress {
     n_answers: u32,
+    n_time_outs: u32,
     has_failed: bool,
     is_surveyed: bool,
 }
 
 impl Progress {
-    fn polled(&mut self, is_ok: bool) {
-        self.n_answers += u32::from(is_ok);
-        self.has_failed = !is_ok;
+    fn polled(&mut self, failure: Option<&PollFailure>) {
+        self.n_answers += u32::from(failure.is_none());
+        self.n_time_outs += u32::from(matches!(failure, Some(PollFailure::Timeout { .. })));
+        self.has_failed = failure.is_some() && !self.is_still_tried();
+    }
+
+    /// A connection that takes longer than a poll may take is reported as failed, and may still be opened.
+    fn is_still_tried(&self) -> bool {
+        self.n_answers == 0 && self.n_time_outs == 1
     }
 
     fn is_done(&self) -> bool {
@@ -225,7 +234,7 @@ impl Progress {
 
 /// Time in which everything that can be known is known.
 fn patience(poll: &PollConfig) -> Duration {
-    (ANSWERS + 1) * poll.interval + 2 * poll.timeout
+    (ANSWERS + 1) * poll.interval + poll.timeout + poll.timeout.max(poll.connect_timeout)
 }
 
 /// Whether every target answered and no critical rule breaches, fired or not: a single look cannot wait for `for`.

@@ -1,11 +1,11 @@
-//! CPU and memory of the daemon with many targets, both beats as they are by default.
+//! How soon many targets have answered, and CPU and memory of the daemon with them, both beats as they are by default.
 
 use std::time::Duration;
 
 use pgvigil::clock;
 
 use crate::Outcome;
-use crate::rig::{self, Rig};
+use crate::rig::{self, Rig, Way};
 use crate::table::Table;
 
 /// More than a slow beat, so that each target has had one.
@@ -14,6 +14,14 @@ const WARM_UP: Duration = Duration::from_secs(17);
 const WINDOW: Duration = Duration::from_secs(15);
 
 pub(crate) async fn measure(rig: &Rig, table: &mut Table) -> Outcome<()> {
+    for (way, how) in [(Way::Plain, "without TLS"), (Way::Tls, "with TLS")] {
+        let daemon = rig.daemon_by(2000, rig::SELDOM, way).await?;
+        let (_, n_failed) = daemon.polls()?;
+        let is_soon = daemon.took <= Duration::from_secs(60);
+        let took = format!("{:.0} s", daemon.took.as_secs_f64());
+        table.judged(format!("until 2000 targets have answered, {how}"), took, "<= 60 s", is_soon);
+        table.told("  polls that failed", n_failed.to_string());
+    }
     for n_targets in [100, 1000, 2000] {
         let mut daemon = rig.daemon(n_targets, rig::SELDOM).await?;
         tokio::time::sleep(WARM_UP).await;

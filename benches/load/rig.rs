@@ -21,12 +21,27 @@ pub(crate) const OURS: &str = "bench";
 pub(crate) const EXPORTER: &str = "exporter";
 
 /// A thousand targets that are one server ask it a thousand times for what each of a thousand ought to be asked once: about
-/// all of a thousand sessions. So slow beats are rarer where there are many. And a thousand connections and first surveys
-/// take one server longer than a poll may take by default: who then gave up would only have it start again.
-pub(crate) const SELDOM: &str = "slow_interval = \"2m\"\ntimeout = \"1m\"";
+/// all of a thousand sessions. So slow beats are rarer where there are many.
+pub(crate) const SELDOM: &str = "slow_interval = \"2m\"";
 
 /// For so long the targets of a daemon that has started may be silent.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How sessions are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Plain,
+    Tls,
+}
+
+impl Way {
+    const fn sslmode(self) -> &'static str {
+        match self {
+            Self::Plain => "disable",
+            Self::Tls => "require",
+        }
+    }
+}
 
 pub(crate) struct Rig {
     pub(crate) servers: Servers,
@@ -38,6 +53,7 @@ impl Rig {
         let installation = Installation::newest().ok_or(pgvigil::demo::ServersError::NotInstalled)?;
         let mut plan = Plan::new(installation).standby("replica", "primary");
         plan.settings.extend(SETTINGS.map(str::to_owned));
+        certify(&mut plan)?;
         for role in [OURS, EXPORTER] {
             plan.hba.push(format!("host all {role} 127.0.0.1/32 trust"));
             plan.setup.push(format!("CREATE ROLE {role} LOGIN; GRANT pg_monitor TO {role}"));
@@ -60,7 +76,12 @@ impl Rig {
     }
 
     pub(crate) fn dsns(&self, role: &str) -> [String; 2] {
-        self.ports().map(|port| format!("postgresql://{role}@127.0.0.1:{port}/postgres?sslmode=disable"))
+        self.dsns_by(role, Way::Plain)
+    }
+
+    fn dsns_by(&self, role: &str, way: Way) -> [String; 2] {
+        let sslmode = way.sslmode();
+        self.ports().map(|port| format!("postgresql://{role}@127.0.0.1:{port}/postgres?sslmode={sslmode}"))
     }
 
     /// Returns once nothing is left on the servers of who was measured before: to end thousands of sessions takes a server
@@ -85,8 +106,12 @@ impl Rig {
 
     /// The daemon with `n_targets` targets, two in each cluster, once all of them answer.
     pub(crate) async fn daemon(&self, n_targets: usize, poll: &str) -> Outcome<Daemon> {
+        self.daemon_by(n_targets, poll, Way::Plain).await
+    }
+
+    pub(crate) async fn daemon_by(&self, n_targets: usize, poll: &str, way: Way) -> Outcome<Daemon> {
         self.quiet().await?;
-        let [primary, replica] = self.dsns(OURS);
+        let [primary, replica] = self.dsns_by(OURS, way);
         let mut config = format!("[poll]\n{poll}\n");
         for cluster in 1..=n_targets / 2 {
             config.push_str(&format!(
@@ -111,6 +136,22 @@ impl Drop for Rig {
     }
 }
 
+/// Has the servers offer TLS, with a certificate that nobody verifies.
+fn certify(plan: &mut Plan) -> Outcome<()> {
+    let dir = tempfile::tempdir()?;
+    let arguments = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=localhost -keyout server.key -out server.crt";
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir.path()).output()?;
+    if !output.status.success() {
+        return Err(format!("openssl: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    for (setting, file) in [("ssl_cert_file", "server.crt"), ("ssl_key_file", "server.key")] {
+        plan.files.push((file.to_owned(), std::fs::read(dir.path().join(file))?));
+        plan.settings.push(format!("{setting} = '{file}'"));
+    }
+    plan.settings.push("ssl = on".to_owned());
+    Ok(())
+}
+
 async fn connect(port: u16) -> Outcome<Client> {
     let dsn = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
     let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await?;
@@ -121,6 +162,8 @@ async fn connect(port: u16) -> Outcome<Client> {
 /// A measured daemon.
 pub(crate) struct Daemon {
     pub(crate) process: Measured,
+    /// From its start until all targets had answered.
+    pub(crate) took: Duration,
     /// Where it listens.
     pub(crate) address: String,
     agent: ureq::Agent,
@@ -142,10 +185,12 @@ impl Daemon {
                 .env("RUST_LOG", "off")
                 .env("PGVIGIL_STORE__PATH", ":memory:");
         })?;
-        let mut daemon = Self { process, address: listen, agent: ureq::agent(), _dir: dir };
+        let took = Duration::ZERO;
+        let mut daemon = Self { process, took, address: listen, agent: ureq::agent(), _dir: dir };
         let began = clock::now();
         while clock::now().duration_since(began) < PATIENCE {
             if daemon.get("/readyz").is_ok() && daemon.silent()? == 0 {
+                daemon.took = clock::now().duration_since(began);
                 return Ok(daemon);
             }
             daemon.process.check()?;

@@ -1,41 +1,49 @@
-//! How long a failing target is left alone.
+//! When a failing target is tried again: soon at first, and then ever less often. The beat has no part in it.
 
 use std::time::Duration;
 
 use crate::core::observation::PollFailure;
 
-/// A server that restarts says so at once and costs nothing to ask: for so many failures in a row it is asked at each beat,
-/// that the end of an ordinary restart, or of a crash recovery, is seen within one interval.
-const RESTART_BEATS: u32 = 30;
+/// A server that restarts says so at once and costs nothing to try: it is tried so many times with short waits, that the
+/// end of an ordinary restart, or of a crash recovery, is seen within a second.
+const RESTART_TRIES: u32 = 30;
 
-/// The longest wait for a server that cannot be reached. A server that is back is seen within this and one interval.
+/// The first waits, while a server may be back any moment.
+const SOON: [Duration; 3] = [Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+
+/// The longest wait for a server that cannot be reached.
 const UNREACHABLE: Duration = Duration::from_secs(10);
 
 /// The longest wait where somebody must change something first: each attempt leaves a line in the server's log.
 const REFUSED: Duration = Duration::from_secs(30);
 
-/// Nobody is left alone for longer.
+/// No target waits longer.
 pub(super) const LONGEST: Duration = REFUSED;
 
 /// How long to wait before the next attempt after `failures` of them in a row (at least 1), the last one `failure`.
 /// `chance` in `0.0..1.0` takes up to a fifth off: what went down together does not come back in step.
 pub(crate) fn wait(failure: &PollFailure, failures: u32, chance: f64) -> Duration {
-    let (free, cap) = match failure {
+    let (soon, n_soon, cap): (&[Duration], u32, Duration) = match failure {
         PollFailure::Refused | PollFailure::NotAccepting { .. } | PollFailure::Lost { .. } => {
-            (RESTART_BEATS, UNREACHABLE)
+            (&SOON, RESTART_TRIES, UNREACHABLE)
         }
+        // A second passes with the doublings.
         PollFailure::Timeout { .. }
         | PollFailure::Lookup { .. }
         | PollFailure::Connect { .. }
-        | PollFailure::TooManyConnections { .. } => (0, UNREACHABLE),
+        | PollFailure::TooManyConnections { .. } => (&SOON[..2], 2, UNREACHABLE),
         PollFailure::Tls { .. }
         | PollFailure::Authentication { .. }
         | PollFailure::Sql { .. }
         | PollFailure::LoginTrigger { .. }
-        | PollFailure::Decode { .. } => (0, REFUSED),
+        | PollFailure::Decode { .. } => (&[], 0, REFUSED),
     };
-    let Some(doublings) = failures.checked_sub(free + 1) else { return Duration::ZERO };
-    let wait = Duration::from_secs(1 << doublings.min(10)).min(cap);
+    let wait = if let Some(doublings) = failures.checked_sub(n_soon + 1) {
+        Duration::from_secs(1 << doublings.min(10)).min(cap)
+    } else {
+        let place = (failures.max(1) as usize - 1).min(soon.len().saturating_sub(1));
+        soon.get(place).copied().unwrap_or_default()
+    };
     wait.mul_f64(1.0 - 0.2 * chance)
 }
 
@@ -43,30 +51,31 @@ pub(crate) fn wait(failure: &PollFailure, failures: u32, chance: f64) -> Duratio
 mod tests {
     use super::*;
 
-    fn seconds(failure: &PollFailure, n_failures: u32) -> Vec<u64> {
-        (1..=n_failures).map(|failures| wait(failure, failures, 0.0).as_secs()).collect()
+    fn millis(failure: &PollFailure, n_failures: u32) -> Vec<u128> {
+        (1..=n_failures).map(|failures| wait(failure, failures, 0.0).as_millis()).collect()
     }
 
     #[test]
-    fn a_restarting_server_is_asked_at_each_beat_at_first() {
-        let mut expect = vec![0; 30];
-        expect.extend([1, 2, 4, 8, 10, 10]);
-        assert_eq!(seconds(&PollFailure::Refused, 36), expect);
-        assert_eq!(seconds(&PollFailure::NotAccepting { reason: "starting up".to_owned() }, 36), expect);
-        assert_eq!(seconds(&PollFailure::Lost { reason: "reset".to_owned() }, 36), expect);
+    fn a_server_that_restarts_is_tried_each_second_at_least_for_half_a_minute() {
+        let mut expect = vec![200, 500];
+        expect.extend([1000; 28]);
+        expect.extend([1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_eq!(millis(&PollFailure::Refused, 36), expect);
+        assert_eq!(millis(&PollFailure::NotAccepting { reason: "starting up".to_owned() }, 36), expect);
+        assert_eq!(millis(&PollFailure::Lost { reason: "reset".to_owned() }, 36), expect);
     }
 
     #[test]
-    fn an_unreachable_server_is_asked_ever_less_often() {
+    fn a_server_that_cannot_be_reached_is_tried_ever_less_often() {
         let timeout = PollFailure::Timeout { doing: "connecting".to_owned(), limit_ms: 3000 };
-        assert_eq!(seconds(&timeout, 6), [1, 2, 4, 8, 10, 10]);
+        assert_eq!(millis(&timeout, 8), [200, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
         assert_eq!(wait(&timeout, u32::MAX, 0.0).as_secs(), 10);
     }
 
     #[test]
-    fn a_server_that_refuses_us_is_left_alone_the_longest() {
+    fn a_server_that_refuses_us_is_tried_most_rarely() {
         let refused = PollFailure::Authentication { reason: "no such role".to_owned() };
-        assert_eq!(seconds(&refused, 7), [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(millis(&refused, 7), [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
     }
 
     #[test]

@@ -222,6 +222,13 @@ impl Seat {
         }
     }
 
+    /// Takes a turn between two beats. The last beat, to which it belongs.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.beat = self.beat.max(self.calls.borrow().beat);
+        self.mark.busy.store(true, Ordering::Release);
+        self.beat
+    }
+
     /// The question of this turn is answered (then with the role), has failed, or is passed over: the others need not
     /// wait any longer.
     pub(crate) fn answered(&self, role: Option<Role>) {

@@ -8,20 +8,24 @@
 //! there it is Prisma's file of root certificates, given relative to a folder that is not known here, and is ignored
 //! like `sslaccept` and `sslidentity`. To verify the server, say `sslmode=verify-full&sslrootcert=...`.
 //!
+//! What would make a connection safer than it is without it, and cannot be done, is an error too: it is never ignored.
+//!
 //! `application_name` is always `pgvigil`: whoever looks at `pg_stat_activity` should see who asks.
 
-use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::getuid;
-
-use super::dsn::{self, Parameters, Treatment};
+use super::dsn::is_space;
 use super::login::Login;
 use super::passfile::{PassfileProblem, Password, Wanted, password_from};
-use super::tls::{ClientFiles, Roots, SslMode, TlsSettings};
+use super::require_auth::RequireAuth;
+use super::resolved::{Resolved, passwd_entry};
+use super::service_file::ServiceProblem;
+use super::tls::{ClientFiles, RevocationLists, Roots, SslMode, TlsSettings};
 use crate::aws::Version;
 
 /// One target's connection parameters.
@@ -34,6 +38,8 @@ pub struct Conninfo {
     passfile: Option<PathBuf>,
     tls: TlsSettings,
     channel_binding: ChannelBinding,
+    require_auth: Option<RequireAuth>,
+    requirepeer: Option<String>,
     options: Option<String>,
     connect_timeout: Option<Duration>,
     target_session_attrs: TargetSessionAttrs,
@@ -126,13 +132,19 @@ pub enum ConninfoError {
     Syntax(&'static str),
     #[error("connection string: no known parameter {key:?}{}", nearest.map(|near| format!("; did you mean {near}?")).unwrap_or_default())]
     UnknownKey { key: String, nearest: Option<&'static str> },
-    #[error("connection string: {key} is not supported: {hint}")]
-    Refused { key: String, hint: &'static str },
-    #[error("connection string: {key}: {expected}")]
-    Value { key: &'static str, expected: &'static str },
+    #[error("{place} is not supported: {hint}")]
+    Refused { place: String, hint: &'static str },
+    #[error("{place}: {expected}")]
+    Value { place: String, expected: &'static str },
+    #[error("connection string: service: {0}")]
+    Service(ServiceProblem),
     #[error("connection string: no user: write one, or set PGUSER")]
     NoUser,
 }
+
+/// What is wrong with the value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BadValue(pub(super) &'static str);
 
 impl Conninfo {
     /// Reads a connection string of either form, with libpq's defaults from this process' environment. An empty string
@@ -141,23 +153,39 @@ impl Conninfo {
     /// # Errors
     /// The text cannot be read, or asks for what cannot be done.
     pub fn parse(text: &str) -> Result<Self, ConninfoError> {
-        Self::parse_with(text, &|name| std::env::var(name).ok())
+        Self::parse_with(text, &|name| std::env::var_os(name))
     }
 
     /// The same with an environment of one's own.
     ///
     /// # Errors
     /// As [`Conninfo::parse`].
-    pub fn parse_with(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConninfoError> {
-        let (given, ignored) = sorted_out(Parameters::parse(text)?)?;
-        let values = Values { given, env, home: env("HOME").filter(|home| !home.is_empty()).map(PathBuf::from) };
-        let user = values.get("user").or_else(|| os_user(env)).ok_or(ConninfoError::NoUser)?;
+    pub fn parse_with(text: &str, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Self, ConninfoError> {
+        let os_user = || env("USER").filter(|user| !user.is_empty()).and_then(|user| user.into_string().ok());
+        Self::of(Resolved::read(text, env)?, os_user)
+    }
+
+    /// `os_user` is who runs this process, if the password database does not say it.
+    fn of(settings: Resolved, os_user: impl FnOnce() -> Option<String>) -> Result<Self, ConninfoError> {
+        let values = Values(&settings);
+        values.check_what_is_not_spoken()?;
+        let user = settings.get("user")?.map(str::to_owned);
+        let said = Said {
+            user: user.is_some(),
+            host: settings.has("host") || settings.has("hostaddr"),
+            port: settings.has("port"),
+            sslmode: settings.has("sslmode"),
+            sslrootcert: settings.has("sslrootcert"),
+        };
+        let user = user.or_else(|| Some(passwd_entry()?.name)).or_else(os_user).ok_or(ConninfoError::NoUser)?;
+        let password = settings.bytes("password").filter(|password| !password.is_empty());
+        let require_auth = settings.get("require_auth")?.map(RequireAuth::parse).transpose();
         Ok(Self {
             hosts: values.hosts()?,
             user,
-            dbname: values.get("dbname"),
-            password: values.get("password").map(Password::new),
-            passfile: values.file("passfile", ".pgpass"),
+            dbname: settings.get("dbname")?.map(str::to_owned),
+            password: password.map(Password::new),
+            passfile: settings.path_or("passfile", ".pgpass"),
             tls: values.tls()?,
             channel_binding: values.one_of(
                 "channel_binding",
@@ -168,12 +196,15 @@ impl Conninfo {
                     ("require", ChannelBinding::Require),
                 ],
             )?,
-            options: values.get("options"),
+            require_auth: require_auth.map_err(|bad| settings.fault("require_auth", bad))?,
+            requirepeer: settings.get("requirepeer")?.map(str::to_owned),
+            options: settings.get("options")?.map(str::to_owned),
+            // As in libpq, no limit is 0 or less, and one second is too little.
             connect_timeout: values
                 .integer("connect_timeout")?
                 .and_then(|seconds| u64::try_from(seconds).ok())
                 .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs),
+                .map(|seconds| Duration::from_secs(seconds.max(2))),
             target_session_attrs: values.one_of(
                 "target_session_attrs",
                 "expected any, read-write, read-only, primary, standby or prefer-standby",
@@ -187,15 +218,9 @@ impl Conninfo {
                 ],
             )?,
             tcp: values.tcp()?,
-            ignored,
-            said: Said {
-                user: values.get("user").is_some(),
-                host: values.get("host").or_else(|| values.get("hostaddr")).is_some(),
-                port: values.get("port").is_some(),
-                sslmode: values.get("sslmode").is_some(),
-                sslrootcert: values.get("sslrootcert").is_some(),
-            },
+            said,
             login: Login::Password,
+            ignored: settings.into_ignored(),
         })
     }
 
@@ -242,6 +267,15 @@ impl Conninfo {
 
     pub const fn channel_binding(&self) -> ChannelBinding {
         self.channel_binding
+    }
+
+    pub(super) const fn require_auth(&self) -> Option<RequireAuth> {
+        self.require_auth
+    }
+
+    /// The user that the server must run as, at the other end of a socket of this machine.
+    pub(super) fn requirepeer(&self) -> Option<&str> {
+        self.requirepeer.as_deref()
     }
 
     pub const fn target_session_attrs(&self) -> TargetSessionAttrs {
@@ -345,12 +379,13 @@ impl Conninfo {
         }
         let Some(passfile) = &self.passfile else { return (None, None) };
         let name = match &host.endpoint {
-            Endpoint::Tcp { name, .. } => name.clone(),
-            // As libpq has it, the default directory is looked up as localhost.
-            Endpoint::Unix(directory) if directory == Path::new(DEFAULT_SOCKET_DIRECTORY) => "localhost".to_owned(),
-            Endpoint::Unix(directory) => directory.to_string_lossy().into_owned(),
+            Endpoint::Tcp { name, .. } => name.as_bytes(),
+            Endpoint::Unix(directory) => directory.as_os_str().as_bytes(),
         };
-        let wanted = Wanted { host: &name, port: host.port, dbname: self.dbname(), user: &self.user };
+        // As libpq has it, the default directory is looked up as localhost.
+        let name = if name == DEFAULT_SOCKET_DIRECTORY.as_bytes() { b"localhost" } else { name };
+        let (dbname, user) = (self.dbname().as_bytes(), self.user.as_bytes());
+        let wanted = Wanted { host: name, port: host.port, dbname, user };
         match password_from(passfile, wanted) {
             Ok(password) => (password, None),
             Err(problem) => (None, Some(problem)),
@@ -385,120 +420,15 @@ impl Endpoint {
 const DEFAULT_SOCKET_DIRECTORY: &str = "/var/run/postgresql";
 const DEFAULT_PORT: u16 = 5432;
 
-/// The parameters that are used, by name, and the names of those that are not.
-fn sorted_out(parameters: Parameters) -> Result<(BTreeMap<String, String>, Vec<String>), ConninfoError> {
-    let Parameters { pairs, is_url, is_suspect } = parameters;
-    let has = |wanted: &str| pairs.iter().any(|(key, _)| key == wanted);
-    let is_prismas = is_url && pairs.iter().any(|(key, _)| dsn::is_prismas(key)) && !has("sslkey");
-    // JDBC's word, which libpq takes in a URL, too.
-    let demands_tls = is_url && !has("sslmode") && pairs.iter().any(|(key, value)| key == "ssl" && value == "true");
-    let mut given = BTreeMap::new();
-    let mut ignored = Vec::new();
-    for (key, value) in pairs {
-        match dsn::treatment(&key) {
-            Some(Treatment::Honoured) if key == "sslcert" && is_prismas => ignored.push(key),
-            Some(Treatment::Honoured) => {
-                given.insert(key, value);
-            }
-            Some(Treatment::Ignored) => {
-                let hint = match (key.as_str(), value.as_str()) {
-                    ("gssencmode", "require") => "GSSAPI is not spoken here; use TLS",
-                    ("replication", "true" | "on" | "yes" | "1" | "database") => "pgvigil asks by SQL",
-                    _ => {
-                        ignored.push(key);
-                        continue;
-                    }
-                };
-                return Err(ConninfoError::Refused { key, hint });
-            }
-            Some(Treatment::Refused(hint)) => return Err(ConninfoError::Refused { key, hint }),
-            None if is_suspect || !is_word(&key) => {
-                return Err(ConninfoError::Syntax(
-                    "an unknown parameter follows the password: in a URL write @ as %40, / as %2F and & as %26; \
-                     elsewhere put a password with spaces in single quotes",
-                ));
-            }
-            None => return Err(ConninfoError::UnknownKey { nearest: dsn::nearest(&key), key }),
-        }
-    }
-    if demands_tls {
-        ignored.retain(|key| key != "ssl");
-        given.insert("sslmode".to_owned(), SslMode::Require.as_str().to_owned());
-    }
-    Ok((given, ignored))
-}
-
-fn is_word(key: &str) -> bool {
-    (1..=40).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
-}
-
-/// The name that the password database has for this process' user. `None` when it has none, as for a container's
-/// number without a name.
-fn os_user(env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
-    let uid = getuid().as_raw().to_string();
-    // Full names in it may be of any encoding.
-    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
-    let passwd = String::from_utf8_lossy(&passwd);
-    let named = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    named.or_else(|| env("USER").filter(|user| !user.is_empty()))
-}
-
-/// What was given, then what the environment says.
-struct Values<'a> {
-    given: BTreeMap<String, String>,
-    env: &'a dyn Fn(&str) -> Option<String>,
-    home: Option<PathBuf>,
-}
-
-/// Whether an environment variable stands in for a parameter.
-pub(crate) fn is_variable(name: &str) -> bool {
-    VARIABLES.iter().any(|(_, variable)| *variable == name)
-}
-
-/// The environment variables of libpq that stand in for parameters.
-const VARIABLES: &[(&str, &str)] = &[
-    ("host", "PGHOST"),
-    ("hostaddr", "PGHOSTADDR"),
-    ("port", "PGPORT"),
-    ("user", "PGUSER"),
-    ("password", "PGPASSWORD"),
-    ("dbname", "PGDATABASE"),
-    ("passfile", "PGPASSFILE"),
-    ("sslmode", "PGSSLMODE"),
-    ("sslrootcert", "PGSSLROOTCERT"),
-    ("sslcert", "PGSSLCERT"),
-    ("sslkey", "PGSSLKEY"),
-    ("sslcertmode", "PGSSLCERTMODE"),
-    ("sslsni", "PGSSLSNI"),
-    ("sslnegotiation", "PGSSLNEGOTIATION"),
-    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION"),
-    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION"),
-    ("channel_binding", "PGCHANNELBINDING"),
-    ("options", "PGOPTIONS"),
-    ("connect_timeout", "PGCONNECT_TIMEOUT"),
-    ("target_session_attrs", "PGTARGETSESSIONATTRS"),
-];
+/// What the settings mean.
+struct Values<'a>(&'a Resolved);
 
 impl Values<'_> {
-    /// An empty value counts as none.
-    fn get(&self, key: &str) -> Option<String> {
-        let from_env =
-            || VARIABLES.iter().find(|(name, _)| *name == key).and_then(|(_, variable)| (self.env)(variable));
-        self.given.get(key).cloned().or_else(from_env).filter(|value| !value.is_empty())
-    }
-
-    /// A file named by a parameter, or its usual place below the home directory.
-    fn file(&self, key: &str, usual: &str) -> Option<PathBuf> {
-        self.get(key).map(PathBuf::from).or_else(|| self.home.as_ref().map(|home| home.join(usual)))
-    }
-
-    fn integer(&self, key: &'static str) -> Result<Option<i64>, ConninfoError> {
-        let Some(text) = self.get(key) else { return Ok(None) };
-        text.trim().parse().map(Some).map_err(|_| ConninfoError::Value { key, expected: "expected a whole number" })
+    /// C's idea of a number, in 32 bits.
+    fn integer(&self, key: &'static str) -> Result<Option<i32>, ConninfoError> {
+        let Some(text) = self.0.written(key)? else { return Ok(None) };
+        let number = text.trim_matches(|c: char| u8::try_from(c).is_ok_and(is_space)).parse();
+        number.map(Some).map_err(|_| self.0.fault(key, BadValue("expected a whole number")))
     }
 
     /// The first of `choices` is the default.
@@ -508,109 +438,152 @@ impl Values<'_> {
         expected: &'static str,
         choices: &[(&str, T)],
     ) -> Result<T, ConninfoError> {
-        let text = self.get(key);
-        let chosen = match &text {
+        let text = self.0.written(key)?;
+        let chosen = match text {
             None => choices.first(),
-            Some(text) => choices.iter().find(|(word, _)| word == text),
+            Some(text) => choices.iter().find(|(word, _)| *word == text),
         };
-        chosen.map(|(_, choice)| *choice).ok_or(ConninfoError::Value { key, expected })
+        chosen.map(|(_, choice)| *choice).ok_or_else(|| self.0.fault(key, BadValue(expected)))
+    }
+
+    /// Parameters of which some values are as good as none, and others cannot be obeyed.
+    fn check_what_is_not_spoken(&self) -> Result<(), ConninfoError> {
+        let choices = [("disable", false), ("prefer", false), ("require", true)];
+        if self.one_of("gssencmode", "expected disable or prefer", &choices)? {
+            return Err(self.0.refused("gssencmode", "GSSAPI is not spoken here; use TLS"));
+        }
+        self.one_of("load_balance_hosts", "expected disable or random", &[("disable", ()), ("random", ())])?;
+        let versions = [("3.0", false), ("3.2", true), ("latest", true)];
+        if self.one_of("min_protocol_version", "expected 3.0", &versions)? {
+            return Err(self.0.refused("min_protocol_version", "version 3.0 is spoken, and no later one"));
+        }
+        self.one_of("max_protocol_version", "expected 3.0, 3.2 or latest", &versions)?;
+        if let Some("true" | "on" | "yes" | "1" | "database") = self.0.get("replication")? {
+            return Err(self.0.refused("replication", "pgvigil asks by SQL"));
+        }
+        Ok(())
     }
 
     fn hosts(&self) -> Result<Vec<Host>, ConninfoError> {
-        let list = |key| self.get(key).map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>());
-        let names = list("host");
-        let addresses = list("hostaddr");
-        let ports = list("port").unwrap_or_default();
-        let n_hosts = names.as_ref().or(addresses.as_ref()).map_or(1, Vec::len);
-        if addresses.as_ref().is_some_and(|addresses| addresses.len() != n_hosts) {
-            return Err(ConninfoError::Value { key: "hostaddr", expected: "expected as many addresses as hosts" });
+        let list = |key| -> Result<Option<Vec<&str>>, ConninfoError> {
+            Ok(self.0.get(key)?.map(|text| text.split(',').collect()))
+        };
+        let names = list("host")?;
+        let addresses = list("hostaddr")?;
+        let ports = list("port")?.unwrap_or_default();
+        let n_hosts = addresses.as_ref().or(names.as_ref()).map_or(1, Vec::len);
+        if names.as_ref().is_some_and(|names| names.len() != n_hosts) {
+            return Err(self.0.fault("hostaddr", BadValue("expected as many addresses as hosts")));
         }
         if ports.len() > 1 && ports.len() != n_hosts {
-            return Err(ConninfoError::Value { key: "port", expected: "expected one port, or as many as hosts" });
+            return Err(self.0.fault("port", BadValue("expected one port, or as many as hosts")));
         }
-        let nth = |list: &Option<Vec<String>>, i: usize| {
-            list.as_ref().and_then(|list| list.get(i)).filter(|text| !text.is_empty()).cloned()
+        let nth = |list: &Option<Vec<&str>>, i: usize| {
+            list.as_ref().and_then(|list| list.get(i)).filter(|text| !text.is_empty()).map(|text| (*text).to_owned())
         };
         (0..n_hosts)
             .map(|i| {
                 let name = nth(&names, i);
                 if name.as_ref().is_some_and(|name| name.contains(['@', ' ', '\t', '\n'])) {
-                    return Err(ConninfoError::Value {
-                        key: "host",
-                        expected: "holds what no host name can; if a password's @ or space slipped in, write %40 or quote",
-                    });
+                    return Err(self.0.fault(
+                        "host",
+                        BadValue(
+                            "holds what no host name can; if a password's @ or space slipped in, write %40 or quote",
+                        ),
+                    ));
                 }
-                let address = nth(&addresses, i)
-                    .map(|text| text.parse::<IpAddr>())
+                let written = nth(&addresses, i);
+                let address = written
+                    .as_deref()
+                    .map(str::parse::<IpAddr>)
                     .transpose()
-                    .map_err(|_| ConninfoError::Value { key: "hostaddr", expected: "expected an IP address" })?;
-                let endpoint = match (name, address) {
-                    (Some(name), address) => Endpoint::of(&name, address),
-                    (None, Some(address)) => Endpoint::Tcp { name: address.to_string(), address: Some(address) },
-                    (None, None) => Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET_DIRECTORY)),
+                    .map_err(|_| self.0.fault("hostaddr", BadValue("expected an IP address")))?;
+                let endpoint = match (name.or(written), address) {
+                    // Also with a name that looks like a socket's directory.
+                    (Some(name), Some(address)) => Endpoint::Tcp { name, address: Some(address) },
+                    (Some(name), None) => Endpoint::of(&name, None),
+                    (None, _) => Endpoint::Unix(PathBuf::from(DEFAULT_SOCKET_DIRECTORY)),
                 };
-                let port = match ports.get(i).or_else(|| ports.first()).map(|port| port.trim()) {
-                    None | Some("") => DEFAULT_PORT,
-                    Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or(ConninfoError::Value {
-                        key: "port",
-                        expected: "expected a number from 1 to 65535 (in a URL, a password's : / ? # @ % are written \
-                                   %3A %2F %3F %23 %40 %25)",
-                    })?,
-                };
+                let port =
+                    match ports.get(i).or_else(|| ports.first()) {
+                        None | Some(&"") => DEFAULT_PORT,
+                        Some(port) => {
+                            let port = port.trim_matches(|c: char| u8::try_from(c).is_ok_and(is_space));
+                            port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                                self.0.fault("port", BadValue(
+                            "expected a number from 1 to 65535 (in a URL, a password's : / ? # @ % are written \
+                             %3A %2F %3F %23 %40 %25)",
+                        ))
+                            })?
+                        }
+                    };
                 Ok(Host { endpoint, port })
             })
             .collect()
     }
 
     fn tls(&self) -> Result<TlsSettings, ConninfoError> {
-        let roots = match self.get("sslrootcert") {
-            Some(text) if text == "system" => Roots::System,
-            Some(text) if text == "rds" => Roots::Rds,
-            _ => Roots::File(self.file("sslrootcert", ".postgresql/root.crt")),
+        let fault = |key, expected| Err(self.0.fault(key, BadValue(expected)));
+        let roots = match self.0.bytes("sslrootcert") {
+            Some(b"system") => Roots::System,
+            Some(b"rds") => Roots::Rds,
+            _ => Roots::File(self.0.path_or("sslrootcert", ".postgresql/root.crt")),
         };
-        let mode = match self.get("sslmode") {
+        let mode = match self.0.written("sslmode")? {
             None if roots == Roots::System => SslMode::VerifyFull,
             None => SslMode::Prefer,
-            Some(text) => SslMode::parse(&text).ok_or(ConninfoError::Value {
-                key: "sslmode",
-                expected: "expected disable, allow, prefer, require, verify-ca or verify-full",
+            Some(text) => SslMode::parse(text).ok_or_else(|| {
+                let expected = "expected disable, allow, prefer, require, verify-ca or verify-full";
+                self.0.fault("sslmode", BadValue(expected))
             })?,
         };
         if roots == Roots::System && mode < SslMode::VerifyFull {
             let expected = "sslrootcert=system needs sslmode=verify-full: anyone can have a certificate for some name";
-            return Err(ConninfoError::Value { key: "sslmode", expected });
+            return fault("sslmode", expected);
         }
         let direct =
             self.one_of("sslnegotiation", "expected postgres or direct", &[("postgres", false), ("direct", true)])?;
         if direct && mode < SslMode::Require {
-            let expected = "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full";
-            return Err(ConninfoError::Value { key: "sslmode", expected });
+            return fault("sslmode", "sslnegotiation=direct needs sslmode=require, verify-ca or verify-full");
         }
-        let version = |key, default| {
-            self.one_of(
-                key,
-                "expected TLSv1.2 or TLSv1.3 (older ones are never spoken)",
-                &[("", default), ("TLSv1", 10), ("TLSv1.1", 11), ("TLSv1.2", 12), ("TLSv1.3", 13)],
-            )
+        let version = |key, default| -> Result<u8, ConninfoError> {
+            let versions = [("TLSv1", 10), ("TLSv1.1", 11), ("TLSv1.2", 12), ("TLSv1.3", 13)];
+            let Some(text) = self.0.get(key)? else { return Ok(default) };
+            let found = versions.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, version)| *version);
+            let expected = "expected TLSv1.2 or TLSv1.3 (older ones are never spoken)";
+            found.ok_or_else(|| self.0.fault(key, BadValue(expected)))
         };
         let (oldest, newest) = (version("ssl_min_protocol_version", 12)?, version("ssl_max_protocol_version", 13)?);
         if newest < 12 || newest < oldest {
             let expected = "leaves no version of TLS that can be spoken: 1.2 and 1.3 are";
-            return Err(ConninfoError::Value { key: "ssl_max_protocol_version", expected });
+            return fault("ssl_max_protocol_version", expected);
         }
-        let sends_certificate =
-            self.one_of("sslcertmode", "expected allow or disable", &[("allow", true), ("disable", false)])?;
+        let choices = [("allow", Some(true)), ("disable", Some(false)), ("require", None)];
+        let Some(sends_certificate) = self.one_of("sslcertmode", "expected allow or disable", &choices)? else {
+            let hint = "a server is not made to ask for a certificate; sslcertmode=allow shows it to one that does";
+            return Err(self.0.refused("sslcertmode", hint));
+        };
+        for key in ["sslcert", "sslkey", "sslrootcert", "sslcrl"] {
+            if self.0.bytes(key).is_some_and(|value| value.trim_ascii_start().starts_with(b"-----BEGIN")) {
+                return fault(key, "expected the name of a file, not what is in it");
+            }
+        }
         let identity = self
-            .file("sslcert", ".postgresql/postgresql.crt")
-            .zip(self.file("sslkey", ".postgresql/postgresql.key"))
+            .0
+            .path_or("sslcert", ".postgresql/postgresql.crt")
+            .zip(self.0.path_or("sslkey", ".postgresql/postgresql.key"))
             .filter(|_| sends_certificate)
             .map(|(certificate, key)| ClientFiles { certificate, key });
+        let (file, directory) = (self.0.path("sslcrl"), self.0.path("sslcrldir"));
+        let usual = (file.is_none() && directory.is_none()).then(|| self.0.path_or("sslcrl", ".postgresql/root.crl"));
         Ok(TlsSettings {
             mode,
             roots,
+            revocation: RevocationLists { file, directory, usual: usual.flatten() },
             identity,
             direct,
-            sni: self.integer("sslsni")? != Some(0),
+            // As in libpq: whatever does not begin with a 1 turns it off.
+            sni: self.0.bytes("sslsni").is_none_or(|value| value.starts_with(b"1")),
             tls12: oldest <= 12,
             tls13: newest >= 13,
         })
@@ -638,6 +611,7 @@ impl Values<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -645,8 +619,8 @@ mod tests {
     const SECRET: &str = "S3cr3tMarker";
 
     fn parsed(text: &str, env: &[(&str, &str)]) -> Result<Conninfo, ConninfoError> {
-        let env: BTreeMap<&str, &str> = env.iter().copied().collect();
-        Conninfo::parse_with(text, &|name| env.get(name).map(|value| (*value).to_owned()))
+        let of = |wanted: &str| env.iter().find(|(name, _)| *name == wanted).map(|(_, value)| OsString::from(*value));
+        Conninfo::parse_with(text, &of)
     }
 
     fn summary(text: &str, env: &[(&str, &str)]) -> String {
@@ -734,6 +708,9 @@ mod tests {
             ("PGSSLKEY", "/e/c.key"),
             ("PGPASSFILE", "/e/pgpass"),
             ("PGAPPNAME", "not ours"),
+            ("PGREQUIREAUTH", "scram-sha-256"),
+            ("PGREQUIREPEER", "postgres"),
+            ("PGSSLCRL", "/e/root.crl"),
         ];
         let conninfo = parsed("", &env).unwrap();
         assert_eq!(conninfo.to_string(), "eu@eh:6543/ed sslmode=verify-ca");
@@ -742,11 +719,110 @@ mod tests {
         assert_eq!(conninfo.tls.roots, Roots::File(Some(PathBuf::from("/e/root.crt"))));
         let files = ClientFiles { certificate: PathBuf::from("/e/c.crt"), key: PathBuf::from("/e/c.key") };
         assert_eq!(conninfo.tls.identity, Some(files));
+        assert_eq!(conninfo.require_auth, RequireAuth::parse("scram-sha-256").ok());
+        assert_eq!(conninfo.requirepeer.as_deref(), Some("postgres"));
+        assert_eq!(conninfo.tls.revocation.file, Some(PathBuf::from("/e/root.crl")));
         assert_eq!(summary("postgres://u@h:1/d?sslmode=allow", &env), "u@h:1/d sslmode=allow");
 
         let conninfo = parsed("user=u", &[("HOME", "/home/u")]).unwrap();
         assert_eq!(conninfo.passfile, Some(PathBuf::from("/home/u/.pgpass")));
         assert_eq!(conninfo.tls.roots, Roots::File(Some(PathBuf::from("/home/u/.postgresql/root.crt"))));
+    }
+
+    #[test]
+    fn what_a_variable_asks_for_and_cannot_have_is_an_error_that_names_it() {
+        for (variable, value, expected) in [
+            ("PGSSLMODE", "on", "PGSSLMODE: expected disable, allow, prefer, require, verify-ca or verify-full"),
+            ("PGSSLMODE", "", "PGSSLMODE: expected disable, allow, prefer, require, verify-ca or verify-full"),
+            ("PGGSSENCMODE", "require", "PGGSSENCMODE is not supported: GSSAPI is not spoken here; use TLS"),
+            (
+                "PGMINPROTOCOLVERSION",
+                "latest",
+                "PGMINPROTOCOLVERSION is not supported: version 3.0 is spoken, and no later one",
+            ),
+            (
+                "PGREQUIREAUTH",
+                "!",
+                "PGREQUIREAUTH: expected methods, joined by commas: password, md5, scram-sha-256, gss, sspi, oauth, none",
+            ),
+            (
+                "PGPORT",
+                "0",
+                "PGPORT: expected a number from 1 to 65535 (in a URL, a password's : / ? # @ % are written %3A %2F %3F %23 %40 %25)",
+            ),
+        ] {
+            assert_eq!(summary("", &[(variable, value)]), format!("environment variable {expected}"));
+        }
+    }
+
+    #[test]
+    fn a_password_is_bytes_and_a_name_is_text() {
+        let latin =
+            |wanted: &'static str| move |name: &str| (name == wanted).then(|| OsString::from_vec(b"caf\xe9".to_vec()));
+        let conninfo = Conninfo::parse_with("user=u", &latin("PGPASSWORD")).unwrap();
+        assert_eq!(conninfo.password, Some(Password::new(b"caf\xe9")));
+        let error = Conninfo::parse_with("", &latin("PGUSER")).unwrap_err().to_string();
+        assert_eq!(error, "environment variable PGUSER: is not UTF-8");
+        assert_eq!(parsed("postgres://u:%E9@h", &[]).unwrap().password, Some(Password::new(b"\xe9")));
+    }
+
+    #[test]
+    fn a_service_comes_after_the_string_and_before_the_environment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::write(
+            path("named"),
+            format!("[s]\nhost=sh\nport=1\nuser=su\npassword={SECRET}\n[bad]\nsslmode={SECRET}\n"),
+        )
+        .unwrap();
+        let env = [("PGSERVICEFILE", path("named")), ("PGPORT", "2".to_owned()), ("PGDATABASE", "ed".to_owned())];
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let conninfo = parsed("service=s host=h", &env).unwrap();
+        assert_eq!(conninfo.to_string(), "su@h:1/ed sslmode=prefer");
+        assert_eq!(conninfo.password, Some(Password::new(SECRET)));
+        assert_eq!(summary("", &[&env[..], &[("PGSERVICE", "s")]].concat()), "su@sh:1/ed sslmode=prefer");
+        assert_eq!(summary(&format!("servicefile={} service=s", path("named")), &[]), "su@sh:1/su sslmode=prefer");
+        for (text, env, expected) in [
+            (
+                "service=bad",
+                &env[..],
+                "service file DIR/named: sslmode: expected disable, allow, prefer, require, verify-ca or verify-full",
+            ),
+            (
+                "service=s",
+                &[("PGSERVICEFILE", "/nonexistent")],
+                "connection string: service: cannot read the service file /nonexistent: no such file",
+            ),
+            (
+                "service=s",
+                &[("HOME", "/nonexistent"), ("PGSYSCONFDIR", "/nonexistent")],
+                "connection string: service: no such service in /nonexistent/.pg_service.conf or /nonexistent/pg_service.conf",
+            ),
+        ] {
+            assert_eq!(summary(text, env).replace(&dir.path().display().to_string(), "DIR"), expected);
+        }
+    }
+
+    #[test]
+    fn tls_is_never_less_than_what_any_word_for_it_asks() {
+        for (text, expected) in [
+            ("postgres://u@h/u?ssl=true", "require"),
+            ("postgres://u@h/u?sslmode=disable&ssl=true", "require"),
+            ("postgres://u@h/u?ssl=true&sslmode=disable", "disable"),
+            ("postgres://u@h/u?sslmode=verify-full&ssl=true", "verify-full"),
+            ("postgres://u@h/u?ssl=verify-full", "verify-full"),
+            ("user=u host=h ssl=1", "require"),
+            ("user=u host=h requiressl=1", "require"),
+            ("user=u host=h ssl=false", "prefer"),
+            ("user=u host=h sslmode=require ssl=prefer", "require"),
+        ] {
+            assert_eq!(summary(text, &[]), format!("u@h:5432/u sslmode={expected}"), "{text}");
+        }
+        assert_eq!(summary("user=u host=h", &[("PGREQUIRESSL", "1")]), "u@h:5432/u sslmode=require");
+        assert_eq!(
+            summary("user=u host=h", &[("PGREQUIRESSL", "1"), ("PGSSLMODE", "allow")]),
+            "u@h:5432/u sslmode=allow"
+        );
     }
 
     #[test]
@@ -784,8 +860,25 @@ mod tests {
                 "host=h user=u ssl_max_protocol_version=TLSv1.1",
                 "ssl_max_protocol_version: leaves no version of TLS that can be spoken: 1.2 and 1.3 are",
             ),
-            ("host=h user=u service=s", "service is not supported: write the service's own parameters out"),
             ("host=h user=u gssencmode=require", "gssencmode is not supported: GSSAPI is not spoken here; use TLS"),
+            (
+                "host=h user=u min_protocol_version=3.2",
+                "min_protocol_version is not supported: version 3.0 is spoken, and no later one",
+            ),
+            ("host=h user=u load_balance_hosts=", "load_balance_hosts: expected disable or random"),
+            ("host=h user=u sslmode=", "sslmode: expected disable, allow, prefer, require, verify-ca or verify-full"),
+            (
+                "host=h user=u sslcertmode=require",
+                "sslcertmode is not supported: a server is not made to ask for a certificate; sslcertmode=allow shows \
+                 it to one that does",
+            ),
+            (
+                "host=h user=u require_auth=scram",
+                "require_auth: expected methods, joined by commas: password, md5, scram-sha-256, gss, sspi, oauth, none",
+            ),
+            ("postgres://u@h/d?ssl=maybe", "ssl: expected true or false; write sslmode= for anything else"),
+            ("host=h user=u replication=database", "replication is not supported: pgvigil asks by SQL"),
+            ("host=h user=u port='1\0'", "a NUL character has no place in it"),
             ("host=h user=u connect_timeout=soon", "connect_timeout: expected a whole number"),
             ("mysql://u@h/d", "a connection URL begins with postgresql:// or postgres://"),
             ("postgres://u@[::1/d", "an IPv6 address lacks its closing bracket"),
@@ -830,6 +923,11 @@ mod tests {
             format!("host=h@{SECRET} user=u"),
             format!("host=h user=u sslmode={SECRET} port={SECRET}"),
             format!("host=h user=u connect_timeout={SECRET}"),
+            format!("host=h user=u sslkey='-----BEGIN PRIVATE KEY-----{SECRET}'"),
+            format!("host=h user=u require_auth={SECRET}"),
+            format!("postgres://u@h/d?sslinline=true&sslkey={SECRET}"),
+            format!("user=u servicefile=/nonexistent service={SECRET}"),
+            format!("user=u ssl={SECRET}"),
         ] {
             let error = parsed(&text, &[]).expect_err(&text);
             let shown = format!("{error} {error:?}");

@@ -1,25 +1,30 @@
 //! The conversation with one server: its session, and what has been learned that need not be asked again.
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::SimpleQueryMessage;
 use tracing::info;
 
+use super::PollConfig;
 use super::conninfo::{Conninfo, Endpoint, Host};
 use super::decode::{Rows, by_statement};
-use super::postgres;
+use super::login::Login;
+use super::postgres::{self, Progress};
 use super::queries::aurora;
 use super::queries::doctor;
 use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
 use super::queries::replay_wait;
-use super::queries::survey::{self, Topic, Wanted};
+use super::queries::survey::{self, Known, Topic, Wanted};
 use super::queries::{Optional, Refused, is_refusal, is_unencodable, is_wrong_role};
 use super::refusals::Refusals;
 use super::session::{Encoding, Limits, Session, SettingsBy};
 use super::tls::Trust;
+use super::turns::Turn;
 use crate::clock;
 use crate::core::checkup::Checkup;
 use crate::core::observation::{
@@ -52,6 +57,9 @@ const WAIT_AGE: Duration = Duration::from_secs(5);
 /// ... where it waits as it was told to (`recovery_min_apply_delay`), or would not say.
 const IDLE_WAIT_AGE: Duration = Duration::from_secs(30);
 
+/// A survey that keeps a server busy for longer is asked part by part the next time.
+const SLOW: Duration = Duration::from_millis(200);
+
 /// More rounds than one question can need: a refusal of each optional part, a change of role, a change of server.
 const MAX_ROUNDS: usize = 12;
 
@@ -69,6 +77,7 @@ pub(crate) struct Dialog {
     conninfo: Arc<Conninfo>,
     trust: Arc<Trust>,
     timeout: Duration,
+    connect_timeout: Duration,
     settings: SettingsBy,
     /// How the server has to send text, as its refusals showed.
     encoding: Encoding,
@@ -77,8 +86,14 @@ pub(crate) struct Dialog {
     denied_parts: Refused,
     /// What the catalog says would be refused of the last question for positions, which was not asked then.
     denied: Option<PollFailure>,
-    session: Option<Session>,
+    /// Who is at the other end of all senders was refused in this session.
+    names_refused: bool,
+    session: Option<Arc<Session>>,
     about: Option<Box<About>>,
+    /// Of the last session.
+    last: Option<Box<LastServer>>,
+    /// The last survey kept the server busy for so long that the next is asked part by part.
+    is_slow: bool,
     /// What is waited for, should it take too long.
     doing: &'static str,
 }
@@ -113,6 +128,8 @@ struct KnownSender {
     client: Option<positions::Client>,
     /// A connection takes its slot after it has appeared, so what was found of one that only started is asked again.
     is_final: bool,
+    /// It was found before the state of its sender was looked at.
+    is_new: bool,
 }
 
 /// Whether a standby's replay stands with WAL to replay, and why.
@@ -151,19 +168,23 @@ impl ReplayWatch {
 }
 
 impl Dialog {
-    pub(crate) fn new(target: TargetId, conninfo: Arc<Conninfo>, trust: Arc<Trust>, timeout: Duration) -> Self {
+    pub(crate) fn new(target: TargetId, conninfo: Arc<Conninfo>, trust: Arc<Trust>, poll: &PollConfig) -> Self {
         Self {
             target,
             conninfo,
             trust,
-            timeout,
+            timeout: poll.timeout,
+            connect_timeout: poll.connect_timeout,
             settings: SettingsBy::default(),
             encoding: Encoding::default(),
             refusals: Refusals::default(),
             denied_parts: Refused::default(),
             denied: None,
+            names_refused: false,
             session: None,
             about: None,
+            last: None,
+            is_slow: false,
             doing: "",
         }
     }
@@ -173,114 +194,247 @@ impl Dialog {
         self.about.as_ref().map(|about| &about.identity)
     }
 
-    /// Where the WAL stands. Opens a session where there is none; a session that turns out to be closed is opened
-    /// again, once. All of it within the timeout; a session that did not answer in time is not used again.
-    ///
-    /// # Errors
-    /// No session, no answer, or one that cannot be read.
-    pub(crate) async fn positions(&mut self) -> Result<Answered<Positions>, PollFailure> {
-        let began = clock::now();
-        let was_open = self.session.as_mut().is_some_and(|session| !session.is_closed());
-        if !was_open {
-            self.connect(began).await?;
+    /// Whether there is a session, as far as is known by now.
+    pub(crate) fn is_open(&mut self) -> bool {
+        if self.session.as_ref().is_some_and(|session| session.is_closed()) {
+            self.close();
         }
-        let answer = self.positions_in_time(began).await;
-        match answer {
-            Err(failure) if was_open && ends_session(&failure) && !matches!(failure, PollFailure::Timeout { .. }) => {
-                self.connect(began).await?;
-                self.positions_in_time(began).await
-            }
-            answer => answer,
+        self.session.is_some()
+    }
+
+    /// Waits until the server ends the session; for ever where there is none.
+    pub(crate) async fn closed(&self) -> PollFailure {
+        match &self.session {
+            Some(session) => session.closed().await,
+            None => std::future::pending().await,
         }
     }
 
-    /// The slow facts. To be asked when [`Dialog::positions`] was: there must be a session. What was answered when the
-    /// time is over counts; what was not is among [`SurveyFacts::failures`].
+    /// Waits for a turn to connect.
+    pub(crate) fn turn(&self) -> impl Future<Output = Turn> + Send + use<> {
+        let trust = Arc::clone(&self.trust);
+        // Where a secret leads is not known before it is read.
+        let server = match self.conninfo.login() {
+            Login::Secret(_) => self.target.to_string(),
+            Login::Password | Login::Iam(_) => {
+                let hosts: Vec<String> = self.conninfo.hosts().iter().map(Host::to_string).collect();
+                hosts.join(",")
+            }
+        };
+        async move { trust.turns().take(&server).await }
+    }
+
+    /// Opens a session, which [`Dialog::take`] is to be given. It may take `poll.connect_timeout`, or what the connection
+    /// string says.
+    pub(crate) fn opening(
+        &self,
+        progress: &Arc<Progress>,
+    ) -> impl Future<Output = Result<Session, PollFailure>> + Send + use<> {
+        let limits = Limits { connect: self.connect_timeout, ..Limits::within(self.timeout) };
+        let (conninfo, trust, settings) = (Arc::clone(&self.conninfo), Arc::clone(&self.trust), self.settings);
+        let progress = Arc::clone(progress);
+        async move { postgres::connect_in_sight(&conninfo, &limits, settings, &trust, &progress).await }
+    }
+
+    /// Goes on in this session.
+    pub(crate) fn take(&mut self, session: Session) {
+        self.close();
+        self.settings = session.settings();
+        if self.encoding == Encoding::AsStored {
+            session.take_text_as_stored();
+        }
+        self.session = Some(Arc::new(session));
+        self.refusals.note_session(clock::now());
+        self.names_refused = false;
+    }
+
+    /// Opens a session, with all the time that it may take.
+    ///
+    /// # Errors
+    /// As for [`postgres::connect`].
+    pub(crate) async fn connect(&mut self) -> Result<(), PollFailure> {
+        let session = Box::pin(self.opening(&Arc::default())).await?;
+        self.take(session);
+        Ok(())
+    }
+
+    /// Where the WAL stands. To be asked when there is a session; one that does not answer within the timeout is not
+    /// used again.
+    ///
+    /// # Errors
+    /// No answer, or one that cannot be read.
+    pub(crate) async fn positions(&mut self) -> Result<Answered<Positions>, PollFailure> {
+        let Some(session) = self.session.clone() else { return Err(no_session()) };
+        let limit = self.timeout;
+        let answer = in_time(&session, limit, self.ask_positions()).await;
+        self.within_limit(answer)
+    }
+
+    /// The slow facts, one question after the other. To be asked when [`Dialog::positions`] was: there must be a session.
     ///
     /// # Errors
     /// Nothing was answered.
-    pub(crate) async fn survey(&mut self, wanted: Wanted<'_>) -> Result<Answered<SurveyFacts>, PollFailure> {
+    pub(crate) async fn survey(&mut self, asked: SurveyWish) -> Result<Answered<SurveyFacts>, PollFailure> {
+        let mut so_far = self.begin_survey(asked);
+        loop {
+            match self.next_of_survey(&mut so_far) {
+                Step::Ask(asking) => {
+                    let answers = asking.await;
+                    self.take_of_survey(&mut so_far, answers);
+                }
+                Step::Done(outcome) => return *outcome,
+            }
+        }
+    }
+
+    /// Begins a survey, which goes on beside the questions for positions: [`Dialog::next_of_survey`] says what to ask,
+    /// and [`Dialog::take_of_survey`] takes what was answered.
+    pub(crate) fn begin_survey(&mut self, wish: SurveyWish) -> Box<SurveySoFar> {
         let began = clock::now();
         self.refusals.expire(began);
-        if self.about.as_deref().is_none_or(|about| self.is_to_be_introduced(about, began)) {
-            let introduced = tokio::time::timeout(self.timeout, self.introduce()).await;
-            let introduced = self.within_limit(introduced);
-            if self.about.is_none() {
-                introduced?;
-            }
-        }
-        let mut facts = SurveyFacts::default();
-        let mut topics: Vec<&'static Topic> = Vec::new();
+        let mut so_far = Box::new(SurveySoFar {
+            wish,
+            asks_identity: self.about.as_deref().is_none_or(|about| self.is_to_be_introduced(about, began)),
+            topics: Vec::new(),
+            n_rounds: 0,
+            n_answered: 0,
+            facts: SurveyFacts::default(),
+            asked_at: began,
+        });
         for topic in survey::TOPICS {
-            let denied = || self.context(wanted).and_then(|context| self.denial_of(&topic.sql(context)?));
-            match self.refusals.topic(topic.name).cloned().or_else(denied) {
-                Some(failure) => facts.failures.push((topic.name, failure)),
-                None => topics.push(topic),
+            match self.refusals.topic(topic.name) {
+                Some(failure) => so_far.facts.failures.push((topic.name, failure.clone())),
+                None => so_far.topics.push(topic),
             }
         }
-        let asked_at = clock::now();
-        let mut n_answered = 0;
-        for _ in 0..MAX_ROUNDS {
-            let was_converted = self.encoding == Encoding::Utf8;
-            let answers = self.ask_topics(&mut topics, wanted, began).await;
-            let mut again = Vec::new();
-            for (topic, answer) in topics.into_iter().zip(answers) {
-                if was_converted && self.encoding == Encoding::AsStored {
-                    // Text is sent in another way from now on. A topic may need the names of one before it.
-                    again.push(topic);
-                    continue;
-                }
-                match answer.and_then(|messages| self.read_topic(topic, wanted, &messages, &mut facts)) {
-                    Ok(()) => n_answered += 1,
-                    Err(failure) if self.leave_out(&failure) => again.push(topic),
-                    Err(failure) => {
-                        if is_refusal(&failure) {
-                            self.note_refusal(topic, &failure);
-                        }
-                        facts.failures.push((topic.name, failure));
+        so_far
+    }
+
+    /// What a survey has to ask next, or what came of it. What was answered when the time was over counts; what was not is
+    /// among [`SurveyFacts::failures`].
+    pub(crate) fn next_of_survey(&mut self, so_far: &mut SurveySoFar) -> Step {
+        so_far.n_rounds += 1;
+        let session = self.session.as_ref().filter(|_| so_far.n_rounds <= MAX_ROUNDS && self.about.is_some());
+        if let Some(session) = session {
+            if so_far.asks_identity {
+                let questions = vec![identity::sql(self.left_out())];
+                return Step::Ask(asking(Arc::clone(session), questions, self.timeout, self.is_slow));
+            }
+            let wish = so_far.wish.clone();
+            if let Some(context) = self.context(wish.wanted()) {
+                let mut questions = Vec::with_capacity(so_far.topics.len());
+                let failures = &mut so_far.facts.failures;
+                so_far.topics.retain(|topic| {
+                    let Some(sql) = topic.sql(context) else { return false };
+                    if let Some(denial) = self.denial_of(&sql) {
+                        failures.push((topic.name, denial));
+                        return false;
                     }
+                    questions.push(sql);
+                    true
+                });
+                if !questions.is_empty() {
+                    return Step::Ask(asking(Arc::clone(session), questions, self.timeout, self.is_slow));
                 }
             }
-            topics = again;
-            if topics.is_empty() {
-                break;
-            }
+        } else {
+            let failed = so_far.topics.drain(..).map(|topic| (topic.name, no_session()));
+            so_far.facts.failures.extend(failed);
         }
-        if n_answered == 0
+        let mut facts = std::mem::take(&mut so_far.facts);
+        if so_far.n_answered == 0
             && let Some((_, failure)) = facts.failures.first()
         {
-            return Err(failure.clone());
+            return Step::Done(Box::new(Err(failure.clone())));
         }
         let databases = facts.databases.take();
         if let Some(sessions) = &mut facts.sessions {
             sessions.name_databases(databases.as_deref());
         }
-        Ok(Answered { facts, asked_at, answered_at: clock::now() })
+        Step::Done(Box::new(Ok(Answered { facts, asked_at: so_far.asked_at, answered_at: clock::now() })))
     }
 
-    /// What may be shown of the texts of these statements, by queryid. To be asked when [`Dialog::survey`] was.
+    /// Takes the answers to what [`Dialog::next_of_survey`] asked.
+    pub(crate) fn take_of_survey(&mut self, so_far: &mut SurveySoFar, answers: Answers) {
+        if answers.outcomes.iter().any(|answer| answer.as_ref().err().is_some_and(ends_session)) {
+            self.close();
+        }
+        let mut outcomes = answers.outcomes.into_iter();
+        if std::mem::take(&mut so_far.asks_identity) {
+            match outcomes.next() {
+                Some(Ok(messages)) => {
+                    // What cannot be read is as it was.
+                    let _ = self.learn_identity(&messages);
+                }
+                Some(Err(failure)) if self.leave_out(&failure) => so_far.asks_identity = true,
+                _ => {}
+            }
+            so_far.asked_at = clock::now();
+            return;
+        }
+        if outcomes.len() > 1 {
+            self.is_slow = answers.busy > SLOW;
+        }
+        let mut again = Vec::new();
+        let wish = so_far.wish.clone();
+        let was_converted = self.encoding == Encoding::Utf8;
+        for (topic, answer) in std::mem::take(&mut so_far.topics).into_iter().zip(outcomes) {
+            if was_converted && self.encoding == Encoding::AsStored {
+                // Text is sent in another way from now on. A topic may need the names of one before it.
+                again.push(topic);
+                continue;
+            }
+            // An extension that was changed has other columns now: to be asked about before the next survey.
+            if let (Err(PollFailure::Sql { .. }), Some(about)) = (&answer, &mut self.about) {
+                about.asked_at = MonoTime::from_nanos(i64::MIN / 2);
+            }
+            let answer = answer.map_err(|failure| failure_of(topic, failure));
+            match answer.and_then(|messages| self.read_topic(topic, wish.wanted(), &messages, &mut so_far.facts)) {
+                Ok(()) => so_far.n_answered += 1,
+                Err(failure) if self.leave_out(&failure) => again.push(topic),
+                Err(failure) => {
+                    if is_refusal(&failure) {
+                        self.note_refusal(topic, &failure);
+                    }
+                    so_far.facts.failures.push((topic.name, failure));
+                }
+            }
+        }
+        so_far.topics = again;
+    }
+
+    /// Asks for the texts of these statements, beside the questions for positions. `None` where they cannot be read.
+    /// Answered within half of what a poll may take, or not at all: the texts are a file as large as the disk allows.
+    pub(crate) fn ask_texts(&self, wish: &SurveyWish, queryids: &[i64]) -> Option<Asking> {
+        let sql = survey::texts_sql(self.context(wish.wanted())?, queryids, self.timeout / 2)?;
+        Some(asking(Arc::clone(self.session.as_ref()?), vec![sql], self.timeout, self.is_slow))
+    }
+
+    /// What may be shown of the texts that [`Dialog::ask_texts`] asked for, by queryid.
     ///
     /// # Errors
-    /// As for a survey, or it takes longer than half of what a poll may take: the texts are a file as large as the disk allows.
-    pub(crate) async fn statement_texts(
-        &mut self,
-        wanted: Wanted<'_>,
-        queryids: &[i64],
-    ) -> Result<HashMap<i64, Arc<str>>, PollFailure> {
-        let sql = self.context(wanted).and_then(|context| survey::texts_sql(context, queryids, self.timeout / 2));
-        let Some(sql) = sql else { return Ok(HashMap::new()) };
-        let answer = tokio::time::timeout(self.timeout, self.ask("asking for the texts of statements", &sql)).await;
-        let messages = self.within_limit(answer)?;
-        survey::decode_texts(&by_statement(&messages))
+    /// They were not answered in time, or cannot be read.
+    pub(crate) fn take_texts(&mut self, answers: Answers) -> Result<HashMap<i64, Arc<str>>, PollFailure> {
+        let answer = answers.outcomes.into_iter().next().unwrap_or_else(|| Err(no_session()));
+        if answer.as_ref().err().is_some_and(ends_session) {
+            self.close();
+        }
+        survey::decode_texts(&by_statement(&answer?))
     }
 
     /// How the server is set up. To be asked when [`Dialog::positions`] was.
     pub(crate) async fn checkup(&mut self) -> Checkup {
         let mut checkup = Checkup::default();
-        let (Some(about), Some(session)) = (&self.about, &mut self.session) else { return checkup };
+        let (Some(about), Some(session)) = (&self.about, &self.session) else { return checkup };
         checkup.certificate = session.certificate();
         checkup.by_rds_proxy = session.settings() == SettingsBy::Role;
         let topics = doctor::topics(about.identity.version_num);
+        let privileges = &about.introduction.privileges;
+        let (denied, topics): (Vec<_>, Vec<_>) =
+            topics.into_iter().partition(|topic| privileges.refusal_of(topic.sql).is_some());
+        checkup
+            .failures
+            .extend(denied.iter().filter_map(|topic| Some((topic.name, privileges.refusal_of(topic.sql)?))));
         let questions: Vec<String> = topics.iter().map(|topic| topic.sql.to_owned()).collect();
         let mut answers = Vec::with_capacity(questions.len());
         let asking = session.simple_queries(&questions, |_, answer| answers.push(answer));
@@ -307,54 +461,6 @@ impl Dialog {
             self.close();
         }
         checkup
-    }
-
-    /// The answers to `topics`, in their order; those that have nothing to ask are taken out. Each that is not in hand
-    /// when the time is over has failed with that.
-    async fn ask_topics(
-        &mut self,
-        topics: &mut Vec<&'static Topic>,
-        wanted: Wanted<'_>,
-        began: MonoTime,
-    ) -> Vec<Result<Vec<SimpleQueryMessage>, PollFailure>> {
-        let Some(context) = self.context(wanted) else {
-            return topics.iter().map(|_| Err(no_session())).collect();
-        };
-        let mut questions = Vec::with_capacity(topics.len());
-        topics.retain(|topic| match topic.sql(context) {
-            Some(sql) => {
-                questions.push(sql);
-                true
-            }
-            None => false,
-        });
-        let left = self.time_left(began);
-        let mut answers = Vec::with_capacity(questions.len());
-        let outcome = match &mut self.session {
-            Some(session) => {
-                let asking = session.simple_queries(&questions, |_, answer| answers.push(answer));
-                tokio::time::timeout(left, asking).await
-            }
-            None => Ok(()),
-        };
-        if let Some(topic) = topics.get(answers.len()) {
-            self.doing = topic.name;
-            let failure = match self.within_limit(outcome.map(Ok)) {
-                Err(failure) => failure,
-                Ok(()) => no_session(),
-            };
-            answers.resize_with(questions.len(), || Err(failure.clone()));
-        }
-        for answer in &answers {
-            // An extension that was changed has other columns now: to be asked about before the next survey.
-            if let (Err(PollFailure::Sql { .. }), Some(about)) = (answer, &mut self.about) {
-                about.asked_at = MonoTime::from_nanos(i64::MIN / 2);
-            }
-        }
-        if answers.iter().any(|answer| answer.as_ref().err().is_some_and(ends_session)) {
-            self.close();
-        }
-        answers
     }
 
     fn read_topic(
@@ -386,48 +492,30 @@ impl Dialog {
         self.refusals.note_topic(topic.name, refusal, clock::now());
     }
 
-    async fn connect(&mut self, began: MonoTime) -> Result<(), PollFailure> {
-        self.close();
-        let limits = Limits { connect: self.time_left(began), ..Limits::within(self.timeout) };
-        // Boxed: else each target would keep room for this its life long, and it is most of all that it needs.
-        let connecting = Box::pin(postgres::connect(&self.conninfo, &limits, self.settings, &self.trust));
-        let mut session = connecting.await?;
-        self.settings = session.settings();
-        if self.encoding == Encoding::AsStored {
-            session.set_encoding(Encoding::AsStored);
-        }
-        self.session = Some(session);
-        self.refusals.note_session(clock::now());
-        Ok(())
-    }
-
     /// Ends the session, should there be one, as a client should.
     pub(crate) async fn end(&mut self) {
-        if let Some(session) = self.session.take() {
+        // Whoever else asks in it has been dropped before.
+        if let Some(session) = self.session.take().and_then(Arc::into_inner) {
             session.end().await;
         }
         self.close();
     }
 
-    fn close(&mut self) {
+    /// Leaves the session.
+    pub(crate) fn close(&mut self) {
+        if let (Some(session), Some(about)) = (&self.session, &self.about)
+            && about.identity.flavor != Flavor::Aurora
+            && let Some(version) = session.parameter(VERSION)
+        {
+            self.last = Some(Box::new(LastServer { version, introduction: about.introduction.clone() }));
+        }
         self.session = None;
         self.about = None;
     }
 
-    fn time_left(&self, began: MonoTime) -> Duration {
-        self.timeout.saturating_sub(clock::now().duration_since(began))
-    }
-
-    async fn positions_in_time(&mut self, began: MonoTime) -> Result<Answered<Positions>, PollFailure> {
-        let answer = tokio::time::timeout(self.time_left(began), self.ask_positions()).await;
-        self.within_limit(answer)
-    }
-
-    fn within_limit<T>(
-        &mut self,
-        answer: Result<Result<T, PollFailure>, tokio::time::error::Elapsed>,
-    ) -> Result<T, PollFailure> {
-        let answer = answer.unwrap_or_else(|_| {
+    /// `None`: it did not come in time.
+    fn within_limit<T>(&mut self, answer: Option<Result<T, PollFailure>>) -> Result<T, PollFailure> {
+        let answer = answer.unwrap_or_else(|| {
             let limit_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
             Err(PollFailure::Timeout { doing: self.doing.to_owned(), limit_ms })
         });
@@ -444,7 +532,7 @@ impl Dialog {
 
     async fn ask(&mut self, doing: &'static str, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
         self.doing = doing;
-        match &mut self.session {
+        match &self.session {
             Some(session) => session.simple_query(sql).await,
             None => Err(no_session()),
         }
@@ -520,10 +608,12 @@ impl Dialog {
         let mut has_changed_role = false;
         self.denied = None;
         for _ in 0..MAX_ROUNDS {
-            if self.about.is_none() {
-                self.introduce().await?;
+            if self.about.is_none()
+                && let Some(answer) = self.greet().await?
+            {
+                return Ok(answer);
             }
-            let Some(about) = &self.about else { break };
+            let Some(about) = &self.about else { continue };
             let refused = self.left_out();
             let question = about.question(refused);
             let asked_at = clock::now();
@@ -536,7 +626,11 @@ impl Dialog {
                 self.denied = Some(denial.clone());
                 return Err(denial);
             }
-            let answer = self.ask("asking for its WAL positions", &sql).await;
+            let answer = if about.n_polls > 0 {
+                self.ask("asking for its WAL positions", &sql).await
+            } else {
+                self.ask_with_names(sql).await
+            };
             let answered_at = clock::now();
             match answer {
                 Ok(messages) => {
@@ -584,7 +678,7 @@ impl Dialog {
 
     /// Whether text was sent converted until now, which it is not from now on.
     fn take_text_as_stored(&mut self, refusal: &PollFailure) -> bool {
-        let Some(session) = &mut self.session else { return false };
+        let Some(session) = &self.session else { return false };
         if session.encoding() == Encoding::AsStored || session.settings() == SettingsBy::Role {
             return false;
         }
@@ -592,20 +686,131 @@ impl Dialog {
             cluster = %self.target.cluster, target = %self.target.target, error = %refusal,
             "a name has no form in UTF-8; text is taken as the server stores it"
         );
-        session.set_encoding(Encoding::AsStored);
+        session.take_text_as_stored();
         self.encoding = Encoding::AsStored;
         true
     }
 
+    /// The first question of a session: who the server is. When it is the one that the last session was with, by the
+    /// version that it reports by itself, also where its WAL stands, in the same round trip: this is asked again when it
+    /// turns out to be another.
+    async fn greet(&mut self) -> Result<Option<Answered<Positions>>, PollFailure> {
+        let Some(session) = self.session.clone() else { return Err(no_session()) };
+        let version = session.parameter(VERSION);
+        let Some(last) = self.last.clone().filter(|last| Some(&last.version) == version.as_ref()) else {
+            self.introduce().await?;
+            return Ok(None);
+        };
+        let refused = self.left_out();
+        let question = Question::Wal(positions::Question {
+            role: None,
+            version_num: last.introduction.identity.version_num,
+            refused,
+            control: true,
+            timeline: true,
+            control_timeline: true,
+            senders: true,
+            started_at: session.settings().is_pooled(),
+        });
+        let sql = question.sql(&last.introduction);
+        if last.introduction.privileges.refusal_of(&sql).is_some() {
+            self.introduce().await?;
+            return Ok(None);
+        }
+        self.doing = "asking who it is, and for its WAL positions";
+        let questions = [identity::sql(refused), sql, self.names_sql(&last.introduction)];
+        let asked_at = clock::now();
+        let mut answers: Vec<_> = Vec::with_capacity(questions.len());
+        let asking = session.simple_queries(&questions, |_, answer| answers.push((answer, clock::now())));
+        asking.await;
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().unwrap_or_else(|| (Err(no_session()), asked_at));
+        match next().0 {
+            Ok(messages) => self.learn_identity(&messages)?,
+            Err(refusal) if self.leave_out(&refusal) => return Ok(None),
+            Err(failure) => return Err(failure),
+        }
+        let (answer, answered_at) = next();
+        self.learn_names(next().0);
+        let Some(about) = self.about.as_mut().filter(|about| about.is_like(&last.introduction)) else {
+            return Ok(None);
+        };
+        match answer {
+            Ok(messages) => match about.hear(question, refused, &by_statement(&messages))? {
+                Heard::Facts(facts) => Ok(Some(Answered { facts: *facts, asked_at, answered_at })),
+                Heard::AnotherServer => {
+                    self.about = None;
+                    Ok(None)
+                }
+                Heard::AnotherRole => Ok(None),
+            },
+            Err(failure) if self.leave_out(&failure) || is_wrong_role(&failure) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Asks, and has the time of the next question begin with the answer.
+    async fn ask_first(&mut self, doing: &'static str, sql: String) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
+        self.doing = doing;
+        let Some(session) = self.session.clone() else { return Err(no_session()) };
+        let mut answer = None;
+        session.simple_queries(&[sql], |_, outcome| answer = Some(outcome)).await;
+        answer.unwrap_or_else(|| Err(no_session()))
+    }
+
+    /// The first question of a session for positions, and in the same round trip for the names of all senders: else they
+    /// would have to be asked for next, by their pids.
+    async fn ask_with_names(&mut self, sql: String) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
+        self.doing = "asking for its WAL positions";
+        let Some(session) = self.session.clone() else { return Err(no_session()) };
+        let names_sql = self.about.as_ref().map_or_else(String::new, |about| self.names_sql(&about.introduction));
+        let questions = [sql, names_sql];
+        let mut answers = Vec::with_capacity(questions.len());
+        session.simple_queries(&questions, |_, answer| answers.push(answer)).await;
+        let mut answers = answers.into_iter();
+        let answer = answers.next().unwrap_or_else(|| Err(no_session()));
+        self.learn_names(answers.next().unwrap_or_else(|| Err(no_session())));
+        answer
+    }
+
+    /// Empty where it would be refused.
+    fn names_sql(&self, introduction: &Introduction) -> String {
+        let sql = positions::all_clients_sql();
+        let is_refused = self.names_refused
+            || self.left_out().contains(Optional::WalSenders)
+            || introduction.privileges.refusal_of(&sql).is_some();
+        if is_refused { String::new() } else { sql }
+    }
+
+    /// Takes up who is at the other end of the senders. Those who cannot be read are asked for by their pids.
+    fn learn_names(&mut self, names: Result<Vec<SimpleQueryMessage>, PollFailure>) {
+        let refusal = names.as_ref().err().filter(|failure| is_refusal(failure));
+        self.names_refused |= refusal.is_some_and(|refusal| !self.leave_out(refusal));
+        let Some(about) = &mut self.about else { return };
+        let found = names.and_then(|messages| positions::decode_clients(&by_statement(&messages)));
+        let known = |client: positions::Client| KnownSender {
+            pid: client.pid,
+            client: Some(client),
+            is_final: false,
+            is_new: true,
+        };
+        about.clients.extend(found.unwrap_or_default().into_iter().map(known));
+    }
+
     async fn introduce(&mut self) -> Result<(), PollFailure> {
         let messages = loop {
-            match self.ask("asking who it is", &identity::sql(self.left_out())).await {
+            // What comes after it in this poll has all its time.
+            match self.ask_first("asking who it is", identity::sql(self.left_out())).await {
                 Ok(messages) => break messages,
                 Err(refusal) if self.leave_out(&refusal) => {}
                 Err(failure) => return Err(failure),
             }
         };
-        let introduction = identity::decode(&by_statement(&messages))?;
+        self.learn_identity(&messages)
+    }
+
+    fn learn_identity(&mut self, messages: &[SimpleQueryMessage]) -> Result<(), PollFailure> {
+        let introduction = identity::decode(&by_statement(messages))?;
         self.refusals.note_configuration(introduction.privileges.loaded_at, clock::now());
         self.denied_parts = introduction.privileges.refused();
         let Some(session) = &self.session else { return Ok(()) };
@@ -657,6 +862,10 @@ impl Dialog {
     /// Names the senders. The function that lists them does not, so a pid that is new is looked up, once.
     async fn learn_clients(&mut self, senders: &mut [WalSender]) {
         let Some(about) = &mut self.about else { return };
+        for known in about.clients.iter_mut().filter(|known| known.is_new) {
+            known.is_new = false;
+            known.is_final = senders.iter().any(|sender| sender.pid == known.pid && !has_only_started(sender));
+        }
         about.clients.retain(|known| {
             senders.iter().any(|sender| sender.pid == known.pid && (known.is_final || has_only_started(sender)))
         });
@@ -679,7 +888,8 @@ impl Dialog {
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
             for sender in senders.iter().filter(|sender| new.contains(&sender.pid)) {
                 let client = found.iter().find(|client| client.pid == sender.pid).cloned();
-                about.clients.push(KnownSender { pid: sender.pid, client, is_final: !has_only_started(sender) });
+                let is_final = !has_only_started(sender);
+                about.clients.push(KnownSender { pid: sender.pid, client, is_final, is_new: false });
             }
         }
         let Some(about) = &self.about else { return };
@@ -769,6 +979,12 @@ impl About {
         }
     }
 
+    /// Whether the same may be asked of it.
+    fn is_like(&self, introduction: &Introduction) -> bool {
+        let identity = |of: &Introduction| (of.identity.flavor, of.identity.version_num);
+        identity(&self.introduction) == identity(introduction)
+    }
+
     fn forget_role(&mut self) {
         self.role = None;
         self.timeline = None;
@@ -828,6 +1044,115 @@ impl About {
             sees_senders: self.identity.reads_all_stats && !refused.contains(Optional::WalSenders),
         }))
     }
+}
+
+/// What a survey is to ask about, see [`Wanted`].
+#[derive(Clone, Debug)]
+pub(crate) struct SurveyWish {
+    pub(crate) statements: bool,
+    pub(crate) known: Option<Arc<Known>>,
+    pub(crate) since: bool,
+    pub(crate) idle_limit: Duration,
+}
+
+impl SurveyWish {
+    fn wanted(&self) -> Wanted<'_> {
+        let Self { statements, known, since, idle_limit } = self;
+        Wanted { statements: *statements, known: known.as_deref(), since: *since, idle_limit: *idle_limit }
+    }
+}
+
+/// A survey that is under way.
+#[derive(Debug)]
+pub(crate) struct SurveySoFar {
+    wish: SurveyWish,
+    /// Who the server is was not asked for so long that it comes first.
+    asks_identity: bool,
+    /// Still to be asked.
+    topics: Vec<&'static Topic>,
+    n_rounds: usize,
+    n_answered: usize,
+    facts: SurveyFacts,
+    asked_at: MonoTime,
+}
+
+/// What is to be done next for a survey.
+pub(crate) enum Step {
+    Ask(Asking),
+    Done(Box<Result<Answered<SurveyFacts>, PollFailure>>),
+}
+
+/// Questions that are under way, each with an outcome of its own.
+pub(crate) type Asking = Pin<Box<dyn Future<Output = Answers> + Send>>;
+
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// One for each question, in their order.
+    outcomes: Vec<Result<Vec<SimpleQueryMessage>, PollFailure>>,
+    /// For how long the server worked at them, as far as can be seen from here.
+    busy: Duration,
+}
+
+/// Asks several questions: in one round trip, or `part_by_part`, so that a question for positions that comes meanwhile is
+/// answered before the next part is begun. Each that is not in hand when its time is over has failed with that; the server
+/// itself ends what takes longer than `timeout`.
+fn asking(session: Arc<Session>, questions: Vec<String>, timeout: Duration, part_by_part: bool) -> Asking {
+    let limit = timeout + timeout / 2;
+    let size = if part_by_part { 1 } else { questions.len().max(1) };
+    Box::pin(async move {
+        let mut outcomes = Vec::with_capacity(questions.len());
+        let mut took = Vec::with_capacity(questions.len());
+        for part in questions.chunks(size) {
+            let mut last = clock::now();
+            let asking = session.simple_queries(part, |_, answer| {
+                outcomes.push(answer);
+                let now = clock::now();
+                took.push(now.duration_since(std::mem::replace(&mut last, now)));
+            });
+            if in_time(&session, limit, asking).await.is_none() {
+                break;
+            }
+        }
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        outcomes.resize_with(questions.len(), || Err(PollFailure::Timeout { doing: String::new(), limit_ms }));
+        // The way there and back is in the time of each part.
+        let way = if part_by_part { took.iter().min() } else { took.first() }.copied().unwrap_or_default();
+        let n_ways = if part_by_part { u32::try_from(took.len()).unwrap_or(u32::MAX) } else { 1 };
+        Answers { outcomes, busy: took.iter().sum::<Duration>().saturating_sub(way * n_ways) }
+    })
+}
+
+/// What is answered within `limit`: of asking, or of the last answer to what was asked before it in the same session.
+/// `None`: it is not.
+async fn in_time<T>(session: &Session, limit: Duration, answer: impl Future<Output = T>) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    let mut since = clock::now();
+    loop {
+        let left = limit.saturating_sub(clock::now().duration_since(since));
+        match tokio::time::timeout(left, answer.as_mut()).await {
+            Ok(answer) => return Some(answer),
+            Err(_) => since = session.several_at().filter(|at| *at > since)?,
+        }
+    }
+}
+
+/// A time-out with what was waited for.
+fn failure_of(topic: &Topic, failure: PollFailure) -> PollFailure {
+    match failure {
+        PollFailure::Timeout { limit_ms, .. } => PollFailure::Timeout { doing: topic.name.to_owned(), limit_ms },
+        failure => failure,
+    }
+}
+
+/// A parameter that servers report by themselves.
+const VERSION: &str = "server_version";
+
+/// The server that the last session was with.
+#[derive(Clone, Debug)]
+struct LastServer {
+    /// As it reported it by itself.
+    version: String,
+    introduction: Introduction,
 }
 
 /// Where a connection string with one host leads; with several, nobody knows which of them it was.

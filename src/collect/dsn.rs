@@ -1,4 +1,7 @@
-//! The text of a connection string, taken apart into parameters: libpq's two forms, and which parameter is whose.
+//! The text of a connection string, taken apart into parameters: libpq's two forms.
+//!
+//! A URL is what begins with `postgresql://` or `postgres://`; anything else is `name=value` pairs, whatever their values
+//! hold. Where a form differs between versions of libpq, 18 is followed.
 //!
 //! A piece of the text may be a password that was not escaped, so errors repeat nothing of it but the name of a
 //! parameter, and that only where it cannot be one.
@@ -8,7 +11,7 @@ use super::conninfo::ConninfoError;
 /// The parameters in the order written; a later one wins, as in libpq.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parameters {
-    pub(super) pairs: Vec<(String, String)>,
+    pub(super) pairs: Vec<(String, Vec<u8>)>,
     pub(super) is_url: bool,
     /// Unknown names may be pieces of a password and must not be repeated.
     pub(super) is_suspect: bool,
@@ -16,12 +19,12 @@ pub(super) struct Parameters {
 
 impl Parameters {
     pub(super) fn parse(text: &str) -> Result<Self, ConninfoError> {
-        let text = text.trim_matches([' ', '\t', '\r', '\n']);
-        match text.strip_prefix("postgresql://").or_else(|| text.strip_prefix("postgres://")) {
+        if text.contains('\0') {
+            return Err(ConninfoError::Syntax("a NUL character has no place in it"));
+        }
+        let trimmed = text.trim_matches([' ', '\t', '\r', '\n']);
+        match trimmed.strip_prefix("postgresql://").or_else(|| trimmed.strip_prefix("postgres://")) {
             Some(rest) => parse_url(rest),
-            None if text.contains("://") => {
-                Err(ConninfoError::Syntax("a connection URL begins with postgresql:// or postgres://"))
-            }
             None => parse_keywords(text),
         }
     }
@@ -29,6 +32,11 @@ impl Parameters {
 
 const AT_SIGN: &str = "an @ stands where the host is expected: in a user name or password write @ as %40, / as %2F, \
                        : as %3A, ? as %3F, # as %23, % as %25";
+
+/// What C calls a space.
+pub(super) const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r')
+}
 
 /// `[user[:password]@][host[:port],...][/dbname][?key=value&...]`
 fn parse_url(rest: &str) -> Result<Parameters, ConninfoError> {
@@ -58,20 +66,19 @@ fn parse_url(rest: &str) -> Result<Parameters, ConninfoError> {
     let end_of_hosts = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end_of_hosts);
     // "user:pa/ss@host": what follows the slash holds the real host, and the port is a piece of the password.
-    if authority.contains('@') || (userinfo.is_none() && authority.contains(':') && rest.contains('@')) {
-        return Err(ConninfoError::Syntax(AT_SIGN));
-    }
-    let (hosts, ports) = split_hosts(authority)?;
-    if !hosts.iter().all(|host| host.is_empty()) {
-        add("host", &hosts.join(","))?;
-    }
-    if !ports.iter().all(|port| port.is_empty()) {
-        add("port", &ports.join(","))?;
-    }
     let (path, query) = match rest.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (rest, None),
     };
+    if authority.contains('@') || (userinfo.is_none() && authority.contains(':') && path.contains('@')) {
+        return Err(ConninfoError::Syntax(AT_SIGN));
+    }
+    let (hosts, ports) = split_hosts(authority)?;
+    for (key, list) in [("host", hosts.join(",")), ("port", ports.join(","))] {
+        if !list.is_empty() {
+            add(key, &list)?;
+        }
+    }
     // "user:p@ss/word@host": the host and the database hold pieces of the password, and would be named in errors.
     if userinfo.is_some() && path.contains('@') {
         return Err(ConninfoError::Syntax("an @, / or : in a password is written %40, %2F, %3A"));
@@ -83,9 +90,11 @@ fn parse_url(rest: &str) -> Result<Parameters, ConninfoError> {
         let (key, value) = parameter
             .split_once('=')
             .ok_or(ConninfoError::Syntax("a parameter after the ? has no value: write name=value, joined by &"))?;
-        add(&percent_decoded(key)?, value)?;
+        let key = String::from_utf8(percent_decoded(key)?)
+            .map_err(|_| ConninfoError::Syntax("percent-escapes in the name of a parameter do not make UTF-8"))?;
+        add(&key, value)?;
     }
-    let is_suspect = userinfo.is_some() && rest.contains('@');
+    let is_suspect = rest.contains('@');
     Ok(Parameters { pairs, is_url: true, is_suspect })
 }
 
@@ -114,10 +123,9 @@ fn split_hosts(authority: &str) -> Result<(Vec<&str>, Vec<&str>), ConninfoError>
     Ok((hosts, ports))
 }
 
-fn percent_decoded(text: &str) -> Result<String, ConninfoError> {
-    if !text.contains('%') {
-        return Ok(text.to_owned());
-    }
+/// Spaces at both ends are not part of it.
+fn percent_decoded(text: &str) -> Result<Vec<u8>, ConninfoError> {
+    let text = text.trim_matches(' ');
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -133,7 +141,7 @@ fn percent_decoded(text: &str) -> Result<String, ConninfoError> {
             None => return Err(ConninfoError::Syntax("a % without two hexadecimal digits: write a literal % as %25")),
         }
     }
-    String::from_utf8(decoded).map_err(|_| ConninfoError::Syntax("percent-escapes do not make UTF-8"))
+    Ok(decoded)
 }
 
 /// `host=... password='a b'`: spaces around `=` allowed, quotes around values with spaces, a backslash before any
@@ -141,31 +149,35 @@ fn percent_decoded(text: &str) -> Result<String, ConninfoError> {
 fn parse_keywords(text: &str) -> Result<Parameters, ConninfoError> {
     let mut pairs = Vec::new();
     let mut is_suspect = false;
-    let mut chars = text.chars().peekable();
+    let mut bytes = text.bytes().peekable();
     loop {
-        while chars.next_if(char::is_ascii_whitespace).is_some() {}
-        if chars.peek().is_none() {
+        while bytes.next_if(|byte| is_space(*byte)).is_some() {}
+        if bytes.peek().is_none() {
             break;
         }
-        let mut key = String::new();
-        while let Some(c) = chars.next_if(|c| *c != '=' && !c.is_ascii_whitespace()) {
-            key.push(c);
+        let mut key = Vec::new();
+        while let Some(byte) = bytes.next_if(|byte| *byte != b'=' && !is_space(*byte)) {
+            key.push(byte);
         }
-        while chars.next_if(char::is_ascii_whitespace).is_some() {}
-        if chars.next_if_eq(&'=').is_none() {
+        let key = String::from_utf8_lossy(&key).into_owned();
+        if key.contains("://") {
+            return Err(ConninfoError::Syntax("a connection URL begins with postgresql:// or postgres://"));
+        }
+        while bytes.next_if(|byte| is_space(*byte)).is_some() {}
+        if bytes.next_if_eq(&b'=').is_none() {
             return Err(ConninfoError::Syntax(
                 "a word is not followed by =: write name=value, and a value with spaces in single quotes",
             ));
         }
-        while chars.next_if(char::is_ascii_whitespace).is_some() {}
-        let is_quoted = chars.next_if_eq(&'\'').is_some();
-        let mut value = String::new();
+        while bytes.next_if(|byte| is_space(*byte)).is_some() {}
+        let is_quoted = bytes.next_if_eq(&b'\'').is_some();
+        let mut value = Vec::new();
         loop {
-            match chars.next() {
-                Some('\'') if is_quoted => break,
-                Some(c) if c.is_ascii_whitespace() && !is_quoted => break,
-                Some('\\') => value.extend(chars.next()),
-                Some(c) => value.push(c),
+            match bytes.next() {
+                Some(b'\'') if is_quoted => break,
+                Some(byte) if is_space(byte) && !is_quoted => break,
+                Some(b'\\') => value.extend(bytes.next()),
+                Some(byte) => value.push(byte),
                 None if is_quoted => return Err(ConninfoError::Syntax("a quoted value lacks its closing quote")),
                 None => break,
             }
@@ -177,195 +189,13 @@ fn parse_keywords(text: &str) -> Result<Parameters, ConninfoError> {
     Ok(Parameters { pairs, is_url: false, is_suspect })
 }
 
-/// What becomes of a parameter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Treatment {
-    Honoured,
-    /// Another tool's, or one that makes no difference to a monitor.
-    Ignored,
-    /// It would change what the connection may be, and cannot be obeyed: the text says what to write.
-    Refused(&'static str),
-}
-
-const HONOURED: &[&str] = &[
-    "host",
-    "hostaddr",
-    "port",
-    "user",
-    "password",
-    "dbname",
-    "passfile",
-    "sslmode",
-    "sslrootcert",
-    "sslcert",
-    "sslkey",
-    "sslcertmode",
-    "sslsni",
-    "sslnegotiation",
-    "ssl_min_protocol_version",
-    "ssl_max_protocol_version",
-    "channel_binding",
-    "options",
-    "connect_timeout",
-    "target_session_attrs",
-    "keepalives",
-    "keepalives_idle",
-    "keepalives_interval",
-    "keepalives_count",
-    "tcp_user_timeout",
-];
-
-const REFUSED: &[(&str, &str)] = &[
-    ("service", "write the service's own parameters out"),
-    ("servicefile", "write the service's own parameters out"),
-    ("require_auth", "channel_binding=require insists on SCRAM over TLS"),
-    ("requirepeer", "use sslmode=verify-full over TCP instead"),
-    ("sslcrl", "revocation lists are not supported"),
-    ("sslcrldir", "revocation lists are not supported"),
-    ("requiressl", "write sslmode=require"),
-];
-
-/// Only Prisma has these. In a URL with one of them `sslcert` is Prisma's, too.
-const PRISMA: &[&str] = &[
-    "connection_limit",
-    "max_connection_lifetime",
-    "max_idle_connection_lifetime",
-    "pgbouncer",
-    "pool_max",
-    "pool_min",
-    "pool_timeout",
-    "schema",
-    "single_use_connections",
-    "socket_timeout",
-    "sslaccept",
-    "sslidentity",
-    "statement_cache_size",
-];
-
-const IGNORED: &[&str] = &[
-    // libpq: the application's name is ours, a target is one server, and GSSAPI and OAuth are not spoken.
-    "application_name",
-    "client_encoding",
-    "fallback_application_name",
-    "gssdelegation",
-    "gssencmode",
-    "gsslib",
-    "krbsrvname",
-    "load_balance_hosts",
-    "max_protocol_version",
-    "min_protocol_version",
-    "oauth_client_id",
-    "oauth_client_secret",
-    "oauth_issuer",
-    "oauth_scope",
-    "replication",
-    "scram_client_key",
-    "scram_server_key",
-    "sslcompression",
-    "sslkeylogfile",
-    "sslpassword",
-    // node-postgres, postgres.js, Drizzle
-    "allowExitOnIdle",
-    "connectionTimeoutMillis",
-    "encoding",
-    "fetch_types",
-    "idleTimeoutMillis",
-    "idle_in_transaction_session_timeout",
-    "idle_timeout",
-    "keepAlive",
-    "lock_timeout",
-    "max",
-    "max_lifetime",
-    "prepare",
-    "query_timeout",
-    "ssl",
-    "statement_timeout",
-    "uselibpqcompat",
-    // pgx, lib/pq
-    "binary_parameters",
-    "default_query_exec_mode",
-    "description_cache_capacity",
-    "disable_prepared_binary_result",
-    "krbspn",
-    "pool_health_check_period",
-    "pool_max_conn_idle_time",
-    "pool_max_conn_lifetime",
-    "pool_max_conn_lifetime_jitter",
-    "pool_max_conns",
-    "pool_min_conns",
-    "pool_min_idle_conns",
-    "search_path",
-    "sslinline",
-    "statement_cache_capacity",
-    "timezone",
-    // Rails, Django, SQLAlchemy, asyncpg, Doctrine, sqlx, poolers in the cloud
-    "advisory_locks",
-    "charset",
-    "checkout_timeout",
-    "command_timeout",
-    "conn_health_checks",
-    "conn_max_age",
-    "min_messages",
-    "pool",
-    "pool_mode",
-    "prepared_statement_cache_size",
-    "prepared_statements",
-    "reaping_frequency",
-    "schema_search_path",
-    "serverVersion",
-    "server_version",
-    "statement-cache-capacity",
-    "supa",
-    "workaround",
-    // JDBC
-    "ApplicationName",
-    "connectTimeout",
-    "currentSchema",
-    "loginTimeout",
-    "preferQueryMode",
-    "prepareThreshold",
-    "reWriteBatchedInserts",
-    "socketTimeout",
-    "sslfactory",
-    "stringtype",
-    "targetServerType",
-    "tcpKeepAlive",
-];
-
-/// What becomes of a parameter of this name; `None` when no known tool has it.
-pub(super) fn treatment(key: &str) -> Option<Treatment> {
-    if HONOURED.contains(&key) {
-        return Some(Treatment::Honoured);
-    }
-    if let Some((_, hint)) = REFUSED.iter().find(|(refused, _)| *refused == key) {
-        return Some(Treatment::Refused(hint));
-    }
-    (IGNORED.contains(&key) || is_prismas(key)).then_some(Treatment::Ignored)
-}
-
-pub(super) fn is_prismas(key: &str) -> bool {
-    PRISMA.contains(&key)
-}
-
-/// The known parameter that is written most like `key`, if one is close enough to be meant.
-pub(super) fn nearest(key: &str) -> Option<&'static str> {
-    let key = key.to_ascii_lowercase();
-    HONOURED
-        .iter()
-        .chain(PRISMA)
-        .chain(IGNORED)
-        .map(|known| (strsim::damerau_levenshtein(&key, &known.to_ascii_lowercase()), *known))
-        .filter(|(distance, known)| *distance <= 3.min(known.len() / 2))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn pairs(text: &str) -> Vec<(String, String)> {
-        Parameters::parse(text).expect(text).pairs
+        let pairs = Parameters::parse(text).expect(text).pairs;
+        pairs.into_iter().map(|(key, value)| (key, String::from_utf8(value).expect(text))).collect()
     }
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -389,6 +219,9 @@ mod tests {
             (" postgres://h/d\n", &[("host", "h"), ("dbname", "d")]),
             ("postgres://u@h/d%40e?user=a@b", &[("user", "u"), ("host", "h"), ("dbname", "d@e"), ("user", "a@b")]),
             ("postgres://u:@h:/d", &[("user", "u"), ("host", "h"), ("dbname", "d")]),
+            ("postgres://,/d", &[("host", ","), ("port", ","), ("dbname", "d")]),
+            ("postgres://h:1/d?user=a@b", &[("host", "h"), ("port", "1"), ("dbname", "d"), ("user", "a@b")]),
+            ("postgres:// h /d? user =%20u ", &[("host", "h"), ("dbname", "d"), ("user", " u")]),
         ] {
             assert_eq!(pairs(url), owned(expected), "{url}");
         }
@@ -406,28 +239,12 @@ mod tests {
             ("password='' user=u", &[("password", ""), ("user", "u")]),
             ("password='a'user=u", &[("password", "a"), ("user", "u")]),
             ("host=a host=b", &[("host", "a"), ("host", "b")]),
+            ("host=h password='https://x'", &[("host", "h"), ("password", "https://x")]),
+            ("host=h password=postgres://x", &[("host", "h"), ("password", "postgres://x")]),
+            ("password=a\\ ", &[("password", "a ")]),
+            ("host=h\x0bport=1", &[("host", "h"), ("port", "1")]),
         ] {
             assert_eq!(pairs(text), owned(expected), "{text}");
         }
-    }
-
-    #[test]
-    fn the_nearest_name_is_proposed_only_when_it_is_near() {
-        assert_eq!(nearest("slmode"), Some("sslmode"));
-        assert_eq!(nearest("sslrootcrt"), Some("sslrootcert"));
-        assert_eq!(nearest("SSLMODE"), Some("sslmode"));
-        assert_eq!(nearest("conection_limit"), Some("connection_limit"));
-        assert_eq!(nearest("frobnicate"), None);
-        assert_eq!(nearest("x"), None);
-    }
-
-    #[test]
-    fn no_name_is_treated_two_ways() {
-        let mut names: Vec<&str> =
-            [HONOURED, PRISMA, IGNORED].concat().into_iter().chain(REFUSED.iter().map(|(key, _)| *key)).collect();
-        names.sort_unstable();
-        let n_names = names.len();
-        names.dedup();
-        assert_eq!(names.len(), n_names);
     }
 }

@@ -3,10 +3,12 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::IpAddr;
 
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::passfile::Password;
+use super::require_auth::Unwanted;
 use super::session::SettingsBy;
 use super::tls::{TlsSettings, explain, why};
 use super::wire::TooMuch;
@@ -48,8 +50,9 @@ pub(super) fn without(failure: PollFailure, password: Option<&Password>) -> Poll
     let mut failure = failure;
     let Some(reason) = reason_of(&mut failure) else { return failure };
     // The server's words are escaped where they have to be, and so is a password in them.
-    let escaped = escape::text(password.as_bytes());
-    for password in [password, &escaped, &escape::name(&escaped)] {
+    let escaped = escape::text(password);
+    let written = std::str::from_utf8(password).unwrap_or(&escaped);
+    for password in [written, &escaped, &escape::name(&escaped)] {
         if reason.contains(password) && !reason.contains(&format!("user \"{password}\"")) {
             *reason = reason.replace(password, "...");
         }
@@ -160,6 +163,9 @@ pub(super) fn of_start(error: &tokio_postgres::Error, tls: &TlsSettings) -> Poll
     if said_too_much(error) {
         return too_much();
     }
+    if let Some(unwanted) = within_io(error).and_then(|error| error.downcast_ref::<Unwanted>()) {
+        return PollFailure::Authentication { reason: unwanted.to_string() };
+    }
     if let Some(error) = rustls_error(error) {
         return PollFailure::Tls { reason: explain(error, tls) };
     }
@@ -248,8 +254,24 @@ fn without_address(message: &str) -> String {
     });
     match cut {
         Some((start, end)) => format!("{}for this host{}", &message[..start], &message[end..]),
-        None => message.to_owned(),
+        None => without_any_address(message),
     }
+}
+
+/// The same in another language: every address is cut out.
+fn without_any_address(message: &str) -> String {
+    let is_of_address = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
+    let mut rest = message;
+    let mut line = String::with_capacity(message.len());
+    while let Some(start) = rest.find(is_of_address) {
+        let length = rest[start..].find(|c: char| !is_of_address(c)).unwrap_or(rest.len() - start);
+        let word = &rest[start..start + length];
+        line.push_str(&rest[..start]);
+        line.push_str(if word.parse::<IpAddr>().is_ok() { "..." } else { word });
+        rest = &rest[start + length..];
+    }
+    line.push_str(rest);
+    line
 }
 
 #[cfg(test)]
@@ -305,6 +327,12 @@ mod tests {
             ("pg_hba.conf rejects connection for host \"::1\"", "pg_hba.conf rejects connection for this host"),
             ("the database system is starting up", "the database system is starting up"),
             ("for host \"", "for host \""),
+            (
+                "kein pg_hba.conf-Eintrag für Host »10.0.0.5«, Benutzer »u«, Datenbank »d«, keine Verschlüsselung",
+                "kein pg_hba.conf-Eintrag für Host »...«, Benutzer »u«, Datenbank »d«, keine Verschlüsselung",
+            ),
+            ("pg_hba.conf weist Verbindung ab für Host »fe80::1«", "pg_hba.conf weist Verbindung ab für Host »...«"),
+            ("at 12:30:01, 99 of 100. ab: é", "at 12:30:01, 99 of 100. ab: é"),
         ] {
             assert_eq!(without_address(message), expected);
         }

@@ -19,10 +19,9 @@ use crate::core::topology::{Name, TargetId};
 
 use self::beat::{Beat, BeatTask, Burst};
 use self::conninfo::Conninfo;
-use self::dialog::Dialog;
+use self::dialog::{Dialog, SurveyWish};
 use self::pooler::{Console, PoolerTask};
-use self::queries::survey::Wanted;
-use self::target::{Failures, TargetTask};
+use self::target::{Background, Failures, TargetTask};
 use self::tls::Trust;
 
 mod backoff;
@@ -35,15 +34,20 @@ mod dsn;
 mod failure;
 pub mod login;
 mod messages;
+mod parameters;
 pub mod passfile;
 pub mod pooler;
 pub mod postgres;
 mod queries;
 mod refusals;
+mod require_auth;
+pub mod resolved;
+mod service_file;
 pub mod session;
 pub mod settings;
 pub mod target;
 pub mod tls;
+mod turns;
 mod wire;
 
 /// `[poll]`.
@@ -53,9 +57,13 @@ pub struct PollConfig {
     /// How often each server is asked for its WAL positions. They cost it some 0.1 ms.
     #[serde(deserialize_with = "duration")]
     pub interval: Duration,
-    /// How long a poll may take: name lookup, TCP, TLS, start-up and query together.
+    /// How long a poll may take. A server that has not answered by then is down.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
+    /// How long a new connection may take: name lookup, TCP, TLS and start-up together, over all hosts. One that takes
+    /// longer than `timeout` is used all the same. A `connect_timeout` in the connection string wins, for each host.
+    #[serde(deserialize_with = "duration")]
+    pub connect_timeout: Duration,
     /// How often it is asked for sessions, slots and statements.
     #[serde(deserialize_with = "duration")]
     pub slow_interval: Duration,
@@ -79,6 +87,7 @@ impl Default for PollConfig {
         Self {
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(10),
             slow_interval: Duration::from_secs(15),
             idle_limit: Duration::from_secs(60 * 60),
             stale_after: None,
@@ -109,7 +118,7 @@ impl Default for StatementsConfig {
 impl PollConfig {
     /// For how long a server that is down may go without being asked, everything included.
     pub fn longest_wait(&self) -> Duration {
-        backoff::LONGEST + self.interval + self.timeout + Duration::from_secs(5)
+        backoff::LONGEST.max(self.connect_timeout) + self.interval + self.timeout + Duration::from_secs(5)
     }
 
     /// `stale_after`, or its default.
@@ -197,8 +206,9 @@ pub fn target(
     trust: &Arc<Trust>,
 ) -> Box<TargetTask> {
     Box::new(TargetTask {
-        dialog: Dialog::new(id.clone(), conninfo, Arc::clone(trust), poll.timeout),
+        dialog: Dialog::new(id.clone(), conninfo, Arc::clone(trust), poll),
         id,
+        timeout: poll.timeout,
         seat: beat.seat(),
         statements,
         idle_limit: poll.idle_limit,
@@ -210,6 +220,9 @@ pub fn target(
         failures: Failures::default(),
         role: None,
         survey_at: None,
+        background: Background::default(),
+        opened_at: None,
+        turn: None,
     })
 }
 
@@ -223,7 +236,8 @@ pub fn pooler(
 ) -> PoolerTask {
     PoolerTask {
         id,
-        console: Console::new(conninfo, Arc::clone(trust), poll.timeout),
+        console: Console::new(conninfo, Arc::clone(trust), poll),
+        timeout: poll.timeout,
         interval: poll.pooler_interval,
         offset: poll.pooler_interval.mul_f64(beat::spread(index)),
         n_failures: 0,
@@ -242,7 +256,9 @@ pub async fn probe_pooler(
     timeout: Duration,
     trust: Arc<Trust>,
 ) -> Result<PoolerFacts, PollFailure> {
-    let mut console = Console::new(conninfo, trust, timeout);
+    let poll = PollConfig { timeout, connect_timeout: timeout, ..PollConfig::default() };
+    let mut console = Console::new(conninfo, trust, &poll);
+    console.take(console.opening().await?);
     let answer = console.ask().await;
     console.end().await;
     answer
@@ -260,7 +276,8 @@ pub struct Probe {
     pub checkup: Checkup,
 }
 
-/// Connects once and asks everything once. Positions, survey and checkup may each take `timeout`.
+/// Connects once and asks everything once. To connect, positions and checkup may each take `timeout`, each part of the
+/// survey half as long again.
 ///
 /// # Errors
 /// The server cannot be reached, or does not say who it is.
@@ -271,7 +288,9 @@ pub async fn probe(
     statements: bool,
     trust: Arc<Trust>,
 ) -> Result<Probe, PollFailure> {
-    let mut dialog = Dialog::new(id, conninfo, trust, timeout);
+    let poll = PollConfig { timeout, connect_timeout: timeout, ..PollConfig::default() };
+    let mut dialog = Dialog::new(id, conninfo, trust, &poll);
+    dialog.connect().await?;
     let positions = dialog.positions().await.map(|answer| answer.facts);
     let Some(identity) = dialog.identity().cloned() else {
         return Err(match positions {
@@ -279,8 +298,8 @@ pub async fn probe(
             Ok(_) => PollFailure::Lost { reason: "the session ended".to_owned() },
         });
     };
-    let wanted = Wanted { statements, known: None, since: false, idle_limit: PollConfig::default().idle_limit };
-    let survey = dialog.survey(wanted).await.map(|answer| answer.facts);
+    let wish = SurveyWish { statements, known: None, since: false, idle_limit: poll.idle_limit };
+    let survey = dialog.survey(wish).await.map(|answer| answer.facts);
     let checkup = dialog.checkup().await;
     let refused = dialog.refused();
     dialog.end().await;

@@ -1,6 +1,7 @@
 //! Passwords kept in libpq's password file (`~/.pgpass`): `host:port:dbname:user:password`, one a line.
 //!
-//! It is read anew at each connection, so that a rotated password is found without a restart.
+//! It is read anew at each connection, so that a rotated password is found without a restart, and as bytes, as libpq
+//! reads it: a line in another encoding costs no other line anything.
 
 use std::fmt;
 use std::fs;
@@ -10,16 +11,16 @@ use std::path::{Path, PathBuf};
 
 use super::tls::why;
 
-/// A password. Never shown: its `Debug` is a row of dots.
+/// A password: any bytes, as the server takes them. Never shown: its `Debug` is a row of dots.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password(String);
+pub struct Password(Vec<u8>);
 
 impl Password {
-    pub fn new(password: impl Into<String>) -> Self {
+    pub fn new(password: impl Into<Vec<u8>>) -> Self {
         Self(password.into())
     }
 
-    pub(super) fn expose(&self) -> &str {
+    pub(super) fn expose(&self) -> &[u8] {
         &self.0
     }
 }
@@ -33,10 +34,10 @@ impl fmt::Debug for Password {
 /// What a line of the file must match. `host` is `localhost` for a connection over the default socket directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    pub(super) host: &'a str,
+    pub(super) host: &'a [u8],
     pub(super) port: u16,
-    pub(super) dbname: &'a str,
-    pub(super) user: &'a str,
+    pub(super) dbname: &'a [u8],
+    pub(super) user: &'a [u8],
 }
 
 /// Why a password file that exists is not used. libpq goes on without it, and so do we; it is told only when a
@@ -51,7 +52,8 @@ pub(super) enum PassfileProblem {
     Unreadable { path: PathBuf, reason: String },
 }
 
-/// The password of the first line that matches. `None` when no line does, or there is no file.
+/// The password of the first line that matches. `None` when no line does, when that line's password is empty, or when
+/// there is no file.
 ///
 /// # Errors
 /// The file exists but may not be used.
@@ -70,60 +72,63 @@ pub(super) fn password_from(path: &Path, wanted: Wanted<'_>) -> Result<Option<Pa
     if metadata.permissions().mode() & 0o077 != 0 {
         return Err(PassfileProblem::Exposed(path.to_owned()));
     }
-    let content = fs::read_to_string(path).map_err(|error| unreadable(&error))?;
-    Ok(content.lines().find_map(|line| password_in(line, wanted)))
+    let content = fs::read(path).map_err(|error| unreadable(&error))?;
+    let found = content.split(|byte| *byte == b'\n').find_map(|line| password_in(line, wanted));
+    Ok(found.filter(|password| !password.expose().is_empty()))
 }
 
-/// The password of one line, if its four fields match. Empty lines and those that begin with `#` match nothing.
-fn password_in(line: &str, wanted: Wanted<'_>) -> Option<Password> {
-    if line.starts_with('#') {
+/// The password of one line, if its four fields match. Empty lines and those that begin with `#` match nothing. What
+/// stands behind a colon after the password is a note.
+fn password_in(line: &[u8], wanted: Wanted<'_>) -> Option<Password> {
+    if line.starts_with(b"#") {
         return None;
     }
+    let n_trailing = line.iter().rev().take_while(|byte| **byte == b'\r').count();
     let port = wanted.port.to_string();
-    let mut rest = line;
-    for value in [wanted.host, &port, wanted.dbname, wanted.user] {
-        let (field, after) = split_field(rest)?;
-        if field != "*" && unescaped(field) != value {
-            return None;
-        }
-        rest = after;
+    let mut rest = &line[..line.len() - n_trailing];
+    for value in [wanted.host, port.as_bytes(), wanted.dbname, wanted.user] {
+        rest = after_field(rest, value)?;
     }
-    Some(Password(unescaped(rest)))
-}
-
-/// The text up to the next colon that no backslash escapes, still escaped, and what follows it.
-fn split_field(text: &str) -> Option<(&str, &str)> {
-    let mut is_escaped = false;
-    let colon = text.bytes().position(|byte| {
-        let is_end = byte == b':' && !is_escaped;
-        is_escaped = byte == b'\\' && !is_escaped;
-        is_end
-    })?;
-    Some((&text[..colon], &text[colon + 1..]))
-}
-
-fn unescaped(field: &str) -> String {
-    let mut chars = field.chars();
-    let mut text = String::with_capacity(field.len());
-    while let Some(c) = chars.next() {
+    let mut password = Vec::with_capacity(rest.len());
+    let mut bytes = rest.iter();
+    while let Some(byte) = bytes.next().filter(|byte| **byte != b':') {
         // A backslash at the very end stands for itself.
-        text.push(if c == '\\' { chars.next().unwrap_or('\\') } else { c });
+        password.push(if *byte == b'\\' { *bytes.next().unwrap_or(byte) } else { *byte });
     }
-    text
+    Some(Password(password))
+}
+
+/// What follows a field of this value, or a `*`, and its colon. As in libpq a colon within the value may stand there
+/// without a backslash.
+fn after_field<'a>(text: &'a [u8], value: &[u8]) -> Option<&'a [u8]> {
+    if let Some(rest) = text.strip_prefix(b"*:") {
+        return Some(rest);
+    }
+    let mut rest = text;
+    for byte in value {
+        rest = rest.strip_prefix(b"\\").unwrap_or(rest);
+        rest = rest.strip_prefix(&[*byte])?;
+    }
+    rest.strip_prefix(b":")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const WANTED: Wanted<'_> = Wanted { host: "db.example", port: 5432, dbname: "app", user: "mon" };
+    const WANTED: Wanted<'_> = Wanted { host: b"db.example", port: 5432, dbname: b"app", user: b"mon" };
 
     #[test]
     fn a_line_matches_as_in_libpq() {
         for (line, expected) in [
             ("db.example:5432:app:mon:secret", Some("secret")),
             ("*:*:*:*:secret", Some("secret")),
-            ("db.example:*:app:mon:with:colons", Some("with:colons")),
+            ("*:*:app:mon:secret:a note", Some("secret")),
+            (r"*:*:app:mon:se\:cret\\:a note", Some(r"se:cret\")),
+            ("*:*:app:mon::a note", Some("")),
+            (r"*:*:app:mon:secret\", Some(r"secret\")),
+            ("*:*:app:mon:secret \r\r", Some("secret ")),
+            (" *:*:app:mon:secret", None),
             (r"db.example:*:app:mon:a\:b\\c", Some(r"a:b\c")),
             ("db.example:5432:app:mon:", Some("")),
             ("db.example:5433:app:mon:secret", None),
@@ -136,11 +141,12 @@ mod tests {
             ("", None),
             ("db.example:5432:app:mon", None),
         ] {
-            assert_eq!(password_in(line, WANTED), expected.map(Password::new), "{line}");
+            assert_eq!(password_in(line.as_bytes(), WANTED), expected.map(Password::new), "{line}");
         }
-        let escaped = Wanted { host: "::1", user: r"a\b", ..WANTED };
-        assert_eq!(password_in(r"\:\:1:*:*:a\\b:x", escaped), Some(Password::new("x")));
-        assert_eq!(password_in(r"\*:*:*:*:x", WANTED), None, "an escaped star is a star");
+        let escaped = Wanted { host: b"::1", user: br"a\b", ..WANTED };
+        assert_eq!(password_in(br"\:\:1:*:*:a\\b:x", escaped), Some(Password::new("x")));
+        assert_eq!(password_in(br"::1:*:*:a\\b:x", escaped), Some(Password::new("x")));
+        assert_eq!(password_in(br"\*:*:*:*:x", WANTED), None, "an escaped star is a star");
     }
 
     #[test]
@@ -159,5 +165,23 @@ mod tests {
             assert_eq!(password_from(&path, WANTED), expected, "{mode:o}");
         }
         assert_eq!(password_from(dir.path(), WANTED), Err(PassfileProblem::NotAFile(dir.path().to_owned())));
+    }
+
+    #[test]
+    fn a_line_is_bytes_and_costs_no_other_line_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pgpass");
+        let long = "x".repeat(100_000);
+        for (content, expected) in [
+            (b"# caf\xe9\n*:*:*:mon:secret\n".to_vec(), Some(b"secret".to_vec())),
+            (b"*:*:*:zo\xeb:other\n\n\r\n*:*:*:mon:s\xe9cret".to_vec(), Some(b"s\xe9cret".to_vec())),
+            (format!("#{long}\n{long}\n*:*:*:mon:{long}").into_bytes(), Some(long.into_bytes())),
+            // The first line that matches is the one: an empty password is none.
+            (b"*:*:*:*:\n*:*:*:mon:secret\n".to_vec(), None),
+        ] {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(password_from(&path, WANTED), Ok(expected.map(Password::new)));
+        }
     }
 }

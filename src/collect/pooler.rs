@@ -1,5 +1,6 @@
 //! The poll loop of one connection pooler: its admin console, on a beat of its own.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::PollConfig;
 use super::backoff;
 use super::conninfo::Conninfo;
 use super::postgres;
@@ -18,6 +20,7 @@ use crate::clock;
 use crate::core::fleet::Event;
 use crate::core::observation::PollFailure;
 use crate::core::pooler::{PoolerFacts, PoolerObservation};
+use crate::core::time::MonoTime;
 use crate::core::topology::TargetId;
 
 /// The conversation with one console.
@@ -26,20 +29,40 @@ pub(super) struct Console {
     conninfo: Arc<Conninfo>,
     trust: Arc<Trust>,
     timeout: Duration,
+    connect_timeout: Duration,
     session: Option<Session>,
     /// Learned once a session.
     version: Option<String>,
 }
 
 impl Console {
-    pub(super) fn new(conninfo: Arc<Conninfo>, trust: Arc<Trust>, timeout: Duration) -> Self {
-        Self { conninfo, trust, timeout, session: None, version: None }
+    pub(super) fn new(conninfo: Arc<Conninfo>, trust: Arc<Trust>, poll: &PollConfig) -> Self {
+        let (timeout, connect_timeout) = (poll.timeout, poll.connect_timeout);
+        Self { conninfo, trust, timeout, connect_timeout, session: None, version: None }
     }
 
-    /// What it says. A session that turns out to be closed is opened again; one that failed is not used again.
+    /// Whether there is a session, as far as is known by now.
+    fn is_open(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.is_closed())
+    }
+
+    /// Opens a session, which [`Console::take`] is to be given.
+    pub(super) fn opening(&self) -> impl Future<Output = Result<Session, PollFailure>> + Send + use<> {
+        let limits = Limits { connect: self.connect_timeout, ..Limits::within(self.timeout) };
+        let (conninfo, trust) = (Arc::clone(&self.conninfo), Arc::clone(&self.trust));
+        // Boxed: it is big, and needed rarely.
+        Box::pin(async move { postgres::connect(&conninfo, &limits, SettingsBy::Console, &trust).await })
+    }
+
+    pub(super) fn take(&mut self, session: Session) {
+        self.session = Some(session);
+        self.version = None;
+    }
+
+    /// What it says, in the session that it was given. One that failed is not used again.
     ///
     /// # Errors
-    /// No session, no answer, or one that cannot be read.
+    /// No answer, or one that cannot be read.
     pub(super) async fn ask(&mut self) -> Result<PoolerFacts, PollFailure> {
         let answer = tokio::time::timeout(self.timeout, self.converse()).await.unwrap_or_else(|_| {
             let limit_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
@@ -59,16 +82,12 @@ impl Console {
     }
 
     async fn converse(&mut self) -> Result<PoolerFacts, PollFailure> {
-        if self.session.as_mut().is_none_or(Session::is_closed) {
-            let limits = Limits::within(self.timeout);
-            let connecting = Box::pin(postgres::connect(&self.conninfo, &limits, SettingsBy::Console, &self.trust));
-            let mut session = connecting.await?;
-            self.version = console::version(&session.simple_query(console::VERSION).await?)?;
-            self.session = Some(session);
-        }
-        let Some(session) = &mut self.session else {
+        let Some(session) = &self.session else {
             return Err(PollFailure::Lost { reason: "no session".to_owned() });
         };
+        if self.version.is_none() {
+            self.version = console::version(&session.simple_query(console::VERSION).await?)?;
+        }
         let mut unread = None;
         let pools = console::pools(&session.simple_query(console::POOLS).await?, &mut unread)?;
         let databases = console::databases(&session.simple_query(console::DATABASES).await?, &mut unread)?;
@@ -89,6 +108,8 @@ impl Console {
 pub struct PoolerTask {
     pub(super) id: TargetId,
     pub(super) console: Console,
+    /// How long a poll may take.
+    pub(super) timeout: Duration,
     pub(super) interval: Duration,
     /// So that poolers that are watched from one start are not asked all at once for ever.
     pub(super) offset: Duration,
@@ -117,18 +138,46 @@ impl PoolerTask {
         let mut offset = self.offset;
         loop {
             let asked_at = clock::now();
-            let outcome = Box::pin(self.console.ask()).await;
-            let answered_at = clock::now();
+            let mut opened = Ok(());
+            if !self.console.is_open() {
+                let mut opening = Box::pin(self.console.opening());
+                let outcome = if let Ok(outcome) = tokio::time::timeout(self.timeout, &mut opening).await {
+                    outcome
+                } else {
+                    // It has failed so far, and goes on.
+                    let limit_ms = u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX);
+                    let failure = PollFailure::Timeout { doing: "connecting".to_owned(), limit_ms };
+                    self.note(Some(&failure));
+                    if self.publish(asked_at, Err(failure), events).await.is_err() {
+                        return;
+                    }
+                    opening.await
+                };
+                opened = outcome.map(|session| self.console.take(session));
+            }
+            let outcome = match opened {
+                Ok(()) => Box::pin(self.console.ask()).await,
+                Err(failure) => Err(failure),
+            };
             let wait = self.note(outcome.as_ref().err());
             self.note_unread(outcome.as_ref().ok().and_then(|facts| facts.unread.as_deref()));
-            let observation = PoolerObservation { pooler: self.id.clone(), asked_at, answered_at, outcome };
-            if events.send(Event::Pooled(observation)).await.is_err() {
+            if self.publish(asked_at, outcome, events).await.is_err() {
                 return;
             }
             due = due.max(Instant::now().checked_sub(self.interval).unwrap_or(due)) + self.interval + offset;
             offset = Duration::ZERO;
             sleep_until(due.max(Instant::now() + wait)).await;
         }
+    }
+
+    async fn publish(
+        &self,
+        asked_at: MonoTime,
+        outcome: Result<PoolerFacts, PollFailure>,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), mpsc::error::SendError<Event>> {
+        let observation = PoolerObservation { pooler: self.id.clone(), asked_at, answered_at: clock::now(), outcome };
+        events.send(Event::Pooled(observation)).await
     }
 
     /// Logs that rows cannot be read, when that is new.

@@ -24,6 +24,8 @@ use super::conninfo::{ChannelBinding, Conninfo, Endpoint, Host, TargetSessionAtt
 use super::failure;
 use super::login::Login;
 use super::passfile::Password;
+use super::require_auth::Gate;
+use super::resolved::passwd_entry_of;
 use super::session::{Encrypted, Limits, Session, SettingsBy, Tls};
 use super::settings;
 use super::tls::{SslMode, Trust};
@@ -48,11 +50,25 @@ pub async fn connect(
     settings: SettingsBy,
     trust: &Trust,
 ) -> Result<Session, PollFailure> {
+    connect_in_sight(conninfo, limits, settings, trust, &Progress::default()).await
+}
+
+/// The same, and `progress` shows meanwhile how far it has come.
+///
+/// # Errors
+/// As for [`connect`].
+pub(super) async fn connect_in_sight(
+    conninfo: &Conninfo,
+    limits: &Limits,
+    settings: SettingsBy,
+    trust: &Trust,
+    progress: &Progress,
+) -> Result<Session, PollFailure> {
     // Boxed: a poller keeps this future's place for as long as it lives, and needs it rarely.
     if let Login::Secret(secret) = conninfo.login() {
-        return Box::pin(connect_by_secret(conninfo, secret, limits, settings, trust)).await;
+        return Box::pin(connect_by_secret(conninfo, secret, limits, settings, trust, progress)).await;
     }
-    let mut dialer = Dialer { conninfo, limits, trust, settings, progress: Progress::default() };
+    let mut dialer = Dialer { conninfo, limits, trust, settings, progress };
     Box::pin(dialer.connect()).await
 }
 
@@ -63,6 +79,7 @@ async fn connect_by_secret(
     limits: &Limits,
     settings: SettingsBy,
     trust: &Trust,
+    progress: &Progress,
 ) -> Result<Session, PollFailure> {
     let began = clock::now();
     let left = || limits.connect.saturating_sub(clock::now().duration_since(began));
@@ -89,8 +106,7 @@ async fn connect_by_secret(
             let reason = |reason: &str| PollFailure::Connect { reason: format!("secret {secret}: {reason}") };
             let whole = conninfo.with_version(version).map_err(reason)?;
             let limits = Limits { connect: left(), ..*limits };
-            let mut dialer =
-                Dialer { conninfo: &whole, limits: &limits, trust, settings, progress: Progress::default() };
+            let mut dialer = Dialer { conninfo: &whole, limits: &limits, trust, settings, progress };
             match dialer.connect().await {
                 Err(failure @ PollFailure::Authentication { .. }) => refusal = refusal.or(Some(failure)),
                 outcome => return outcome,
@@ -106,12 +122,12 @@ struct Dialer<'a> {
     limits: &'a Limits,
     trust: &'a Trust,
     settings: SettingsBy,
-    progress: Progress,
+    progress: &'a Progress,
 }
 
 /// How far the present attempt came.
-#[derive(Default)]
-struct Progress(AtomicU8);
+#[derive(Debug, Default)]
+pub(crate) struct Progress(AtomicU8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -135,7 +151,12 @@ impl Progress {
         self.0.load(Ordering::Relaxed) == phase as u8
     }
 
-    fn doing(&self) -> &'static str {
+    /// Whether somebody has accepted the connection.
+    pub(super) fn is_accepted(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > Phase::Connecting as u8
+    }
+
+    pub(super) fn doing(&self) -> &'static str {
         match self.0.load(Ordering::Relaxed) {
             0 => "looking up its name",
             1 => "connecting",
@@ -187,7 +208,8 @@ impl Dialer<'_> {
                 let left = self.limits.connect.saturating_sub(clock::now().duration_since(began));
                 let share = left / n_left.max(1);
                 n_left -= 1;
-                let share = conninfo.connect_timeout().map_or(share, |own| own.min(share));
+                // The connection string's own is for each host, as in libpq, and it wins.
+                let share = conninfo.connect_timeout().unwrap_or(share);
                 match self.dial(host, *wanted, share).await {
                     Ok(session) => return Ok(session),
                     Err(failure) if is_worth_another_host(&failure) => failures.push(failure),
@@ -241,7 +263,7 @@ impl Dialer<'_> {
             (_, SslMode::Prefer) => (Ask::Prefer, Some(Ask::Disable)),
             (_, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull) => (Ask::Require, None),
         };
-        let mut session = match (self.log_in(address, host, first).await, second) {
+        let session = match (self.log_in(address, host, first).await, second) {
             (Ok(session), _) => session,
             // A wrong password is not tried again the other way, as libpq would: least of all in clear text.
             (Err(refusal), Some(second)) if refusal.is_barred || (first == Ask::Prefer && refusal.failed_handshake) => {
@@ -257,7 +279,7 @@ impl Dialer<'_> {
             (Err(refusal), _) => return Err(refusal.failure),
         };
         if let Some(wanted) = wanted {
-            let role = role_of(&mut session).await?;
+            let role = role_of(&session).await?;
             if role != wanted {
                 let reason = format!("the server is a {role}, and target_session_attrs asks for another");
                 return Err(PollFailure::Connect { reason });
@@ -303,15 +325,20 @@ impl Dialer<'_> {
             ChannelBinding::Prefer => config::ChannelBinding::Prefer,
             ChannelBinding::Require => config::ChannelBinding::Require,
         });
-        if conninfo.tls().direct && ask == config::SslMode::Require {
+        let is_direct = conninfo.tls().direct && ask == config::SslMode::Require;
+        if is_direct {
             config.ssl_negotiation(SslNegotiation::Direct);
         }
         let seen = Seen::default();
         let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host, &seen)?) };
-        let wire = Wire::new(socket(address, conninfo.tcp()).await?, tls.is_some());
+        let mut wire = Wire::new(socket(address, conninfo).await?, tls.is_some());
+        let gate = || conninfo.require_auth().map(Gate::new);
+        if let Some(gate) = gate().filter(|_| !is_direct) {
+            wire.watch(gate, tls.is_some());
+        }
         let allowance = wire.allowance();
         self.progress.reach(if tls.is_none() { Phase::Starting } else { Phase::Greeting });
-        let handshake = Handshake { tls, progress: &self.progress };
+        let handshake = Handshake { tls, gate: gate(), progress: self.progress };
         match config.connect_raw(wire, handshake).await {
             Ok(opened) => {
                 let tls = self.progress.is(Phase::StartingEncrypted);
@@ -418,10 +445,15 @@ async fn addresses_of(host: &Host) -> Result<Vec<Address>, PollFailure> {
     }
 }
 
-async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Either<TcpStream, UnixStream>, PollFailure> {
+async fn socket(address: &Address, conninfo: &Conninfo) -> Result<Either<TcpStream, UnixStream>, PollFailure> {
     match address {
         Address::Unix(path) => match UnixStream::connect(path).await {
-            Ok(stream) => Ok(Either::Right(stream)),
+            Ok(stream) => {
+                if let Some(user) = conninfo.requirepeer() {
+                    check_peer(&stream, user)?;
+                }
+                Ok(Either::Right(stream))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(PollFailure::Connect { reason: format!("there is no socket {}", path.display()) })
             }
@@ -429,10 +461,22 @@ async fn socket(address: &Address, tcp: &TcpSettings) -> Result<Either<TcpStream
         },
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(|error| failure::of_socket(&error))?;
-            watch_over(&stream, tcp).map_err(|error| failure::of_socket(&error))?;
+            watch_over(&stream, conninfo.tcp()).map_err(|error| failure::of_socket(&error))?;
             Ok(Either::Left(stream))
         }
     }
+}
+
+/// `requirepeer`: who runs the server at the other end of the socket.
+fn check_peer(stream: &UnixStream, user: &str) -> Result<(), PollFailure> {
+    let uid = stream.peer_cred().map_err(|error| failure::of_socket(&error))?.uid();
+    let peer = passwd_entry_of(uid).map(|entry| entry.name);
+    if peer.as_deref() == Some(user) {
+        return Ok(());
+    }
+    let peer = peer.unwrap_or_else(|| format!("the user of number {uid}"));
+    let reason = format!("the server at the socket is run by {peer}, and requirepeer asks for {user}");
+    Err(PollFailure::Authentication { reason })
 }
 
 fn watch_over(stream: &TcpStream, tcp: &TcpSettings) -> io::Result<()> {
@@ -455,7 +499,7 @@ fn watch_over(stream: &TcpStream, tcp: &TcpSettings) -> io::Result<()> {
     Ok(())
 }
 
-async fn role_of(session: &mut Session) -> Result<Role, PollFailure> {
+async fn role_of(session: &Session) -> Result<Role, PollFailure> {
     let in_recovery = match session.parameter("in_hot_standby") {
         Some(word) => word == "on",
         // Before 14 it is not reported.
@@ -464,7 +508,7 @@ async fn role_of(session: &mut Session) -> Result<Role, PollFailure> {
     Ok(if in_recovery { Role::Replica } else { Role::Primary })
 }
 
-async fn single_value(session: &mut Session, sql: &str) -> Result<String, PollFailure> {
+async fn single_value(session: &Session, sql: &str) -> Result<String, PollFailure> {
     let messages = session.simple_query(sql).await?;
     let value = messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),
@@ -478,6 +522,7 @@ type Connector = <MakeRustlsConnect as MakeTlsConnect<Wire>>::TlsConnect;
 /// The TLS handshake, told apart from what comes before and after it.
 struct Handshake<'a> {
     tls: Option<Connector>,
+    gate: Option<Gate>,
     progress: &'a Progress,
 }
 
@@ -493,7 +538,7 @@ impl<'a> TlsConnect<Wire> for Handshake<'a> {
             let allowance = wire.allowance();
             let stream = tls.connect(wire).await?;
             self.progress.reach(Phase::StartingEncrypted);
-            Ok(Encrypted::new(stream, allowance))
+            Ok(Encrypted::new(stream, allowance, self.gate))
         })
     }
 }

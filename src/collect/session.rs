@@ -1,8 +1,12 @@
 //! A session with one server: its connection is driven by whoever asks, so that dropping it drops everything.
+//!
+//! Several questions may be under way at once, all of one task: they are sent as they come and answered in that order.
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -15,10 +19,13 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::failure;
 use super::messages::Messages;
 use super::passfile::Password;
+use super::require_auth::Gate;
 use super::settings;
 use super::wire::{Allowance, Wire};
+use crate::clock;
 use crate::core::checkup::PeerCertificate;
 use crate::core::observation::PollFailure;
+use crate::core::time::MonoTime;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,11 +112,16 @@ pub(super) struct Encrypted {
     /// A TLS session is big; boxed, a target without TLS does not pay for it.
     stream: Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>,
     messages: Messages,
+    gate: Option<Gate>,
 }
 
 impl Encrypted {
-    pub(super) fn new(stream: <MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream, allowance: Allowance) -> Self {
-        Self { stream: Box::new(stream), messages: Messages::new(allowance) }
+    pub(super) fn new(
+        stream: <MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream,
+        allowance: Allowance,
+        gate: Option<Gate>,
+    ) -> Self {
+        Self { stream: Box::new(stream), messages: Messages::new(allowance), gate }
     }
 }
 
@@ -129,17 +141,41 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// An open session.
 pub struct Session {
     client: Client,
-    connection: Wired,
+    /// Locked for as long as it takes to poll it, by one task alone.
+    line: Mutex<Line>,
+    /// Where a question is a transaction of its own, the next one is sent when it has been answered: a failure leaves it
+    /// open. In the order in which they were asked.
+    transaction: tokio::sync::Mutex<()>,
     tls: Tls,
     settings: SettingsBy,
-    encoding: Encoding,
+    /// [`Encoding::AsStored`] it is.
+    is_as_stored: AtomicBool,
     /// Its settings are made, or none are to be.
-    is_set: bool,
+    is_set: AtomicBool,
     limits: Limits,
     allowance: Allowance,
     /// What the server was given to log in with: it may repeat it.
     password: Option<Password>,
+}
+
+struct Line {
+    connection: Wired,
+    /// How the connection ended. `None` while it is open, as far as is known.
     lost: Option<PollFailure>,
+    /// When the last answer to one of several questions asked at once was in hand.
+    several_at: Option<MonoTime>,
+}
+
+impl Line {
+    /// Lets the connection send and read; ready when it has ended.
+    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<PollFailure> {
+        if let Some(lost) = &self.lost {
+            return Poll::Ready(lost.clone());
+        }
+        let ending = ready!(drive(&mut self.connection, cx));
+        self.lost = Some(ending.clone());
+        Poll::Ready(ending)
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -147,7 +183,7 @@ impl std::fmt::Debug for Session {
         f.debug_struct("Session")
             .field("tls", &self.tls)
             .field("settings", &self.settings)
-            .field("lost", &self.lost)
+            .field("lost", &self.line().lost)
             .finish_non_exhaustive()
     }
 }
@@ -161,10 +197,16 @@ impl Session {
         limits: Limits,
         password: Option<Password>,
     ) -> Self {
-        let is_set = settings != SettingsBy::Session;
-        let knows_none = connection.parameter("server_encoding") == Some(Encoding::AsStored.name());
-        let encoding = if knows_none { Encoding::AsStored } else { Encoding::Utf8 };
-        Self { client, connection, tls, settings, encoding, is_set, limits, allowance, password, lost: None }
+        let is_set = AtomicBool::new(settings != SettingsBy::Session);
+        let is_as_stored = connection.parameter("server_encoding") == Some(Encoding::AsStored.name());
+        let is_as_stored = AtomicBool::new(is_as_stored);
+        let line = Mutex::new(Line { connection, lost: None, several_at: None });
+        let transaction = tokio::sync::Mutex::default();
+        Self { client, line, transaction, tls, settings, is_as_stored, is_set, limits, allowance, password }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it is encrypted.
@@ -189,13 +231,13 @@ impl Session {
     /// It does not answer.
     pub(super) async fn make_settings_hold(&mut self) -> Result<(), PollFailure> {
         let (mark, value) = settings::MARK;
-        self.is_set = true;
+        self.is_set.store(true, Ordering::Relaxed);
         let answer = self.ask(&format!("SHOW {mark}")).await?;
         let holds = answer.iter().any(|message| match message {
             SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten() == Some(value),
             _ => false,
         });
-        self.is_set = !holds;
+        self.is_set.store(!holds, Ordering::Relaxed);
         if !holds {
             self.settings = SettingsBy::Transaction;
         }
@@ -203,36 +245,42 @@ impl Session {
     }
 
     /// How text is sent: from the start as it is stored where the database has no encoding.
-    pub const fn encoding(&self) -> Encoding {
-        self.encoding
+    pub fn encoding(&self) -> Encoding {
+        if self.is_as_stored.load(Ordering::Relaxed) { Encoding::AsStored } else { Encoding::Utf8 }
     }
 
-    /// Asks for text to be sent in this way from the next question on. Not through RDS Proxy, which is sent no settings.
-    pub(super) fn set_encoding(&mut self, encoding: Encoding) {
-        if self.encoding != encoding {
-            self.encoding = encoding;
-            self.is_set = self.settings != SettingsBy::Session;
+    /// Asks for text to be sent as it is stored from the next question on. Not through RDS Proxy, which is sent no
+    /// settings.
+    pub(super) fn take_text_as_stored(&self) {
+        if !self.is_as_stored.swap(true, Ordering::Relaxed) {
+            self.is_set.store(self.settings != SettingsBy::Session, Ordering::Relaxed);
         }
     }
 
     /// A parameter that the server reports by itself (`in_hot_standby`, `server_version`, ...).
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.connection.parameter(name)
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        self.line().connection.parameter(name).map(str::to_owned)
     }
 
     /// The server's major version. 0 where it does not say.
     fn major(&self) -> u32 {
-        settings::major(self.parameter("server_version"))
+        settings::major(self.parameter("server_version").as_deref())
     }
 
     /// Whether the server has ended it, as far as is known by now: looks at what has arrived, without waiting.
-    pub fn is_closed(&mut self) -> bool {
-        if self.lost.is_none()
-            && let Poll::Ready(ending) = drive(&mut self.connection, &mut Context::from_waker(Waker::noop()))
-        {
-            self.lost = Some(self.without_password(ending));
-        }
-        self.lost.is_some()
+    pub fn is_closed(&self) -> bool {
+        self.line().drive(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Waits until the server ends it. Takes in what comes meanwhile.
+    pub(super) async fn closed(&self) -> PollFailure {
+        let ending = poll_fn(|cx| self.line().drive(cx)).await;
+        self.without_password(ending)
+    }
+
+    /// When the last answer of [`Session::simple_queries`] was in hand.
+    pub(super) fn several_at(&self) -> Option<MonoTime> {
+        self.line().several_at
     }
 
     /// Asks in the simple query protocol; several statements are one round trip. Nothing is prepared, so that a pooler
@@ -240,10 +288,11 @@ impl Session {
     ///
     /// # Errors
     /// The server refused the query, or the connection is lost.
-    pub async fn simple_query(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
-        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major(), self.encoding) else {
+    pub async fn simple_query(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
+        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major(), self.encoding()) else {
             return self.ask(sql).await;
         };
+        let _turn = self.transaction.lock().await;
         match self.ask(&format!("{prologue}{sql}\n;COMMIT")).await {
             Ok(mut messages) => {
                 messages.pop();
@@ -252,7 +301,7 @@ impl Session {
             }
             Err(failure) => {
                 // The transaction is still open, and the next BEGIN would meet it.
-                if self.lost.is_none() {
+                if self.line().lost.is_none() {
                     self.ask("ROLLBACK").await?;
                 }
                 Err(failure)
@@ -263,7 +312,7 @@ impl Session {
     /// Asks several questions at once: one round trip, and each has its own outcome. They are answered in turn, each
     /// handed to `take` as it comes, so that what was answered is in hand should the wait for the rest be given up.
     pub async fn simple_queries(
-        &mut self,
+        &self,
         questions: &[String],
         mut take: impl FnMut(usize, Result<Vec<SimpleQueryMessage>, PollFailure>),
     ) {
@@ -271,130 +320,132 @@ impl Session {
             // Each in a transaction of its own, which a failure leaves open: one after the other.
             for (position, sql) in questions.iter().enumerate() {
                 let answer = self.simple_query(sql).await;
+                self.line().several_at = Some(clock::now());
                 take(position, answer);
             }
             return;
         }
-        if let Err(failure) = self.open().await {
-            for position in 0..questions.len() {
-                take(position, Err(failure.clone()));
-            }
-            return;
-        }
-        let Self { client, connection, lost, password, allowance, .. } = self;
+        // The settings cost no round trip of their own.
+        let opening = self.opening().await;
         let mut answers = Vec::with_capacity(questions.len());
         let mut unsent = 0;
         for sql in questions {
             if unsent + sql.len() > ROOM {
-                send(connection, lost).await;
+                self.send().await;
                 unsent = 0;
             }
             unsent += sql.len();
             // Only puts it into the queue.
-            answers.push(client.simple_query_raw(sql).await.map_err(Interruption::from));
+            answers.push(self.client.simple_query_raw(sql).await.map_err(Interruption::from));
+        }
+        if let Some(opening) = opening {
+            self.allowance.renew();
+            let opened = self.while_driving(async { all_parts(opening?).await }).await;
+            if let Err(failure) = opened {
+                let failure = failure::of_settings(self.without_password(failure));
+                for position in 0..questions.len() {
+                    take(position, Err(failure.clone()));
+                }
+                return;
+            }
+            self.is_set.store(true, Ordering::Relaxed);
         }
         for (position, answer) in answers.into_iter().enumerate() {
-            let answer = if let Some(lost) = lost {
-                Err(lost.clone())
-            } else {
-                allowance.renew();
-                let whole = async { all_parts(answer?).await };
-                while_driving(connection, lost, whole).await
-            };
-            take(position, answer.map_err(|failure| failure::without(failure, password.as_ref())));
+            self.allowance.renew();
+            let whole = async { all_parts(answer?).await };
+            let answer = self.while_driving(whole).await;
+            self.line().several_at = Some(clock::now());
+            take(position, answer.map_err(|failure| self.without_password(failure)));
         }
     }
 
     /// Says good-bye, so that the server logs no cut connection; waits for what is still being answered, no longer than
     /// the server may work at it.
     pub async fn end(self) {
-        let Self { client, mut connection, lost: None, limits, .. } = self else { return };
+        let Self { client, line, limits, .. } = self;
+        let Line { mut connection, lost: None, .. } = line.into_inner().unwrap_or_else(PoisonError::into_inner) else {
+            return;
+        };
         drop(client);
         let _ = tokio::time::timeout(limits.statement + GOODBYE, poll_fn(|cx| drive(&mut connection, cx))).await;
     }
 
-    async fn ask(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
-        if let Some(lost) = &self.lost {
-            return Err(lost.clone());
-        }
+    async fn ask(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
         self.allowance.renew();
-        let opening = (!self.is_set).then(|| settings::opening(&self.limits, self.major(), self.encoding));
-        let mut is_set = self.is_set;
-        let Self { client, connection, lost, .. } = self;
+        let opening = self.opening().await;
         let answer = async {
+            // Both are put into the queue and sent together: the settings cost no round trip of their own.
+            let question = self.client.simple_query_raw(sql).await?;
             if let Some(opening) = opening {
-                // Both are put into the queue and sent together: the settings cost no round trip of their own.
-                let opening = client.simple_query_raw(&opening).await?;
-                let question = client.simple_query_raw(sql).await?;
-                all_parts(opening).await?;
-                is_set = true;
-                all_parts(question).await
-            } else {
-                all_parts(client.simple_query_raw(sql).await?).await
+                all_parts(opening?).await?;
+                self.is_set.store(true, Ordering::Relaxed);
             }
+            all_parts(question).await
         };
-        let answer = while_driving(connection, lost, answer).await;
-        self.is_set = is_set;
-        answer.map_err(|failure| {
-            let failure = failure::without(failure, self.password.as_ref());
-            if is_set { failure } else { failure::of_settings(failure) }
+        self.while_driving(answer).await.map_err(|failure| {
+            let failure = self.without_password(failure);
+            if self.is_set.load(Ordering::Relaxed) { failure } else { failure::of_settings(failure) }
         })
     }
 
-    /// Makes the settings, should they still have to be made.
-    async fn open(&mut self) -> Result<(), PollFailure> {
-        if self.is_set {
-            return Ok(());
+    /// Puts what makes the settings into the queue, should they still have to be made.
+    async fn opening(&self) -> Option<Result<SimpleQueryStream, Interruption>> {
+        if self.is_set.load(Ordering::Relaxed) {
+            return None;
         }
-        let opening = settings::opening(&self.limits, self.major(), self.encoding);
-        self.is_set = true;
-        let answer = self.ask(&opening).await;
-        self.is_set = answer.is_ok();
-        answer.map(drop).map_err(failure::of_settings)
+        let opening = settings::opening(&self.limits, self.major(), self.encoding());
+        Some(self.client.simple_query_raw(&opening).await.map_err(Interruption::from))
     }
 
     /// A failure without the password that the server was given, should it have repeated it.
     pub(super) fn without_password(&self, failure: PollFailure) -> PollFailure {
         failure::without(failure, self.password.as_ref())
     }
-}
 
-/// Waits for an answer and lets the connection send and read meanwhile. `lost` learns how the connection ended, if it did.
-async fn while_driving<T>(
-    connection: &mut Wired,
-    lost: &mut Option<PollFailure>,
-    answer: impl Future<Output = Result<T, Interruption>>,
-) -> Result<T, PollFailure> {
-    let mut answer = pin!(answer);
-    poll_fn(|cx| {
-        let mut ending = None;
-        // The first round sends the question, the second takes up what the connection has read.
-        for _ in 0..2 {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(match (answer, ending.take()) {
-                    (Err(Interruption::Closed), Some(ending)) => Err(ending),
-                    (Err(Interruption::Closed), None) => Err(closed()),
-                    (Err(Interruption::Other(failure)), _) => Err(failure),
-                    (Err(Interruption::TooLong), _) => {
-                        *lost = Some(failure::too_much());
-                        Err(failure::too_much())
-                    }
-                    (Ok(answer), _) => Ok(answer),
-                });
+    /// Waits for an answer and lets the connection send and read meanwhile. An answer that has arrived whole counts,
+    /// whatever became of the connection after it.
+    async fn while_driving<T>(&self, answer: impl Future<Output = Result<T, Interruption>>) -> Result<T, PollFailure> {
+        let mut answer = pin!(answer);
+        poll_fn(|cx| {
+            let mut ending = None;
+            // The first round sends the question, the second takes up what the connection has read.
+            for _ in 0..2 {
+                if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(match answer {
+                        Ok(answer) => Ok(answer),
+                        Err(Interruption::Closed) => {
+                            Err(ending.take().or_else(|| self.line().lost.clone()).unwrap_or_else(closed))
+                        }
+                        Err(Interruption::Other(failure)) => Err(failure),
+                        Err(Interruption::TooLong) => {
+                            self.line().lost = Some(failure::too_much());
+                            Err(failure::too_much())
+                        }
+                    });
+                }
+                if ending.is_none()
+                    && let Poll::Ready(end) = self.line().drive(cx)
+                {
+                    ending = Some(end);
+                }
             }
-            if ending.is_none()
-                && let Poll::Ready(end) = drive(connection, cx)
-            {
-                *lost = Some(end.clone());
-                ending = Some(end);
+            match ending {
+                Some(ending) => Poll::Ready(Err(ending)),
+                None => Poll::Pending,
             }
-        }
-        match ending {
-            Some(ending) => Poll::Ready(Err(ending)),
-            None => Poll::Pending,
-        }
-    })
-    .await
+        })
+        .await
+    }
+
+    /// Has the connection send what is in its queue, without waiting for what it answers.
+    async fn send(&self) {
+        poll_fn(|cx| {
+            // How it ended is kept.
+            let _ = self.line().drive(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
 }
 
 /// Why an answer has no end.
@@ -409,19 +460,6 @@ impl From<tokio_postgres::Error> for Interruption {
     fn from(error: tokio_postgres::Error) -> Self {
         if error.is_closed() { Self::Closed } else { Self::Other(failure::of_session(&error)) }
     }
-}
-
-/// Has the connection send what is in its queue, without waiting for what it answers.
-async fn send(connection: &mut Wired, lost: &mut Option<PollFailure>) {
-    poll_fn(|cx| {
-        if lost.is_none()
-            && let Poll::Ready(ending) = drive(connection, cx)
-        {
-            *lost = Some(ending);
-        }
-        Poll::Ready(())
-    })
-    .await;
 }
 
 /// The whole answer.
@@ -455,8 +493,13 @@ fn closed() -> PollFailure {
 
 impl AsyncRead for Encrypted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, messages } = &mut *self;
-        messages.poll_read(Pin::new(&mut **stream), cx, buf)
+        let before = buf.filled().len();
+        let Self { stream, messages, .. } = &mut *self;
+        ready!(messages.poll_read(Pin::new(&mut **stream), cx, buf))?;
+        Poll::Ready(match &mut self.gate {
+            Some(gate) => gate.pass(&buf.filled()[before..]).map_err(io::Error::other),
+            None => Ok(()),
+        })
     }
 }
 

@@ -14,7 +14,11 @@
 //!
 //! With `sslrootcert=rds`, which libpq does not have, they are those of Amazon RDS.
 //!
-//! Two things differ from libpq. The name is looked for in the certificate's subject alternative names (DNS and IP)
+//! Where a chain is checked, so are the revocation lists of `sslcrl` and `sslcrldir`, else `~/.postgresql/root.crl` if it
+//! exists: each certificate of the chain needs a list of its issuer that is not out of date. A list that was named and
+//! cannot be read is an error, where libpq goes on without it.
+//!
+//! Two more things differ from libpq. The name is looked for in the certificate's subject alternative names (DNS and IP)
 //! alone: its common name, to which libpq falls back, is never looked at. And TLS 1.2 is the oldest version there is.
 
 use std::collections::BTreeMap;
@@ -25,17 +29,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
+use rustls::client::{Resumption, VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+    CertRevocationListError, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
 };
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::certificate::{Noting, Seen};
+use super::turns::Turns;
 use crate::any_chain::AnyChain;
 use crate::aws::{self, Aws, Secrets};
 use crate::core::checkup;
@@ -98,6 +104,7 @@ pub const RDS_COPIED_ON: &str = "2024-11-23";
 pub struct TlsSettings {
     pub mode: SslMode,
     pub roots: Roots,
+    pub revocation: RevocationLists,
     /// `sslcert` and `sslkey`, or their usual places. `None` without a home directory, or with `sslcertmode=disable`.
     pub identity: Option<ClientFiles>,
     /// `sslnegotiation=direct`: the handshake comes first, without asking (PostgreSQL 17+).
@@ -106,6 +113,17 @@ pub struct TlsSettings {
     pub sni: bool,
     pub tls12: bool,
     pub tls13: bool,
+}
+
+/// Where lists of revoked certificates are. They are read for each session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RevocationLists {
+    /// `sslcrl`.
+    pub file: Option<PathBuf>,
+    /// `sslcrldir`: lists by the hash of their issuer's name, as `openssl rehash` names them.
+    pub directory: Option<PathBuf>,
+    /// The usual place, when neither was named.
+    pub usual: Option<PathBuf>,
 }
 
 /// A client certificate's files. As in libpq, no certificate is sent when the first does not exist.
@@ -136,8 +154,9 @@ fn at(path: Option<&Path>) -> String {
     path.map(|path| format!(" at {}", path.display())).unwrap_or_default()
 }
 
-/// What all targets share to log in: secrets of AWS, and root certificates that were read: a bundle is some hundred certificates, and a fleet mostly
-/// has one. A file is read again when it has changed; the machine's store is read once.
+/// What all targets share to log in: secrets of AWS, whose turn it is, and root certificates that were read: a bundle is
+/// some hundred certificates, and a fleet mostly has one. A file is read again when it has changed; the machine's store is
+/// read once.
 #[derive(Debug)]
 pub struct Trust {
     provider: Arc<CryptoProvider>,
@@ -145,6 +164,7 @@ pub struct Trust {
     system: Mutex<Option<Arc<RootSet>>>,
     rds: Mutex<Option<Arc<RootSet>>>,
     secrets: Secrets,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -180,7 +200,13 @@ impl Trust {
             system: Mutex::default(),
             rds: Mutex::default(),
             secrets: Secrets::new(aws),
+            turns: Turns::default(),
         }
+    }
+
+    /// Who may connect now.
+    pub(super) const fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub const fn secrets(&self) -> &Secrets {
@@ -200,13 +226,7 @@ impl Trust {
         };
         let verifier: Arc<dyn ServerCertVerifier> = match roots {
             None => Arc::new(AnyChain(Arc::clone(&self.provider))),
-            Some(roots) => {
-                let chain =
-                    WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), Arc::clone(&self.provider))
-                        .build()
-                        .map_err(|error| TlsProblem::Settings(error.to_string()))?;
-                Arc::new(Verified { chain, roots, checks_name: settings.mode == SslMode::VerifyFull })
-            }
+            Some(roots) => Arc::new(self.verified(roots, settings)?),
         };
         let verifier = Arc::new(Noting { verifier, verified, seen: seen.clone() });
         let versions: Vec<&'static SupportedProtocolVersion> = [(settings.tls12, &TLS12), (settings.tls13, &TLS13)]
@@ -239,6 +259,23 @@ impl Trust {
         // A session is opened rarely and kept: remembering tickets would cost memory per target for nothing.
         config.resumption = Resumption::disabled();
         Ok(config)
+    }
+
+    fn verified(&self, roots: Arc<RootSet>, settings: &TlsSettings) -> Result<Verified, TlsProblem> {
+        let lists = settings.revocation.read()?;
+        let checks_revocation = !lists.is_empty();
+        let mut builder =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), Arc::clone(&self.provider));
+        if checks_revocation {
+            builder = builder.with_crls(lists).enforce_revocation_expiration();
+        }
+        let chain = builder.build().map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(reason) => {
+                TlsProblem::Settings(format!("a list of sslcrl or sslcrldir cannot be used: {reason:?}"))
+            }
+            other => TlsProblem::Settings(other.to_string()),
+        })?;
+        Ok(Verified { chain, roots, checks_name: settings.mode == SslMode::VerifyFull, checks_revocation })
     }
 
     /// What the server's chain must end in. `None` when it need not be verified.
@@ -322,6 +359,56 @@ impl Roots {
     }
 }
 
+impl RevocationLists {
+    fn read(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsProblem> {
+        let mut lists = Vec::new();
+        if let Some(file) = &self.file {
+            lists.extend(lists_in(file, "sslcrl")?);
+        }
+        if let Some(file) = self.usual.as_ref().filter(|file| file.exists()) {
+            lists.extend(lists_in(file, "sslcrl")?);
+        }
+        if let Some(directory) = &self.directory {
+            let problem = |reason| TlsProblem::File { path: directory.clone(), parameter: "sslcrldir", reason };
+            let entries = fs::read_dir(directory).map_err(|error| problem(why(&error)))?;
+            let mut files: Vec<PathBuf> =
+                entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| is_hashed(path)).collect();
+            if files.is_empty() {
+                return Err(problem(
+                    "it holds no list named by its hash, such as 0a1b2c3d.r0: openssl rehash".to_owned(),
+                ));
+            }
+            files.sort();
+            for file in files {
+                lists.extend(lists_in(&file, "sslcrldir")?);
+            }
+        }
+        Ok(lists)
+    }
+}
+
+fn lists_in(path: &Path, parameter: &'static str) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsProblem> {
+    let problem = |reason| TlsProblem::File { path: path.to_owned(), parameter, reason };
+    let pem = fs::read(path).map_err(|error| problem(why(&error)))?;
+    let lists = CertificateRevocationListDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| problem(format!("not PEM: {error}")))?;
+    if lists.is_empty() {
+        return Err(problem("it holds no list in PEM form (-----BEGIN X509 CRL-----)".to_owned()));
+    }
+    Ok(lists)
+}
+
+/// `0a1b2c3d.r0`
+fn is_hashed(path: &Path) -> bool {
+    let (stem, extension) = (path.file_stem(), path.extension());
+    let is_hash = stem
+        .and_then(|stem| stem.to_str())
+        .is_some_and(|stem| stem.len() == 8 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let number = extension.and_then(|extension| extension.to_str()).and_then(|extension| extension.strip_prefix('r'));
+    is_hash && number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
 const NO_CERTIFICATE: &str = "it holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)";
 
 pub(super) fn why(error: &io::Error) -> String {
@@ -362,8 +449,11 @@ fn read_identity(files: &ClientFiles) -> Result<Option<Identity>, TlsProblem> {
         let certificate = files.certificate.display();
         of_key(format!("{}; it is needed with the certificate {certificate}", why(&error)))
     })?;
+    if !metadata.is_file() {
+        return Err(of_key("it is not a plain file".to_owned()));
+    }
     // libpq's rule: one's own key is private, root's may be read by a group.
-    let forbidden = if metadata.uid() == 0 { 0o027 } else { 0o077 };
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & forbidden != 0 {
         return Err(of_key("others may read or change it: chmod 600 it".to_owned()));
     }
@@ -385,6 +475,7 @@ struct Verified {
     chain: Arc<WebPkiServerVerifier>,
     roots: Arc<RootSet>,
     checks_name: bool,
+    checks_revocation: bool,
 }
 
 impl ServerCertVerifier for Verified {
@@ -405,8 +496,10 @@ impl ServerCertVerifier for Verified {
                 Ok(ServerCertVerified::assertion())
             }
             // A self-signed certificate that is its own root, as the manual's example makes it, is an authority used as
-            // a server, which webpki refuses (after the dates) and libpq takes.
-            Err(rustls::Error::InvalidCertificate(Other(_))) if self.roots.certificates.contains(end_entity) => {
+            // a server, which webpki refuses (after the dates) and libpq takes. Whether it is revoked was not looked up.
+            Err(rustls::Error::InvalidCertificate(Other(_)))
+                if !self.checks_revocation && self.roots.certificates.contains(end_entity) =>
+            {
                 if self.checks_name {
                     verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 }
@@ -477,6 +570,24 @@ pub(super) fn explain(error: &rustls::Error, settings: &TlsSettings) -> String {
         rustls::Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
             "the server's certificate is not valid yet; check both machines' clocks".to_owned()
         }
+        rustls::Error::InvalidCertificate(Bad::Revoked) => {
+            "the server's certificate, or one it was issued by, is revoked".to_owned()
+        }
+        rustls::Error::InvalidCertificate(Bad::UnknownRevocationStatus) => {
+            "no revocation list (sslcrl, sslcrldir) is by the authority that issued the server's certificate, or one of \
+             its chain; add it"
+                .to_owned()
+        }
+        rustls::Error::InvalidCertificate(Bad::ExpiredRevocationList | Bad::ExpiredRevocationListContext { .. }) => {
+            "the revocation list (sslcrl, sslcrldir) is out of date; fetch the authority's newest".to_owned()
+        }
+        rustls::Error::InvalidCertRevocationList(CertRevocationListError::BadSignature) => {
+            "a revocation list (sslcrl, sslcrldir) is signed by another authority of the same name; fetch the right one"
+                .to_owned()
+        }
+        rustls::Error::InvalidCertRevocationList(problem) => {
+            format!("a revocation list (sslcrl, sslcrldir) cannot be used: {problem:?}")
+        }
         rustls::Error::AlertReceived(alert) => {
             format!("the server ended the handshake: {alert:?}; it may demand another client certificate (sslcert)")
         }
@@ -535,6 +646,7 @@ IBFykaWnuGBSqUDKmmomFXuCiDRcvMeiW7p0ia/pEnkX\n\
         TlsSettings {
             mode,
             roots: Roots::File(roots.map(Path::to_owned)),
+            revocation: RevocationLists::default(),
             identity: None,
             direct: false,
             sni: true,
@@ -554,7 +666,7 @@ IBFykaWnuGBSqUDKmmomFXuCiDRcvMeiW7p0ia/pEnkX\n\
         let chain = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), Arc::clone(&trust.provider))
             .build()
             .unwrap();
-        let verifier = Verified { chain, roots, checks_name: mode == SslMode::VerifyFull };
+        let verifier = Verified { chain, roots, checks_name: mode == SslMode::VerifyFull, checks_revocation: false };
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(2_000_000_000));

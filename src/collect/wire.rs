@@ -1,4 +1,5 @@
-//! The socket to a server, which takes in no more than it was allowed to, and gives its texts as UTF-8.
+//! The socket to a server, which takes in no more than it was allowed to, and no request to log in by a method that is not, and
+//! gives its texts as UTF-8.
 //!
 //! What a server says is kept in memory until it is understood, and nothing else bounds it: a server gone mad, or
 //! something that is none, could otherwise send until the poll's time is up, which is gigabytes on a quick network.
@@ -14,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
 
 use super::messages::Messages;
+use super::require_auth::Gate;
 
 /// For a start-up: certificates and settings are some kilobytes.
 const STARTUP_BYTES: usize = 1 << 20;
@@ -51,6 +53,9 @@ pub(super) struct TooMuch;
 pub(super) struct Wire {
     socket: Counted,
     carries: Carries,
+    gate: Option<Gate>,
+    /// The first byte is the answer whether the server speaks TLS.
+    is_answer_due: bool,
 }
 
 /// What arrives at the socket.
@@ -61,19 +66,6 @@ enum Carries {
     /// TLS, within which the messages are.
     Encrypted,
     Messages(Messages),
-}
-
-impl Wire {
-    /// Allows what a start-up takes. `asks_for_tls`: the server is asked whether it speaks TLS, or is taken to.
-    pub(super) fn new(socket: Either<TcpStream, UnixStream>, asks_for_tls: bool) -> Self {
-        let allowance = Allowance(Arc::new(AtomicUsize::new(STARTUP_BYTES)));
-        let carries = if asks_for_tls { Carries::Consent } else { Carries::Messages(Messages::new(allowance.clone())) };
-        Self { socket: Counted { socket, allowance }, carries }
-    }
-
-    pub(super) fn allowance(&self) -> Allowance {
-        self.socket.allowance.clone()
-    }
 }
 
 /// The socket, and how much it may still give.
@@ -94,25 +86,54 @@ impl AsyncRead for Counted {
     }
 }
 
+impl Wire {
+    /// Allows what a start-up takes. `asks_for_tls`: the server is asked whether it speaks TLS, or is taken to.
+    pub(super) fn new(socket: Either<TcpStream, UnixStream>, asks_for_tls: bool) -> Self {
+        let allowance = Allowance(Arc::new(AtomicUsize::new(STARTUP_BYTES)));
+        let carries = if asks_for_tls { Carries::Consent } else { Carries::Messages(Messages::new(allowance.clone())) };
+        Self { socket: Counted { socket, allowance }, carries, gate: None, is_answer_due: false }
+    }
+
+    /// Watches how the server has us log in, should it be without TLS.
+    pub(super) fn watch(&mut self, gate: Gate, asks_for_tls: bool) {
+        self.gate = Some(gate);
+        self.is_answer_due = asks_for_tls;
+    }
+
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let (Some(gate), Some(first)) = (&mut self.gate, bytes.first()) else { return Ok(()) };
+        let is_answer = std::mem::take(&mut self.is_answer_due);
+        if is_answer && *first == b'S' {
+            self.gate = None;
+            return Ok(());
+        }
+        gate.pass(&bytes[usize::from(is_answer)..]).map_err(io::Error::other)
+    }
+
+    pub(super) fn allowance(&self) -> Allowance {
+        self.socket.allowance.clone()
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { socket, carries } = &mut *self;
+        let before = buf.filled().len();
+        let Self { socket, carries, .. } = &mut *self;
+        let allowance = &socket.allowance.clone();
         let socket = Pin::new(socket);
         match carries {
-            Carries::Messages(messages) => messages.poll_read(socket, cx, buf),
-            Carries::Encrypted => socket.poll_read(cx, buf),
+            Carries::Messages(messages) => ready!(messages.poll_read(socket, cx, buf))?,
+            Carries::Encrypted => ready!(socket.poll_read(cx, buf))?,
             Carries::Consent => {
-                let before = buf.filled().len();
-                let allowance = socket.allowance.clone();
                 ready!(socket.poll_read(cx, buf))?;
                 match &buf.filled()[before..] {
                     [] => {}
-                    [b'N'] => *carries = Carries::Messages(Messages::new(allowance)),
+                    [b'N'] => *carries = Carries::Messages(Messages::new(allowance.clone())),
                     _ => *carries = Carries::Encrypted,
                 }
-                Poll::Ready(Ok(()))
             }
         }
+        Poll::Ready(self.pass(&buf.filled()[before..]))
     }
 }
 

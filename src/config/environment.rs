@@ -15,7 +15,6 @@ use figment::value::{Dict, Value};
 
 use super::error::{ConfigError, Problem};
 use super::layers::{KeyPath, Kind, Layer, set};
-use crate::collect::conninfo;
 
 /// Variables by name. Handed in, so that a start depends on nothing hidden.
 pub type Environment = BTreeMap<String, String>;
@@ -34,10 +33,10 @@ const OURS: [&str; 4] = [PREFIX, "DATABASE_", "POSTGRES_", "DB_"];
 /// Nothing is so deep in the configuration: neither a key nor what is in brackets.
 const DEEPEST: usize = 16;
 
-/// The environment of this process. A variable that is not UTF-8 is left out, unless it is one of ours or of libpq's.
+/// The environment of this process. A variable that is not UTF-8 is left out, unless it is one of ours.
 ///
 /// # Errors
-/// Names a variable of those that is not UTF-8: left out, it would have its default instead.
+/// Names a variable of ours that is not UTF-8: left out, it would have its default instead.
 pub fn of_process() -> Result<Environment, ConfigError> {
     of_variables(std::env::vars_os())
 }
@@ -50,7 +49,7 @@ fn of_variables(variables: impl Iterator<Item = (OsString, OsString)>) -> Result
             Ok(value) => {
                 environment.insert(name, value);
             }
-            Err(_) if OURS.iter().any(|prefix| name.starts_with(prefix)) || conninfo::is_variable(&name) => {
+            Err(_) if OURS.iter().any(|prefix| name.starts_with(prefix)) => {
                 return Err(fault(&name, "it is not UTF-8".to_owned()));
             }
             Err(_) => {}
@@ -281,8 +280,6 @@ mod tests {
         let told = of("PGVIGIL_SERVER__TOKEN").unwrap_err().to_string();
         assert_eq!(told, "environment variable PGVIGIL_SERVER__TOKEN: it is not UTF-8");
         assert!(of("DATABASE_URL").is_err());
-        assert!(of("PGUSER").is_err() && of("PGPASSWORD").is_err());
-        assert_eq!(of("PGHOME").unwrap(), Environment::new());
         assert_eq!(of("LESSOPEN").unwrap(), Environment::new());
     }
 

@@ -264,6 +264,7 @@ fn check_poll(poll: &PollConfig, finding: &mut impl FnMut(&[&str], String)) {
     let given = [
         ("interval", Some(poll.interval), SHORTEST_INTERVAL),
         ("timeout", Some(poll.timeout), SHORTEST_INTERVAL),
+        ("connect_timeout", Some(poll.connect_timeout), SHORTEST_INTERVAL),
         ("slow_interval", Some(poll.slow_interval), poll.interval),
         ("stale_after", poll.stale_after, poll.interval),
         ("burst", poll.burst, SHORTEST_INTERVAL),

@@ -195,7 +195,14 @@ impl Diagnosis {
             // That it is at least nothing says nothing.
             Some((Certainty::AtLeast, value)) if value < 0.05 => "behind by a time that is not known".to_owned(),
             Some((Certainty::AtLeast, value)) => format!("at least {} behind", duration(value)),
-            Some((Certainty::AtMost, value)) => format!("at most {} behind", duration(value)),
+            Some((Certainty::AtMost, value)) => {
+                // A guess may have no upper bound.
+                let most = lag.map(|lag| lag.upper).filter(|upper| upper.is_finite());
+                most.map_or_else(
+                    || format!("likely {} behind", duration(value)),
+                    |most| format!("at most {} behind", duration(most)),
+                )
+            }
             Some((_, value)) if self.lags => format!("{} behind", duration(value)),
             Some(_) => "not behind yet".to_owned(),
             None => "behind by a time that is not known".to_owned(),

@@ -195,9 +195,13 @@ fn exact_predicate(
         }
         "replay_lag_seconds" => {
             let behind = duration(reading);
-            match target.lag?.certainty {
+            let lag = target.lag?;
+            match lag.certainty {
                 Certainty::AtLeast => Some(format!("is at least {behind} behind its primary")),
-                Certainty::AtMost => Some(format!("is at most {behind} behind its primary")),
+                Certainty::AtMost if lag.upper.is_finite() => {
+                    Some(format!("is at most {} behind its primary", duration(lag.upper)))
+                }
+                Certainty::AtMost => Some(format!("is likely {behind} behind its primary")),
                 Certainty::Exact | Certainty::Unknown => None,
             }
         }

@@ -360,6 +360,17 @@ impl Fleet {
         }
     }
 
+    /// Measures the replicas of which what was measured holds no longer, for nothing newer came in time; whether there
+    /// were any. To be called several times within a poll interval, for it is they that bound how old a stated lag is;
+    /// it costs next to nothing while servers answer.
+    pub fn age(&mut self, now: MonoTime) -> bool {
+        let mut has_aged = false;
+        for cluster in &mut self.clusters {
+            has_aged |= cluster.age(now);
+        }
+        has_aged
+    }
+
     /// What readers get.
     pub fn snapshot(&self, now: MonoTime, wall: SystemTime) -> Snapshot {
         Snapshot {
@@ -685,6 +696,19 @@ impl Cluster {
     /// Whether a target's last poll failed, or its answer is overdue.
     fn is_silent(&self, target: &TargetView, now: MonoTime) -> bool {
         target.failing.is_some() || target.fresh(now).is_none() || self.lag.is_overdue(&target.id.target, now)
+    }
+
+    fn age(&mut self, now: MonoTime) -> bool {
+        let mut has_aged = false;
+        for position in 0..self.view.targets.len() {
+            let target = &self.view.targets[position];
+            let before = target.lag;
+            if before.is_some_and(|lag| !lag.method.last_known) && self.is_silent(target, now) {
+                self.measure(position, now);
+                has_aged |= self.view.targets[position].lag != before;
+            }
+        }
+        has_aged
     }
 
     /// A silent replica's lag goes on growing although nothing is heard of it.

@@ -250,6 +250,10 @@ impl Judgement {
         let mut judgement = Self { barred: bar(cluster, target, now, limits), ..Self::default() };
         if judgement.barred.is_none() && target.last_role() == Some(Role::Replica) {
             let hears_primary = cluster.hears_primary(now);
+            // Its answer may be overdue before a poll of it has failed. A replica that follows another primary has no
+            // upper bound for that, whether or not this one answers.
+            let lacks_primary = target.lag.is_some_and(|lag| lag.method.is_without_primary() && lag.upper.is_finite());
+            let hears_primary = hears_primary && !lacks_primary;
             let time = limits.max_lag_seconds.map(|limit| judge_time(target.lag.as_ref(), hears_primary, limit));
             let bytes = limits.max_lag_bytes.map(|limit| judge_bytes(unreplayed(target), hears_primary, limit));
             for outcome in [time, bytes].into_iter().flatten() {
@@ -365,7 +369,7 @@ fn judge_time(lag: Option<&LagEstimate>, hears_primary: bool, limit: f64) -> Lag
         Certainty::Exact if value <= limit => LagOutcome::Within,
         // An upper bound above the limit proves nothing, and the primary that could tell more is silent.
         Certainty::AtMost if value > limit && !hears_primary => {
-            LagOutcome::Unheard(format!("replay lag is at most {}: the primary is not heard", duration(value)))
+            LagOutcome::Unheard(format!("replay lag is likely {}: the primary is not heard", duration(value)))
         }
         _ if value > limit => {
             LagOutcome::Above(format!("replay lag is {}; the limit is {}", apart(value, limit), duration(limit)))

@@ -29,6 +29,7 @@
 //! | A, B, last replayed commit in (A, B] | `lsn+ts` | since that commit | since B | since that commit |
 //! | A, B, the primary rested at the position | `lsn_plateau` | since the middle of (A, B] | since B | since A |
 //! | A, B | `lsn` | interpolated by WAL | since B | since A |
+//! | A long ago, B only since it was asked | `lsn`, `lsn_plateau` | 0 | 0 | since A, or that commit |
 //! | B, no A: older than the history | `walsender` | the sender's measurement plus its age | since B | as `timestamp` |
 //! | ... in the history's first second | `warming` | none: one poll cannot tell WAL in flight | since B | as `timestamp` |
 //! | ... | `timestamp` | the upper bound | since B | since the last replayed commit or message |
@@ -50,21 +51,25 @@
 //! | a row that its upstream still has, the next not overdue | as of that row | the furthest reported | 0 | since A | `@upstream` |
 //! | an older one | as of now, growing with each second | the furthest reported | 0 | since A | `@last_known` |
 //!
-//! An answer is overdue a quarter of a poll interval (half a second at most) after it was due, whether or not a poll has
-//! failed by then. The upper bound never needs a younger report: what is missing now cannot be older than what was
+//! An answer is overdue a quarter of a poll interval (a quarter of a second at most) after it was due, whether or not a
+//! poll has failed by then. The upper bound never needs a younger report: what is missing now cannot be older than what was
 //! missing. The lower one does: since then it may have replayed everything. A row is read each second but as old as the
 //! standby's last reply (10 s on an idle stream, up to `wal_sender_timeout` once it was cut off), and what was in the
 //! standby's socket by then was replayed after that reply. So a row proves nothing from below, however often it is read.
 //!
-//! The value of a silent replica is a guess, and `at_most` says so: if it had replayed all that there was, it is taken to
-//! have stood still since it fell silent; else, since its position. That is right if it is down or cut off and too high
-//! if only the monitor cannot reach it. The other guess, that it goes on as it did, would show 0 for a dead server for as
-//! long as it is dead. No alert fires on the guess as proven, for the lower bound is 0: it fires on a value that
-//! holds for the rule's `for`, and resolves by the upper bound. While the primary is lost as well and nothing more is known to
-//! have been written, the value is 0, a floor (`at_least`).
+//! The value of a silent replica is a guess, and `at_most` says so, however narrow the bounds are: it is taken to stand
+//! where it was last known to be. That is right if it is down or cut off and too high if only the monitor cannot reach
+//! it. The other guess, that it goes on as it did, would show 0 for a dead server for as long as it is dead. No alert
+//! fires on the guess as proven, for the lower bound is 0: it fires on a value that holds for the rule's `for`, and resolves
+//! by the upper bound. While the primary is lost as well and nothing beyond the position is known, the value is 0, a
+//! floor (`at_least`).
 //!
 //! The primary's answer may be overdue just so: then it counts as lost (`~primary_lost`), and what its replicas have
-//! received goes on showing what it wrote.
+//! received goes on showing what it wrote. A position that others were first seen beyond after the replica was asked, while
+//! the primary had been lost or late since before A, may have been left at any instant since A: the value is 0, a floor.
+//!
+//! `exact` is narrow bounds, and no guess within them. Else the certainty is the direction in which the value may be wrong:
+//! `at_least` where it is the lower bound or much nearer to it, `at_most` where it is a guess, or nearer to the upper one.
 //!
 //! One that stayed on a timeline which the primary has left shares no WAL beyond the fork (`@old_timeline`), however far
 //! its position is. What is read from the history while the primary is lost stays a floor (`~primary_lost`).
@@ -113,7 +118,7 @@ const SLACK: f64 = 0.05;
 /// An answer is overdue when it is later than the poll interval by this part of it ...
 const LATE_PART: f64 = 0.25;
 /// ... or by this many seconds, if that is less.
-const LATE_MOST: f64 = 0.5;
+const LATE_MOST: f64 = 0.25;
 
 /// Beats after the first by which each server that can be heard has been.
 const HEARD_WITHIN: u64 = 3;
@@ -491,6 +496,13 @@ pub struct Method {
     pub old_timeline: bool,
     /// The primary does not answer; the history stands still. Not set where the evidence says so itself.
     pub primary_lost: bool,
+}
+
+impl Method {
+    /// Whether the primary was out of sight: lost, or its answer overdue.
+    pub fn is_without_primary(self) -> bool {
+        self.primary_lost || matches!(self.evidence, Evidence::Receiver | Evidence::PrimaryDown | Evidence::PrimaryLost)
+    }
 }
 
 /// What the value rests on.

@@ -42,6 +42,9 @@ pub struct Mark {
     /// The primary had flushed nothing beyond `lsn` yet at this instant. `None` for a position that a replica told:
     /// the primary had it, and may have had more.
     pub still_at: Option<MonoTime>,
+    /// By when it had likely flushed up to `lsn`, where that is earlier than what is proven.
+    #[serde(default)]
+    pub likely_by: Option<MonoTime>,
 }
 
 /// Between which instants the primary went beyond a position.
@@ -51,6 +54,8 @@ pub struct Bracket {
     pub after: Option<MonoTime>,
     /// It had. `None` when nothing beyond the position is known.
     pub by: Option<MonoTime>,
+    /// It likely had, where that is earlier than what is proven.
+    pub likely_by: Option<MonoTime>,
     /// Where the position lies between the two entries, from 0 to 1. 0 is the lower entry's own position: a place
     /// where the primary was seen to rest.
     pub fraction: f64,
@@ -93,32 +98,33 @@ impl WalClock {
                 self.truncate(lsn);
             } else {
                 let reached_by = next.reached_by.min(answered_at);
-                return self.insert(beyond, Mark { lsn, reached_by, still_at: Some(asked_at) });
+                return self.insert(beyond, Mark { lsn, reached_by, still_at: Some(asked_at), likely_by: None });
             }
         }
         match self.marks.last_mut() {
             Some(last) if last.lsn == lsn => last.still_at = last.still_at.max(Some(asked_at)),
-            _ => self.push(Mark { lsn, reached_by: answered_at, still_at: Some(asked_at) }),
+            _ => self.push(Mark { lsn, reached_by: answered_at, still_at: Some(asked_at), likely_by: None }),
         }
     }
 
     /// The primary does not answer, but somebody received WAL up to `lsn` by `at`.
     pub fn observe_received(&mut self, lsn: Lsn, at: MonoTime) {
         if self.marks.last().is_some_and(|last| last.lsn < lsn) {
-            self.push(Mark { lsn, reached_by: at, still_at: None });
+            self.push(Mark { lsn, reached_by: at, still_at: None, likely_by: None });
         }
     }
 
-    /// The WAL ended at `lsn`, which it had reached by `reached_by`, and nothing was written until `still_at`.
-    /// Without effect when more WAL than that is known: truncate first.
-    pub fn rest(&mut self, lsn: Lsn, reached_by: MonoTime, still_at: MonoTime) {
+    /// The WAL ended at `lsn`, which it had reached by `reached_by`, likely earlier, and nothing was written until
+    /// `still_at`. Without effect when more WAL than that is known: truncate first.
+    pub fn rest(&mut self, lsn: Lsn, reached_by: MonoTime, likely_by: Option<MonoTime>, still_at: MonoTime) {
         match self.marks.last_mut() {
             Some(last) if last.lsn > lsn => {}
             Some(last) if last.lsn == lsn => {
                 last.reached_by = last.reached_by.min(reached_by);
+                last.likely_by = last.likely_by.or(likely_by).filter(|likely_by| *likely_by < last.reached_by);
                 last.still_at = last.still_at.max(Some(still_at));
             }
-            _ => self.push(Mark { lsn, reached_by, still_at: Some(still_at) }),
+            _ => self.push(Mark { lsn, reached_by, still_at: Some(still_at), likely_by }),
         }
     }
 
@@ -141,7 +147,12 @@ impl WalClock {
             }
             _ => 0.0,
         };
-        Bracket { after: below.and_then(|mark| mark.still_at), by: above.map(|mark| mark.reached_by), fraction }
+        Bracket {
+            after: below.and_then(|mark| mark.still_at),
+            by: above.map(|mark| mark.reached_by),
+            likely_by: above.and_then(|mark| mark.likely_by),
+            fraction,
+        }
     }
 
     fn insert(&mut self, place: usize, mark: Mark) {
@@ -227,7 +238,7 @@ mod tests {
     }
 
     fn mark(lsn: u64, reached_by: f64, still_at: Option<f64>) -> Mark {
-        Mark { lsn: Lsn::new(lsn), reached_by: at(reached_by), still_at: still_at.map(at) }
+        Mark { lsn: Lsn::new(lsn), reached_by: at(reached_by), still_at: still_at.map(at), likely_by: None }
     }
 
     fn clock(polls: &[(u64, f64)]) -> WalClock {
@@ -265,7 +276,7 @@ mod tests {
             (350, Some(3.0), Some(4.0), 0.5),
             (400, Some(3.0), None, 0.0),
         ] {
-            let expected = Bracket { after: after.map(at), by: by.map(at), fraction };
+            let expected = Bracket { after: after.map(at), by: by.map(at), likely_by: None, fraction };
             assert_eq!(history.bracket(Lsn::new(lsn)), expected, "{lsn}");
         }
         history.observe(Lsn::new(400), at(5.0), at(5.01));
@@ -278,9 +289,9 @@ mod tests {
         assert_eq!(history.marks(), [mark(100, 1.01, Some(1.0)), mark(150, 4.01, Some(4.0))]);
         assert_eq!(history.truncate(Lsn::new(120)), Some(at(4.01)));
         assert_eq!(history.truncate(Lsn::new(120)), None);
-        history.rest(Lsn::new(120), at(3.0), at(9.0));
-        history.rest(Lsn::new(120), at(2.5), at(8.0));
-        history.rest(Lsn::new(90), at(1.0), at(20.0));
+        history.rest(Lsn::new(120), at(3.0), None, at(9.0));
+        history.rest(Lsn::new(120), at(2.5), Some(at(2.5)), at(8.0));
+        history.rest(Lsn::new(90), at(1.0), None, at(20.0));
         assert_eq!(history.marks(), [mark(100, 1.01, Some(1.0)), mark(120, 2.5, Some(9.0))]);
     }
 

@@ -24,6 +24,7 @@ enum Greeting {
         message: &'static str,
     },
     AsksForPassword,
+    AsksForMd5,
     /// A pooler that refuses settings at start-up.
     WelcomeWithoutOptions {
         refusal: &'static str,
@@ -66,6 +67,7 @@ async fn serve(mut stream: TcpStream, greeting: Greeting, heard: Heard) -> Optio
         Greeting::Hangup => return None,
         Greeting::Error { code, message } => error(code, message),
         Greeting::AsksForPassword => message(b'R', &3_u32.to_be_bytes()),
+        Greeting::AsksForMd5 => message(b'R', &[5_u32.to_be_bytes(), *b"salt"].concat()),
         Greeting::WelcomeWithoutOptions { refusal } if has_options => error("08P01", refusal),
         Greeting::WelcomeWithoutOptions { .. } | Greeting::WelcomeUnmoved => {
             [message(b'R', &[0; 4]), message(b'K', &[0; 8]), message(b'Z', b"I")].concat()
@@ -79,6 +81,7 @@ async fn serve(mut stream: TcpStream, greeting: Greeting, heard: Heard) -> Optio
         let kind = stream.read_u8().await.ok()?;
         let text = body(&mut stream).await?;
         if kind == b'p' {
+            heard.lock().unwrap().push("password".to_owned());
             stream.write_all(&error("28P01", "password authentication failed for user \"u\"")).await.ok()?;
             return None;
         }
@@ -176,6 +179,40 @@ async fn a_password_that_is_asked_for_and_missing_is_named_as_such() {
 }
 
 #[tokio::test]
+async fn no_password_is_sent_by_a_method_that_require_auth_does_not_allow() {
+    let unwanted = |asks: &str| Some(format!("authentication: the server {asks}, and require_auth does not allow it"));
+    let clear = "asks for the password in clear text";
+    for (require_auth, greeting, refusal) in [
+        ("scram-sha-256", Greeting::AsksForPassword, unwanted(clear)),
+        ("!password", Greeting::AsksForPassword, unwanted(clear)),
+        ("scram-sha-256,md5", Greeting::AsksForPassword, unwanted(clear)),
+        ("scram-sha-256", Greeting::AsksForMd5, unwanted("asks for the password's MD5 hash")),
+        ("scram-sha-256", Greeting::WelcomeUnmoved, unwanted("lets us in without authentication")),
+        ("!none", Greeting::WelcomeUnmoved, unwanted("lets us in without authentication")),
+        ("password", Greeting::AsksForPassword, None),
+        ("!md5", Greeting::AsksForPassword, None),
+        ("md5", Greeting::AsksForMd5, None),
+        ("none", Greeting::WelcomeUnmoved, None),
+    ] {
+        // Also where the server was asked for TLS and has none.
+        for mode in ["disable", "prefer"] {
+            let (port, heard) = server(greeting).await;
+            let dsn = format!(
+                "host=127.0.0.1 port={port} user=u password={PASSWORD} sslmode={mode} require_auth={require_auth}"
+            );
+            let failure = open(&dsn, LIMIT).await.err().map(|failure| failure.to_string());
+            let has_password = heard.lock().unwrap().iter().any(|heard| heard == "password");
+            if let Some(refusal) = &refusal {
+                assert_eq!((failure.as_ref(), has_password), (Some(refusal), false), "{dsn}");
+            } else {
+                let is_let_in = matches!(greeting, Greeting::WelcomeUnmoved);
+                assert_eq!((failure.is_none(), has_password), (is_let_in, !is_let_in), "{dsn}: {failure:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_without_tls_is_refused_by_the_modes_that_demand_it() {
     for (mode, is_open) in [("disable", true), ("allow", true), ("prefer", true), ("require", false)] {
         let (port, _) = server(Greeting::WelcomeUnmoved).await;
@@ -242,7 +279,7 @@ async fn settings_that_a_pooler_does_not_take_at_start_up_go_with_each_question(
     ] {
         let (port, heard) = server(greeting).await;
         let dsn = format!("host=127.0.0.1 port={port} user=u sslmode=disable");
-        let mut session = open(&dsn, LIMIT).await.unwrap();
+        let session = open(&dsn, LIMIT).await.unwrap();
         assert_eq!(session.settings(), settings);
         assert_eq!(heard.lock().unwrap().drain(..).collect::<Vec<_>>(), starts);
 

@@ -348,7 +348,7 @@ async fn an_answer_without_end_is_cut_off() {
     ] {
         let port = serve(Vice::Answers(words)).await;
         let dsn = format!("host=127.0.0.1 port={port} user=u sslmode=disable");
-        let mut session = open(&dsn, SOON).await.unwrap();
+        let session = open(&dsn, SOON).await.unwrap();
         let failure = timeout(SOON * 3, session.simple_query("SELECT 1")).await.expect("it has no end").unwrap_err();
         let reason = "its answer is longer than any should be".to_owned();
         assert_eq!(failure, PollFailure::Connect { reason }, "{words:?}");

@@ -400,7 +400,7 @@ async fn a_pooler_in_transaction_mode_may_stand_in_between() {
 
         let conninfo = Conninfo::parse(&pg::dsn_at(pooler.port, "mon")).unwrap();
         let limits = Limits::within(Duration::from_secs(10));
-        let mut session = connect(&conninfo, &limits, SettingsBy::Session, &Trust::default()).await.unwrap();
+        let session = connect(&conninfo, &limits, SettingsBy::Session, &Trust::default()).await.unwrap();
         let written = session.simple_query("CREATE TABLE ours()").await.unwrap_err();
         assert!(matches!(written, PollFailure::Sql { ref sqlstate, .. } if sqlstate == "25006"), "{written:?}");
         // The refused transaction is over: the next question is not met by its ruins.

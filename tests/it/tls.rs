@@ -2,7 +2,7 @@
 //! fails. No word of it may show a password.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -105,6 +105,63 @@ async fn every_sslmode_does_with_a_tls_server_what_libpq_does() {
 }
 
 #[tokio::test]
+async fn require_auth_and_revocation_lists_hold_with_tls() {
+    let ours = Certificates::make();
+    let servers = Servers::start(&ours.serve(pg::plan(0))).await.unwrap();
+    let primary = servers.primary();
+    let ca = format!("sslmode=verify-full sslrootcert={}", ours.path("ca.crt").display());
+    for (require_auth, expected) in [
+        ("scram-sha-256", Ok(true)),
+        ("!password,!md5", Ok(true)),
+        ("password", Err(("authentication", "asks for SCRAM-SHA-256, and require_auth does not allow it"))),
+        ("none", Err(("authentication", "require_auth"))),
+    ] {
+        assert_opens(&at(primary, "mon", &format!("{ca} require_auth={require_auth}")), expected).await;
+    }
+
+    let lists = |name: &str| ours.path(name).display().to_string();
+    let of = |name: &str| at(primary, "mon", &format!("{ca} sslcrl={}", lists(name)));
+    ours.revoke(&[], "none.crl");
+    assert_opens(&of("none.crl"), Ok(true)).await;
+    ours.revoke(&["server.crt"], "revoked.crl");
+    assert_opens(&of("revoked.crl"), Err(("tls", "is revoked"))).await;
+    // Where the chain is not checked, neither is this.
+    let unverified = format!("sslmode=require sslcrl={}", lists("revoked.crl"));
+    assert_opens(&at(primary, "mon", &unverified), Ok(true)).await;
+    let other = Certificates::make();
+    other.revoke(&[], "other.crl");
+    let foreign = at(primary, "mon", &format!("{ca} sslcrl={}", other.path("other.crl").display()));
+    assert_opens(&foreign, Err(("tls", "another authority of the same name"))).await;
+    assert_opens(&of("absent.crl"), Err(("tls", "(sslcrl): no such file"))).await;
+
+    let directory = ours.path("crls");
+    fs::create_dir(&directory).unwrap();
+    let hashed = at(primary, "mon", &format!("{ca} sslcrldir={}", directory.display()));
+    assert_opens(&hashed, Err(("tls", "it holds no list named by its hash"))).await;
+    fs::copy(ours.path("revoked.crl"), directory.join("0a1b2c3d.r0")).unwrap();
+    assert_opens(&hashed, Err(("tls", "is revoked"))).await;
+}
+
+#[tokio::test]
+async fn a_server_on_a_socket_must_run_as_the_user_of_requirepeer() {
+    let mut plan = pg::plan(0).set("unix_socket_directories = '.'");
+    plan.hba.push("local all mon scram-sha-256".to_owned());
+    let servers = Servers::start(&plan).await.unwrap();
+    let primary = servers.primary();
+    let uid = fs::metadata(&primary.data).unwrap().uid().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[2] == uid).unwrap();
+    let dsn = |peer: &str| {
+        at(primary, "mon", &format!("requirepeer={peer}"))
+            .replace("host=127.0.0.1", &format!("host={}", primary.data.display()))
+    };
+    assert_opens(&dsn(entry[0]), Ok(false)).await;
+    let refusal = format!("the server at the socket is run by {}, and requirepeer asks for somebody", entry[0]);
+    let failure = open(&dsn("somebody"), LIMIT).await.unwrap_err();
+    assert_eq!(failure, PollFailure::Authentication { reason: refusal });
+}
+
+#[tokio::test]
 async fn what_a_server_without_tls_refuses_is_told_by_what_it_means() {
     let servers = Servers::start(&marked(pg::plan(0)).set("max_connections = 8")).await.unwrap();
     let primary = servers.primary();
@@ -167,7 +224,7 @@ async fn what_a_server_without_tls_refuses_is_told_by_what_it_means() {
 async fn a_session_is_read_only_and_bounded_and_says_who_asks() {
     let servers = pg::cluster(0).await;
     let dsn = at(servers.primary(), "mon", "options='-c statement_timeout=0 -c search_path=public'");
-    let mut session = open(&dsn, Duration::from_secs(4)).await.unwrap();
+    let session = open(&dsn, Duration::from_secs(4)).await.unwrap();
     for (setting, expected) in [
         ("application_name", "pgvigil"),
         ("transaction_read_only", "on"),

@@ -234,11 +234,19 @@ impl Question {
 /// Who is at the other end of the senders with these pids.
 pub(crate) fn clients_sql(pids: &[i32]) -> String {
     let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+    clients_with(&pids.join(", "))
+}
+
+/// Who is at the other end of each sender.
+pub(crate) fn all_clients_sql() -> String {
+    clients_with("SELECT w.pid FROM pg_stat_get_wal_senders() w")
+}
+
+fn clients_with(pids: &str) -> String {
     format!(
         "SELECT a.pid, a.application_name, host(a.client_addr), a.client_hostname, a.backend_start, s.slot_name, \
          s.slot_type FROM pg_stat_get_activity(NULL) a LEFT JOIN pg_get_replication_slots() s ON s.active_pid = a.pid \
-         WHERE a.pid IN ({})",
-        pids.join(", ")
+         WHERE a.pid IN ({pids})"
     )
 }
 

@@ -24,7 +24,8 @@ SELECT 'function', proname FROM pg_proc WHERE proname IN (\
 SELECT 'pg_catalog'::regnamespace UNION ALL SELECT extnamespace FROM pg_extension WHERE extname = 'pg_stat_statements') \
 AND NOT has_function_privilege(oid, 'EXECUTE') \
 UNION ALL SELECT CASE relkind WHEN 'v' THEN 'view' ELSE 'table' END, relname FROM pg_class WHERE relname IN (\
-'pg_database', 'pg_settings', 'pg_stat_database_conflicts', 'pg_stat_progress_basebackup', 'pg_stat_recovery', \
+'pg_available_extensions', 'pg_database', 'pg_replication_slots', 'pg_roles', 'pg_settings', 'pg_stat_archiver', \
+'pg_stat_database_conflicts', 'pg_stat_progress_basebackup', 'pg_stat_recovery', 'pg_stat_replication', \
 'pg_stat_subscription', 'pg_subscription', 'pg_subscription_rel') AND relnamespace = 'pg_catalog'::regnamespace \
 AND NOT has_any_column_privilege(oid, 'SELECT') \
 UNION ALL SELECT 'schema', nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace \

@@ -305,9 +305,15 @@ fn a_replica_whose_answer_is_overdue_is_measured_before_any_poll_fails() {
         assert_eq!((method.as_str(), lower), ("lsn@last_known", 0.0));
         assert!((second..=second + 0.1).contains(&upper), "{upper}");
     }
+    // It is noticed between ticks, too.
+    story.run(1, |second| [primary(written(second)), streaming(written(second))]);
+    assert!(!story.fleet.age(at(story.second + 1.2)), "nothing is overdue");
+    assert!(story.fleet.age(at(story.second + 1.3)));
+    assert!(!story.fleet.age(at(story.second + 1.3)), "it is known by now");
+    assert_eq!(lag_of(&story).0, "primary_lost@last_known");
     // The row that the primary has of it is taken as soon as it is read.
     story.senders = vec![WalSender { replay_lsn: Some(Lsn::new(written(8.0))), ..sender("walreceiver", None) }];
-    story.second = 8.0;
+    story.second += 2.0;
     story.poll("db-1", primary(written(8.0)));
     assert_eq!(lag_of(&story).0, "caught_up@upstream");
 }

@@ -161,6 +161,7 @@ impl LagTracker {
             lower: if is_fresh { lag } else { 0.0 },
             upper: lag + age,
             is_floor: true,
+            is_guess: false,
             primary_lost: false,
         };
         Some(self.told(reading, position))

@@ -20,8 +20,15 @@ impl LagTracker {
         let upper = bracket.after.map_or(f64::INFINITY, |after| answered - mono_seconds(after));
         let Some(by) = bracket.by.filter(|by| *by < answered_at) else {
             let evidence = if primary.is_lost { Evidence::PrimaryLost } else { Evidence::CaughtUp };
-            let reading =
-                Reading { evidence, value: Some(0.0), lower: 0.0, upper, is_floor: true, primary_lost: false };
+            let reading = Reading {
+                evidence,
+                value: Some(0.0),
+                lower: 0.0,
+                upper,
+                is_floor: true,
+                is_guess: false,
+                primary_lost: false,
+            };
             return self.told(reading, position);
         };
         let by = mono_seconds(by);
@@ -31,12 +38,21 @@ impl LagTracker {
             Some(after) => {
                 let rested = bracket.fraction == 0.0;
                 let fraction = if rested { 0.5 } else { bracket.fraction };
-                let went_beyond = after + (by - after).max(0.0) * fraction;
+                let likely_by = bracket.likely_by.map_or(by, mono_seconds);
+                let went_beyond = after + (likely_by - after).max(0.0) * fraction;
                 let evidence = if rested { Evidence::LsnPlateau } else { Evidence::Lsn };
                 (evidence, f64::midpoint(asked, answered) - went_beyond, primary.is_lost)
             }
         };
-        let reading = Reading { evidence, value: Some(value), lower, upper, is_floor, primary_lost: primary.is_lost };
+        let reading = Reading {
+            evidence,
+            value: Some(value),
+            lower,
+            upper,
+            is_floor,
+            is_guess: false,
+            primary_lost: primary.is_lost,
+        };
         self.told(reading, position)
     }
 }

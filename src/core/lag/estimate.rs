@@ -51,14 +51,24 @@ pub(super) struct Reading {
     pub(super) value: Option<f64>,
     pub(super) lower: f64,
     pub(super) upper: f64,
-    /// The value may be too small.
+    /// The value may be too small and is hardly too large, if the bounds leave room for either.
     pub(super) is_floor: bool,
+    /// The value supposes something that is not known: it is not exact, however near the bounds are.
+    pub(super) is_guess: bool,
     pub(super) primary_lost: bool,
 }
 
 impl Reading {
     pub(super) const fn unknown(evidence: Evidence) -> Self {
-        Self { evidence, value: None, lower: 0.0, upper: f64::INFINITY, is_floor: false, primary_lost: false }
+        Self {
+            evidence,
+            value: None,
+            lower: 0.0,
+            upper: f64::INFINITY,
+            is_floor: false,
+            is_guess: false,
+            primary_lost: false,
+        }
     }
 }
 
@@ -105,8 +115,7 @@ impl LagTracker {
             position.lsn = position.lsn.min(fork);
             position.old_timeline = true;
         }
-        let silence = is_silent.then(|| self.silence(server, own, report));
-        Some(self.told(self.against_history(primary, server, standing, position, silence), position))
+        Some(self.told(self.against_history(primary, server, standing, position), position))
     }
 
     /// Where a standby is known to stand: as of its own answer or of the row that an upstream has of it, while no newer
@@ -120,25 +129,7 @@ impl LagTracker {
         Position { upstream: has_row, ..Position::at(report.replay_lsn, report.asked_at, report.answered_at) }
     }
 
-    /// Since when it is not known how a silent standby stands: between its last report and when the next was missed.
-    fn silence(&self, server: &Server, own: Report, report: Report) -> Silence {
-        let overdue_at = report.answered_at.plus_seconds(2.0 * self.poll_interval);
-        let failed_at = server.silent_since.filter(|_| report.answered_at == own.answered_at);
-        let missed_at = failed_at.map_or(overdue_at, |failed_at| failed_at.min(overdue_at));
-        Silence {
-            reported: report.answered_at,
-            began: f64::midpoint(mono_seconds(report.answered_at), mono_seconds(missed_at)),
-        }
-    }
-
-    fn against_history(
-        &self,
-        primary: &Primary,
-        server: &Server,
-        standing: &Standing,
-        position: Position,
-        silence: Option<Silence>,
-    ) -> Reading {
+    fn against_history(&self, primary: &Primary, server: &Server, standing: &Standing, position: Position) -> Reading {
         let Position { lsn, asked, answered, last_known, .. } = position;
         let bracket = self.history.bracket(lsn);
         // A replica on a newer timeline has another primary, of which the history knows nothing.
@@ -171,46 +162,65 @@ impl LagTracker {
                 () => Evidence::PrimaryLost,
             };
             let upper = since_after.min(by_stamps);
-            return Reading { evidence, value: Some(0.0), lower: 0.0, upper, is_floor: true, primary_lost: false };
+            return Reading {
+                evidence,
+                value: Some(0.0),
+                lower: 0.0,
+                upper,
+                is_floor: true,
+                is_guess: primary_lost && upper > self.overdue_after(),
+                primary_lost: false,
+            };
         };
         let at_least = (asked - by).max(0.0);
         // A silent replica may have replayed more since, and its row is as old as its last reply, or older than what is
         // still in its socket: nothing is proven from below.
-        let lower = if silence.is_some() { 0.0 } else { at_least };
+        let is_silent = last_known || position.upstream;
+        let lower = if is_silent { 0.0 } else { at_least };
         let Some(after) = after else {
             return self.older_than_history(primary, server, standing, position, (at_least, lower), by_stamps);
         };
 
-        let within = |fraction: f64| after + (by - after).max(0.0) * fraction;
+        let likely_by = bracket.likely_by.map_or(by, mono_seconds);
+        let within = |fraction: f64| after + (likely_by - after).max(0.0) * fraction;
         let rested = bracket.fraction == 0.0;
-        let from_lsn =
-            if rested { (Evidence::LsnPlateau, within(0.5)) } else { (Evidence::Lsn, within(bracket.fraction)) };
-        if let Some(silence) = silence.filter(|_| last_known) {
-            // What the primary wrote after the last report was not missing then.
-            let was_caught_up = bracket.by.is_some_and(|by| by > silence.reported);
-            let went_beyond = if was_caught_up { from_lsn.1.max(silence.began) } else { from_lsn.1 };
+        let by_lsn = if rested { Evidence::LsnPlateau } else { Evidence::Lsn };
+        // The primary was lost or late in between, and wrote at no steady pace: the middle errs least.
+        let is_known = !rested && self.is_narrow(by - after, answered - by);
+        let from_lsn = within(if is_known { bracket.fraction } else { 0.5 });
+        if last_known {
             return Reading {
                 evidence: Evidence::Lsn,
-                value: Some(answered - went_beyond),
+                value: Some(answered - within(0.5)),
                 lower,
                 upper: since_after,
                 is_floor: false,
+                is_guess: true,
                 primary_lost,
             };
         }
+        if by > asked && asked - after > self.overdue_after() {
+            // Nothing beyond its position was known yet when it was asked: the primary was lost, or late.
+            let upper = since_after.min(since(commit));
+            let (evidence, is_guess) = (by_lsn, upper > self.overdue_after());
+            return Reading { evidence, value: Some(0.0), lower, upper, is_floor: true, is_guess, primary_lost };
+        }
         let (mut evidence, mut went_beyond, upper) = match commit.filter(|&commit| after < commit) {
             Some(commit) => (Evidence::LsnAndTimestamp, commit.min(by), since_after.min(since(Some(commit)))),
-            None => (from_lsn.0, from_lsn.1, since_after),
+            None => (by_lsn, from_lsn, since_after),
         };
         // What is first heard of after an outage was hardly written before it, though that cannot be ruled out.
         if let Some(down_until) = primary.down_until.map(mono_seconds)
             && went_beyond < down_until
             && down_until < by
         {
-            (evidence, went_beyond) = (from_lsn.0, f64::midpoint(down_until, by));
+            (evidence, went_beyond) = (by_lsn, f64::midpoint(down_until, by));
         }
-        let value = Some(f64::midpoint(asked, answered) - went_beyond);
-        Reading { evidence, value, lower, upper, is_floor: primary_lost && silence.is_none(), primary_lost }
+        let lag = (f64::midpoint(asked, answered) - went_beyond).clamp(lower, upper.max(lower));
+        // As near as one poll and the ways of both servers can bring it.
+        let near = self.overdue_after() + primary.clock.round_trip() + (answered - asked);
+        let is_guess = is_silent || (lag - lower).max(upper - lag) > near.max(EXACT_PART * lag);
+        Reading { evidence, value: Some(lag), lower, upper, is_floor: false, is_guess, primary_lost }
     }
 
     /// The history begins after the primary went beyond the position.
@@ -236,7 +246,16 @@ impl LagTracker {
             (Evidence::LowerBound, Some(at_least))
         };
         let primary_lost = primary.is_lost && matches!(evidence, Evidence::Timestamp | Evidence::LowerBound);
-        Reading { evidence, value, lower, upper, is_floor: primary_lost || upper.is_infinite(), primary_lost }
+        let is_silent = position.last_known || position.upstream;
+        Reading {
+            evidence,
+            value,
+            lower,
+            upper,
+            is_floor: !is_silent && (primary_lost || upper.is_infinite()),
+            is_guess: is_silent,
+            primary_lost,
+        }
     }
 
     /// The primary's own measurement of exactly this position, with its age added: both by the replica's clock.
@@ -284,6 +303,7 @@ impl LagTracker {
                     lower: 0.0,
                     upper: age,
                     is_floor: true,
+                    is_guess: false,
                     primary_lost: false,
                 };
             }
@@ -298,6 +318,7 @@ impl LagTracker {
             lower: 0.0,
             upper: age,
             is_floor: false,
+            is_guess: false,
             primary_lost: false,
         }
     }
@@ -306,12 +327,13 @@ impl LagTracker {
         let lower = reading.lower.max(0.0);
         let upper = reading.upper.max(lower);
         let value = reading.value.map(|value| value.clamp(lower, upper));
+        let is_silent = position.last_known || position.upstream;
         let certainty = match value {
             None => Certainty::Unknown,
-            Some(value) if upper - lower <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * value) => {
-                Certainty::Exact
-            }
+            Some(value) if !reading.is_guess && self.is_narrow(upper - lower, value) => Certainty::Exact,
             Some(_) if reading.is_floor => Certainty::AtLeast,
+            // The bound that is clearly nearer says in which direction the value may be wrong.
+            Some(value) if !is_silent && 2.0 * (value - lower) < upper - value => Certainty::AtLeast,
             Some(_) => Certainty::AtMost,
         };
         let method = Method {
@@ -322,6 +344,11 @@ impl LagTracker {
             primary_lost: reading.primary_lost,
         };
         LagEstimate { value, lower, upper, certainty, method }
+    }
+
+    /// Whether bounds that are so many seconds apart are as near as can be, of a lag of so many seconds.
+    fn is_narrow(&self, width: f64, lag: f64) -> bool {
+        width <= (EXACT_INTERVALS * self.poll_interval).max(EXACT_PART * lag)
     }
 
     /// What the last message of the primary's own stream proves about `lsn`: when it was sent, the primary had nothing
@@ -394,15 +421,6 @@ impl LagTracker {
             .filter(|server| server.standing().is_some() && server.application_name() == Some(name))
             .count()
     }
-}
-
-/// Since when it is not known how a standby stands.
-#[derive(Clone, Copy)]
-struct Silence {
-    /// When the last that is known of it was reported.
-    reported: MonoTime,
-    /// The likely instant from which it was out of sight. Seconds of the monitor's clock.
-    began: f64,
 }
 
 /// The last message of a stream from the primary.

@@ -14,7 +14,7 @@ use crate::core::wal::{Lsn, Timeline};
 use crate::core::wal_clock::WalClock;
 
 /// A server's clock that moves by more than this against ours has been set, not merely read late. Seconds.
-const STEP: f64 = 0.5;
+const STEP: f64 = 0.1;
 /// The control file tells the time of a checkpoint in whole seconds, cut off. Seconds.
 const CHECKPOINT_TIME_UNIT: f64 = 1.0;
 /// An error below a tenth of a millisecond is not believed. Seconds.
@@ -82,6 +82,11 @@ impl ServerClock {
     pub(super) fn instant(&self, stamp: ServerTime) -> Option<f64> {
         let instant = self.map(stamp);
         self.void_before.is_none_or(|void_before| instant > void_before).then_some(instant)
+    }
+
+    /// How long the answer took by which the clock was read last.
+    pub(super) fn round_trip(&self) -> f64 {
+        2.0 * self.error
     }
 
     /// How far off [`Self::instant`] may be.
@@ -211,7 +216,7 @@ impl Primary {
                 Some(_) => answer.answered_at,
                 None => reached_by.unwrap_or(standing.answered_at),
             };
-            history.rest(fork, reached_by, standing.asked_at);
+            history.rest(fork, reached_by, None, standing.asked_at);
         }
         self.forks.push((answer.state.timeline, fork));
     }
@@ -227,8 +232,6 @@ impl Primary {
             return;
         }
         let began = from_mono_seconds(began).min(answer.asked_at);
-        let or_before = |since: Option<MonoTime>| since.map_or(began, |since| since.min(began));
-        let ended = or_before(self.down_since);
         let flush_lsn = answer.state.flush_lsn;
         history.truncate(flush_lsn);
         let end = match history.last() {
@@ -238,18 +241,22 @@ impl Primary {
         if end > flush_lsn {
             return;
         }
+        // A refusal may also come from something before it, while it goes on writing: that it was down is likely only.
+        let before_it_began = |since: Option<MonoTime>| since.filter(|since| *since < began);
+        let ended = before_it_began(self.down_since);
         let taken_after = taken - self.clock.uncertainty();
-        if end > checkpoint.redo_lsn || started <= taken || mono_seconds(ended) < taken_after {
-            history.rest(end, ended, began);
+        if end > checkpoint.redo_lsn || started <= taken || mono_seconds(ended.unwrap_or(began)) < taken_after {
+            history.rest(end, began, ended, began);
             return;
         }
         // It may be the shutdown's: then its record, which begins at the redo position, was written before the outage.
-        history.rest(end, ended, from_mono_seconds(taken_after).min(began));
+        history.rest(end, began, ended, from_mono_seconds(taken_after).min(began));
         let record = Lsn::new(end.as_u64() + 1);
         if record <= flush_lsn {
             let is_the_shutdowns = taken + CHECKPOINT_TIME_UNIT < started;
-            let written_by = if is_the_shutdowns { or_before(self.gone_since) } else { answer.answered_at };
-            history.rest(record, written_by, began);
+            let (written_by, likely_by) =
+                if is_the_shutdowns { (began, before_it_began(self.gone_since)) } else { (answer.answered_at, None) };
+            history.rest(record, written_by, likely_by, began);
         }
     }
 

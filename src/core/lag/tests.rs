@@ -3,6 +3,7 @@
 mod aurora;
 mod confirmed;
 mod noise;
+mod overlap;
 mod scenarios;
 mod simulation;
 

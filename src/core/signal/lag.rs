@@ -2,7 +2,7 @@
 
 use super::row::{bool_value, of_standby, per_target, positions, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
-use crate::core::lag::{Evidence, LagEstimate};
+use crate::core::lag::{Evidence, LagEstimate, Method};
 use crate::core::observation::{Receiver, ReplayPause, SenderState};
 use crate::core::snapshot::{ClusterView, Stages, TargetView};
 use crate::core::time::MonoTime;
@@ -163,8 +163,11 @@ fn of_stages(
     let stages = target.stages.as_ref().filter(|_| is_attended(target, now));
     let Some(bytes) = stages.and_then(part) else { return silence_about_lag(target, now) };
     let value = bytes.0 as f64;
-    let lower = if target.failing.is_some() { 0.0 } else { value };
-    let upper = if cluster.hears_primary(now) { value } else { f64::INFINITY };
+    let method = target.lag.map(|lag| lag.method);
+    let is_silent = target.failing.is_some() || method.is_some_and(|method| method.last_known || method.upstream);
+    let lacks_primary = !cluster.hears_primary(now) || method.is_some_and(Method::is_without_primary);
+    let lower = if is_silent { 0.0 } else { value };
+    let upper = if lacks_primary { f64::INFINITY } else { value };
     emit(&[], Value { value, lower, upper });
     Coverage::Complete
 }

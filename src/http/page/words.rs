@@ -88,7 +88,8 @@ pub(super) fn lag(lag: &LagEstimate) -> String {
         (None, _) | (_, Certainty::Unknown) => "unknown".to_owned(),
         (Some(value), Certainty::Exact) => seconds(value),
         (Some(value), Certainty::AtLeast) => format!("≥ {}", seconds(value)),
-        (Some(value), Certainty::AtMost) => format!("≤ {}", seconds(value)),
+        (Some(_), Certainty::AtMost) if lag.upper.is_finite() => format!("≤ {}", seconds(lag.upper)),
+        (Some(value), Certainty::AtMost) => format!("~ {}", seconds(value)),
     }
 }
 

@@ -81,6 +81,20 @@ impl Certificates {
         self.dir.path().join(file)
     }
 
+    /// Writes the authority's list of revoked certificates, which has these in it.
+    pub(crate) fn revoke(&self, certificates: &[&str], list: &str) {
+        let dir = self.dir.path();
+        let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = index\ncrlnumber = crlnumber\ndefault_md = sha256\n\
+                      default_crl_days = 30\ncertificate = ca.crt\nprivate_key = ca.key\n";
+        std::fs::write(dir.join("ca.conf"), config).unwrap();
+        std::fs::write(dir.join("index"), "").unwrap();
+        std::fs::write(dir.join("crlnumber"), "01\n").unwrap();
+        for certificate in certificates {
+            openssl(dir, &["ca", "-config", "ca.conf", "-revoke", certificate]);
+        }
+        openssl(dir, &["ca", "-config", "ca.conf", "-gencrl", "-out", list]);
+    }
+
     /// Has the servers of a plan offer TLS with the server's certificate. The role `tlscert` must come with the
     /// client's certificate; `tlsonly` (password `tlsonly`) must come by TLS.
     pub(crate) fn serve(&self, mut plan: Plan) -> Plan {

@@ -16,6 +16,9 @@
 //! `exact` is a guess within its bounds: `at_least` may be too small, `at_most` may be too large, and how far off they
 //! were is shown beside the rest.
 //!
+//! One thing that is true cannot be known: a replica that is killed and started comes back older than it was, for a while.
+//! As long as it is out of sight, it may be judged as if it had kept what it had.
+//!
 //! What the witness could not see for a while, the daemon, which runs in the same process, could not either: each allowance
 //! is longer by that.
 
@@ -26,6 +29,7 @@ use std::time::Duration;
 use pgvigil::core::lag::{Certainty, LagEstimate};
 use pgvigil::core::snapshot::{Snapshot, TargetView};
 use pgvigil::core::time::MonoTime;
+use pgvigil::core::topology::Role;
 
 use super::witness::{Truth, Truths};
 
@@ -151,6 +155,9 @@ impl Record {
             };
             if let Some(answer) = &target.answer {
                 self.asked.insert(name.to_owned(), answer.asked_at);
+            }
+            if target.is_up() && target.last_role() == Some(Role::Primary) {
+                continue;
             }
             // As `replay_lag_seconds` does: an answer that is too old is none, unless polls are known to fail.
             let is_attended = target.failing.is_some() || target.fresh(at).is_some();
@@ -369,6 +376,9 @@ impl Judge<'_> {
             && let Some((_, primary)) = primaries.next()
         {
             truths.extend(self.truths.lag(replica, primary, between));
+        }
+        if estimate.is_some_and(|estimate| estimate.method.last_known || estimate.method.upstream) {
+            truths.extend(self.truths.lag_of_furthest(replica, primary, between));
         }
         let distance = |truth: &Truth| {
             let outside = estimate.map_or(0.0, |estimate| outside(truth, &estimate));

@@ -5,7 +5,7 @@
 //! not know each other. What a lane wants of a server that another lane has just killed does not happen.
 //!
 //! Circumstances are drawn as well: the poll interval, how far the servers are, PostgreSQL's major, how often standbys
-//! reply, and how dense the faults are.
+//! reply, how dense the faults are, and whether one of them is behind a pooler.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::single::SHARP;
 use super::stage::Stage;
 use super::{AT_ONCE, Variant, number};
 use crate::support::pg;
+use crate::support::pgbouncer::PgBouncer;
 use crate::support::proxy::{Link, Proxy};
 use crate::support::random::Random;
 
@@ -30,9 +31,10 @@ const LEVEL_WITHIN: f64 = 60.0;
 /// session's time-out. Seconds.
 const SETTLED_WITHIN: u64 = 25;
 
-/// A guess may be wrong, as long as it is marked as one. Where nothing at all is known for a moment there is no value.
+/// A guess may be wrong, as long as it is marked as one. What is published of the first two intervals of a silence is
+/// exact by definition.
 const LIMITS: Limits =
-    Limits { guess: f64::INFINITY, guessed_alarm: f64::INFINITY, guessed_miss: f64::INFINITY, ..SHARP };
+    Limits { error: 2.0, guess: f64::INFINITY, guessed_alarm: f64::INFINITY, guessed_miss: f64::INFINITY, ..SHARP };
 
 const REPLICAS: [(&str, &str); 4] = [("r1", "primary"), ("r2", "primary"), ("c1", "r1"), ("c2", "r1")];
 
@@ -304,6 +306,14 @@ async fn episode(seed: u64) -> (String, Vec<String>) {
     let mut streams = Vec::new();
     for (name, upstream) in REPLICAS {
         streams.push(stage.link(name, upstream).await);
+    }
+    let mut pooler = None;
+    if random.one_in(3) {
+        pooler = PgBouncer::start(stage.node("r2").port).await;
+    }
+    if let Some(pooler) = &pooler {
+        stage.note("r2 is behind a pooler");
+        stage.detour("r2", pooler.port);
     }
     for node in &stage.servers.nodes {
         stage.way(&node.name).await;

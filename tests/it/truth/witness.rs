@@ -131,7 +131,8 @@ impl Witness {
     pub(super) fn truths(&self) -> Truths {
         let seen = self.seen.lock().unwrap().clone();
         let marks = (0..seen.lines.len()).map(|line| seen.marks_of(line)).collect();
-        Truths { seen, marks }
+        let furthest = seen.stands.iter().map(|(name, stands)| (name.clone(), furthest(stands))).collect();
+        Truths { seen, marks, furthest }
     }
 
     /// Whether a replica was last seen where the primary was.
@@ -172,6 +173,8 @@ pub(super) struct Truths {
     seen: Seen,
     /// Those of each line, with the common ones of the lines before it.
     marks: Vec<Vec<Beyond>>,
+    /// Where each replica would stand, had it never come back older than it was.
+    furthest: HashMap<String, Vec<Stand>>,
 }
 
 /// A mark, and the furthest position of all marks up to it.
@@ -189,16 +192,23 @@ impl Truths {
 
     /// The lags that `replica` had behind `primary` between these two instants. `None` before it was first seen.
     pub(super) fn lag(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
-        self.over(replica, primary, between, Self::behind_in_wal)
+        self.over(&self.seen.stands, replica, primary, between, Self::behind_in_wal)
+    }
+
+    /// The same, had the replica kept all that it had ever replayed. One that is killed comes back older than it was, for
+    /// a while, which is not to be known while it is out of sight.
+    pub(super) fn lag_of_furthest(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
+        self.over(&self.furthest, replica, primary, between, Self::behind_in_wal)
     }
 
     /// The same by the rows that can be read, whatever positions are stated. The lag cannot be less.
     pub(super) fn lag_by_rows(&self, replica: &str, primary: &str, between: (MonoTime, MonoTime)) -> Option<Truth> {
-        self.over(replica, primary, between, Self::behind_in_rows)
+        self.over(&self.seen.stands, replica, primary, between, Self::behind_in_rows)
     }
 
     fn over(
         &self,
+        stands: &HashMap<String, Vec<Stand>>,
         replica: &str,
         primary: &str,
         (from, to): (MonoTime, MonoTime),
@@ -206,7 +216,7 @@ impl Truths {
     ) -> Option<Truth> {
         let seen = &self.seen;
         let line = seen.lines.iter().rposition(|line| line.primary == primary)?;
-        let stands = seen.stands.get(replica)?;
+        let stands = stands.get(replica)?;
         let mut truth: Option<Truth> = None;
         let mut add = |stand: &Stand, at: MonoTime| {
             let lag = behind(self, line, *stand, at);
@@ -284,6 +294,15 @@ impl Truths {
         let after = asleep.map_or(after, |(_, back)| back);
         Truth { least: at.seconds_since(by).max(0.0), most: at.seconds_since(after).max(0.0) }
     }
+}
+
+fn furthest(stands: &[Stand]) -> Vec<Stand> {
+    let mut lsn = Lsn::new(0);
+    let furthest = stands.iter().map(|stand| {
+        lsn = lsn.max(stand.lsn);
+        Stand { lsn, ..*stand }
+    });
+    furthest.collect()
 }
 
 impl Seen {
