@@ -411,7 +411,11 @@ fn state(target: &TargetView) -> (String, Tone) {
     match (standby.pause, &standby.receiver) {
         (ReplayPause::Paused, _) => ("replay paused".to_owned(), Tone::Doubtful),
         (ReplayPause::Requested, _) => ("pausing replay".to_owned(), Tone::Doubtful),
+        (ReplayPause::NotPaused, Receiver::Absent) if target.is_fed_by_archive() == Some(true) => {
+            ("from an archive".to_owned(), Tone::Good)
+        }
         (ReplayPause::NotPaused, Receiver::Absent) => ("no receiver".to_owned(), Tone::Doubtful),
+        (ReplayPause::NotPaused, Receiver::Connecting) => ("connecting".to_owned(), Tone::Doubtful),
         (ReplayPause::NotPaused, Receiver::Hidden) => ("receiving".to_owned(), Tone::Good),
         (ReplayPause::NotPaused, Receiver::Running(receiver)) => {
             let tone = if receiver.status == "streaming" { Tone::Good } else { Tone::Doubtful };

@@ -77,6 +77,9 @@ const NEARLY_FULL: f64 = 0.8;
 /// Transactions that feedback or a slot may hold back before it is told: some hours of a busy server.
 const OLD_XMIN: u64 = 10_000_000;
 
+/// PostgreSQL's own slot for subscriptions with `retain_dead_tuples` (19+): it keeps rows and no WAL, and nothing drops it.
+const CONFLICT_SLOT: &str = "pg_conflict_detection";
+
 /// WAL kept for any standby, below which a standby without a slot is lost by a short outage: `wal_keep_size` in MB.
 const SMALL_KEEP_MB: u64 = 1024;
 
@@ -479,7 +482,8 @@ fn settings(patient: Patient<'_>, findings: &mut Vec<Finding>) {
             let sql = patient.set("wal_level", "'replica'");
             findings.push(Finding::new(Severity::Warning, "wal_level is minimal", why).run(sql, patient.itself()));
         }
-        Some("replica") if has_logical() => {
+        // From 19 on the server writes what logical slots need as soon as there is one (`effective_wal_level`).
+        Some("replica") if has_logical() && patient.identity().version_num < 190_000 => {
             let why = "there are logical replication slots, which need more than that; the change takes a restart";
             let sql = match patient.identity().flavor {
                 Flavor::PostgreSql => patient.set("wal_level", "'logical'"),
@@ -504,21 +508,34 @@ fn settings(patient: Patient<'_>, findings: &mut Vec<Finding>) {
 
 fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
     let Some(slots) = &patient.probe.checkup.slots else { return };
-    let used_by_nobody = |slot: &&SlotState| !slot.active && !slot.synced;
-    let lost: Vec<&SlotState> = slots.iter().filter(|slot| slot.is_lost).collect();
-    let inactive: Vec<&SlotState> = slots.iter().filter(|slot| !slot.is_lost).filter(used_by_nobody).collect();
+    // A standby's copies are the primary's to look after: they cannot be dropped, and are made anew when they are lost.
+    let own = || slots.iter().filter(|slot| !slot.is_copy && slot.name != CONFLICT_SLOT);
+    let lost: Vec<&SlotState> = own().filter(|slot| slot.is_lost).collect();
+    let unread = || own().filter(|slot| !slot.is_lost && !slot.active);
+    let inactive: Vec<&SlotState> = unread().filter(|slot| !slot.is_unused).collect();
+    let never_used: Vec<&SlotState> = unread().filter(|slot| slot.is_unused).collect();
     if !lost.is_empty() {
         let problem = format!("{} lost: {}", counted_are(lost.len(), "replication slot"), names(&lost));
         let why = "the WAL that its reader still needed is gone: a standby must be made anew (or fed from an archive), a \
                    subscription copied again";
         findings.push(
-            Finding::new(Severity::Error, problem, why).run(drops(&lost, "wal_status = 'lost'"), patient.itself()),
+            Finding::new(Severity::Error, problem, why).run(drops(&lost, &lost_and_own(patient)), patient.itself()),
         );
     }
     if !inactive.is_empty() {
         findings.push(unused(patient, &inactive));
     }
-    if slots.iter().any(|slot| !slot.synced)
+    if !never_used.is_empty() {
+        let count = match never_used.len() {
+            1 => "1 replication slot was".to_owned(),
+            count => format!("{count} replication slots were"),
+        };
+        let problem = format!("{count} never used: {}", names(&never_used));
+        let why = "it keeps no WAL before its reader has connected for the first time, so a standby that is set up for it may \
+                   find that WAL removed: start that standby; a slot that no standby is to use may be dropped";
+        findings.push(Finding::new(Severity::Info, problem, why));
+    }
+    if own().next().is_some()
         && patient.setting("max_slot_wal_keep_size") == Some("-1")
         // Aurora keeps its WAL elsewhere.
         && patient.identity().flavor != Flavor::Aurora
@@ -529,7 +546,17 @@ fn slots(patient: Patient<'_>, findings: &mut Vec<Finding>) {
         let sql = patient.set("max_slot_wal_keep_size", "'50GB'");
         findings.push(Finding::new(Severity::Warning, problem, why).run(sql, patient.itself()));
     }
-    let old: Vec<&SlotState> = slots.iter().filter(|slot| slot.xmin_age > Some(OLD_XMIN)).collect();
+    let is_old = |slot: &&SlotState| slot.xmin_age > Some(OLD_XMIN);
+    if slots.iter().filter(is_old).any(|slot| slot.name == CONFLICT_SLOT) {
+        let problem = format!(
+            "row versions of more than {} million transactions are kept for subscriptions with retain_dead_tuples",
+            OLD_XMIN / 1_000_000
+        );
+        let why = "vacuum cannot remove them before these subscriptions have applied all that was written meanwhile: enable \
+                   or bring up to date the one that has not";
+        findings.push(Finding::new(Severity::Warning, problem, why));
+    }
+    let old: Vec<&SlotState> = own().filter(is_old).collect();
     if !old.is_empty() {
         let problem = format!(
             "row versions of more than {} million transactions are kept for {}",
@@ -577,12 +604,20 @@ fn unused(patient: Patient<'_>, inactive: &[&SlotState]) -> Finding {
     finding.run(drops(&may_be_dropped, &used_by_nobody_else(patient)), patient.itself())
 }
 
+/// The lost slots, as SQL has it.
+fn lost_and_own(patient: Patient<'_>) -> String {
+    format!("wal_status = 'lost'{}", no_copy(patient))
+}
+
+/// That a slot is no standby's copy of its primary's, as SQL has it.
+fn no_copy(patient: Patient<'_>) -> &'static str {
+    if patient.identity().version_num >= 170_000 { " AND NOT (synced AND pg_is_in_recovery())" } else { "" }
+}
+
 /// The slots that [`unused`] says may be dropped, as SQL has it.
 fn used_by_nobody_else(patient: Patient<'_>) -> String {
-    let mut condition = "NOT active AND wal_status IS DISTINCT FROM 'lost'".to_owned();
-    if patient.identity().version_num >= 170_000 {
-        condition.push_str(" AND NOT synced");
-    }
+    let mut condition = "NOT active AND restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'".to_owned();
+    condition.push_str(no_copy(patient));
     let mut own: Vec<&str> = patient.targets.iter().flat_map(own_slots).collect();
     own.sort_unstable();
     own.dedup();

@@ -87,7 +87,7 @@ impl Gate {
         Self { allowed, head: [0; 9], n_head: 0, n_rest: 0, has_exchanged: false, is_over: false }
     }
 
-    /// Whether these bytes, the next ones, may be taken in. Nobody acts on a part of a message.
+    /// Whether these bytes, the next ones, may be taken in. Part of a message has no effect by itself.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Result<(), Unwanted> {
         while !self.is_over && !bytes.is_empty() {
             if self.n_rest > 0 {
@@ -102,7 +102,7 @@ impl Gate {
             let [kind, a, b, c, d, code @ ..] = self.head;
             let length = u32::from_be_bytes([a, b, c, d]) as usize;
             match self.n_head {
-                // Too short for a request: whoever reads it will not take it for one.
+                // Too short for a request: the library refuses it.
                 5 if kind != b'R' || length < 8 => self.rest_is(length.saturating_sub(4)),
                 9 => {
                     self.judge(u32::from_be_bytes(code))?;

@@ -108,7 +108,7 @@ mod tests {
         }))
         .await;
         assert_eq!(most.into_inner(), AT_ONE_SERVER);
-        assert_eq!(start.elapsed().as_millis(), 6300);
+        assert_eq!(start.elapsed().as_secs(), 25);
     }
 
     #[tokio::test(start_paused = true)]
@@ -121,7 +121,7 @@ mod tests {
         let living = join_all(good.iter().map(|server| attempt(&turns, server, Duration::from_millis(50), true)));
         let (_, living) = tokio::join!(dying, living);
         let slowest = living.into_iter().max().unwrap();
-        assert!(slowest < Duration::from_secs(4), "{slowest:?}");
+        assert!(slowest < Duration::from_secs(8), "{slowest:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,10 +133,10 @@ mod tests {
         let good = join_all((0..100).map(|_| attempt(&turns, "good:5432", Duration::from_millis(50), true)));
         let (hung, gone, good) = tokio::join!(hung, gone, good);
         let slowest = |times: Vec<Duration>| times.into_iter().max().unwrap();
-        // Four times as many as it may be asked at a time, and ten seconds each.
-        assert_eq!(slowest(hung).as_secs(), 40);
+        // Twelve times as many as it may be asked at a time, and a few more, ten seconds each.
+        assert_eq!(slowest(hung).as_secs(), 130);
         let (gone, good) = (slowest(gone), slowest(good));
-        assert!(gone < Duration::from_secs(16), "{gone:?}");
+        assert!(gone < Duration::from_secs(24), "{gone:?}");
         assert!(good < Duration::from_secs(5), "{good:?}");
     }
 

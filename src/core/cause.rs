@@ -309,6 +309,7 @@ fn archive_recovery(facts: &Facts<'_>) -> Option<Told> {
     let why = match facts.archive {
         Archive::Replaying => "it restores WAL from the archive and does not stream",
         Archive::Only => "it has only the archive to get WAL from",
+        Archive::Unstreamed => "it restores WAL from the archive and has requested no stream",
         Archive::None => return None,
     };
     facts.receiving.is_without_stream().then(|| told(Cause::ArchiveRecovery, why.to_owned()))
@@ -329,6 +330,9 @@ fn receiver_cut_off(facts: &Facts<'_>) -> Option<Told> {
     let why = match facts.receiving {
         Receiving::CutOff if facts.archive == Archive::None => "its WAL receiver is cut off from the upstream",
         Receiving::Silent => "nothing comes from its upstream though there is more",
+        Receiving::Connecting if facts.archive == Archive::None => {
+            "its WAL receiver is connecting to the upstream, and no stream has begun"
+        }
         _ => return None,
     };
     Some(told(Cause::ReceiverCutOff, format!("{why}{}", words::timelines(facts))))

@@ -67,8 +67,10 @@ pub struct SlotState {
     pub name: String,
     pub is_logical: bool,
     pub active: bool,
-    /// Kept in step with the primary's by the server itself (17+): nobody uses it before a failover.
-    pub synced: bool,
+    /// Kept in step with the primary's by a standby itself (17+): nothing uses it, or can drop it, before a promotion.
+    pub is_copy: bool,
+    /// A physical slot that nothing has ever read from: it keeps no WAL.
+    pub is_unused: bool,
     /// Its WAL is gone (`wal_status`).
     pub is_lost: bool,
     /// `age()` of its `xmin` or `catalog_xmin`, the older one: row versions that vacuum must keep.

@@ -816,7 +816,9 @@ impl Cluster {
                 Sample { at, end, received: shared(standby.received()), replayed: shared(standby.replay_lsn) }
             }
         };
-        let waits_on_purpose = target.apply_delay().is_some_and(ApplyDelay::is_within);
+        // What an archive gives comes a segment at a time.
+        let waits_on_purpose =
+            target.apply_delay().is_some_and(ApplyDelay::is_within) || target.is_fed_by_archive() == Some(true);
         Some(self.trends[position].observe(life, sample, waits_on_purpose))
     }
 

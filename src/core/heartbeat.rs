@@ -68,7 +68,9 @@ pub fn progress(snapshot: &Snapshot, started_at: MonoTime, now: MonoTime, limits
     }
     let targets = || snapshot.clusters.iter().flat_map(|cluster| &cluster.targets);
     let stuck = targets().filter_map(|target| {
-        let limit = if target.failing.is_some() { limits.failure } else { limits.answer };
+        // One that was not tried yet may have to wait for its turn to connect.
+        let is_waiting = target.failing.is_some() || !target.tried();
+        let limit = if is_waiting { limits.failure } else { limits.answer };
         let age = age(last_end(target).max(target.since));
         (age > limit).then_some((age, target))
     });
@@ -164,6 +166,8 @@ mod tests {
     fn a_daemon_that_has_just_started_has_its_time() {
         assert_eq!(check(vec![untried("a"), untried("b")], 0.0, 60.0), Progress::NotYet);
         assert_eq!(check(vec![untried("a"), answered("b", 1.0)], 0.0, 60.0), Progress::Made);
-        assert_eq!(check(vec![untried("a"), answered("b", 1.0)], 0.0, 61.0), polls("a", 61));
+        // One that waits for its turn to connect has longer.
+        assert_eq!(check(vec![untried("a"), answered("b", 1.0)], 0.0, 100.0), Progress::Made);
+        assert_eq!(check(vec![untried("a"), answered("b", 1.0)], 0.0, 101.0), polls("a", 101));
     }
 }

@@ -282,6 +282,8 @@ pub enum ReplayPause {
 pub enum Receiver {
     /// No WAL receiver runs.
     Absent,
+    /// One runs and has not reached its upstream (19+, `status` is `connecting`; older servers show none then).
+    Connecting,
     /// One runs, but the role may not see more (no `pg_monitor`).
     Hidden,
     Running(WalReceiver),
@@ -291,8 +293,13 @@ impl Receiver {
     pub fn running(&self) -> Option<&WalReceiver> {
         match self {
             Self::Running(receiver) => Some(receiver),
-            Self::Absent | Self::Hidden => None,
+            Self::Absent | Self::Connecting | Self::Hidden => None,
         }
+    }
+
+    /// Whether no WAL can come by a stream.
+    pub const fn is_without_stream(&self) -> bool {
+        matches!(self, Self::Absent | Self::Connecting)
     }
 }
 
@@ -306,7 +313,8 @@ pub struct WalReceiver {
     pub written_lsn: Option<Lsn>,
     /// `flushed_lsn`: received and on this standby's disk.
     pub flushed_lsn: Option<Lsn>,
-    /// `latest_end_lsn`: the sender's last word on its own end of WAL.
+    /// `latest_end_lsn`: the sender's last word on its own end of WAL. This and the times are `None` until the receiver has
+    /// its first message: what the view shows before is an earlier receiver's, or the time at which this one started.
     pub latest_end_lsn: Option<Lsn>,
     /// `latest_end_time`: when the sender said so first, by the sender's clock.
     pub latest_end_at: Option<ServerTime>,

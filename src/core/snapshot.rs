@@ -12,7 +12,7 @@ use super::cloudwatch::{Readings, RedisGroup};
 use super::discovery::{DiscoveryView, InstanceFacts, InstanceView, RdsEvent};
 use super::drain::{Drain, Drains};
 use super::lag::LagEstimate;
-use super::observation::{PollFailure, Positions};
+use super::observation::{PollFailure, Positions, Receiver};
 use super::pooler::{PoolTotals, PoolerFacts};
 use super::shown::Dropped;
 use super::silence::Silences;
@@ -305,6 +305,24 @@ impl TargetView {
         let seconds = self.survey.as_ref()?.facts.apply_delay_seconds.filter(|delay| *delay > 0.0)?;
         let lag = self.lag.and_then(|lag| lag.value);
         Some(ApplyDelay { seconds, beyond_seconds: lag.map_or(0.0, |lag| (lag - seconds).max(0.0)) })
+    }
+
+    /// Whether a standby gets its WAL from an archive alone, as it is configured to (`restore_command` without
+    /// `primary_conninfo`), so that no stream is missing. By the last survey, even an old one: settings seldom change.
+    ///
+    /// Where the role may not read `primary_conninfo`, a stream that was requested since the server started shows by the
+    /// position that it left, whether or not it came. `None` without one, before the first survey, and for no standby.
+    pub fn is_fed_by_archive(&self) -> Option<bool> {
+        let standby = self.answer.as_ref()?.positions.standby()?;
+        if standby.receiver != Receiver::Absent {
+            return Some(false);
+        }
+        let settings = self.survey.as_ref().and_then(|survey| survey.facts.recovery.as_ref());
+        match settings.map(|settings| (settings.restores, settings.streams)) {
+            Some((false, _)) => Some(false),
+            Some((true, Some(streams))) => Some(!streams),
+            Some((true, None)) | None => standby.receive_lsn.map(|_| false),
+        }
     }
 
     /// What is wrong with a replica, in one sentence. `None` when nothing is.

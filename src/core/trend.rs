@@ -27,6 +27,8 @@ const BAND: f64 = 0.06;
 const LEAVING_BAND: f64 = 0.03;
 /// A replica with no more than this before it, or than is written in a second, has caught up. Bytes.
 const CAUGHT_UP: f64 = 65_536.0;
+/// What an idle primary writes in [`WINDOW`]: a note on running transactions each 15 s. Bytes.
+const QUIET: f64 = 1024.0;
 /// Replay that stood for as long has stalled. Seconds.
 const STALLED: f64 = 5.0;
 /// As many samples at least must have found it standing.
@@ -110,7 +112,8 @@ struct Standing {
 }
 
 impl TrendTracker {
-    /// Takes the next answer. `waits_on_purpose`: it has been told to replay this late, so that standing means nothing.
+    /// Takes the next answer. `waits_on_purpose`: it is configured to replay this late, or to get its WAL in pieces, so that
+    /// standing means nothing.
     pub fn observe(&mut self, life: Life, sample: Sample, waits_on_purpose: bool) -> Trend {
         if self.life != Some(life) || self.samples.back().is_some_and(|last| !continues(last, &sample)) {
             *self = Self { life: Some(life), ..Self::default() };
@@ -195,12 +198,15 @@ impl TrendTracker {
 
     fn gap(&self, now: Sample, is_stalled: bool) -> Option<Gap> {
         let size = bytes(now.end?, now.replayed?);
-        if is_stalled {
-            return Some(Gap { direction: Direction::FallingBehind, catch_up_seconds: None });
-        }
         let (then, end, replayed) =
             self.samples.iter().find_map(|sample| Some((sample.at, sample.end?, sample.replayed?)))?;
         let seconds = now.at.seconds_since(then);
+        let is_quiet = bytes(now.end?, end) <= QUIET;
+        if is_stalled {
+            // While nothing is written it stays where it is.
+            let direction = if is_quiet { Direction::Holding } else { Direction::FallingBehind };
+            return Some(Gap { direction, catch_up_seconds: None });
+        }
         if seconds < SHORTEST_DIRECTION {
             return None;
         }
@@ -211,7 +217,8 @@ impl TrendTracker {
         let growth = (size - bytes(end, replayed)) / seconds;
         let moving = written.max(worked_off);
         let band = |direction| moving * if self.direction == Some(direction) { LEAVING_BAND } else { BAND };
-        Some(if growth > band(Direction::FallingBehind) {
+        let stays = is_quiet && now.replayed? == replayed;
+        Some(if growth > band(Direction::FallingBehind) && !stays {
             Gap { direction: Direction::FallingBehind, catch_up_seconds: None }
         } else if -growth > band(Direction::CatchingUp) {
             Gap { direction: Direction::CatchingUp, catch_up_seconds: Some(size / -growth) }

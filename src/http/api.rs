@@ -898,6 +898,7 @@ impl<'a> Replay<'a> {
             },
             receiver: match &standby.receiver {
                 Receiver::Absent => "absent",
+                Receiver::Connecting => "connecting",
                 Receiver::Hidden => "hidden",
                 Receiver::Running(receiver) => &receiver.status,
             },

@@ -478,3 +478,53 @@ async fn a_primary_that_is_down_is_why_nobody_knows() {
     servers.primary().start().await.unwrap();
     until_no_cause(&daemon, "r1").await;
 }
+
+/// Of a receiver that has not reached its upstream 19 shows a row, with times that it has from nobody; older ones show none.
+#[tokio::test]
+async fn a_receiver_that_does_not_reach_its_upstream_receives_nothing_on_any_major() {
+    for installation in pg::installations().into_iter().filter(|installation| installation.major >= 18) {
+        let major = installation.major;
+        let servers = Servers::start(&Plan::new(installation).standby("r1", "primary")).await.unwrap();
+        let (primary, r1) = (servers.primary(), servers.node("r1"));
+        let proxy = through_proxy(r1, primary).await;
+        let daemon = watch(&servers).await;
+        let labels = [("target", "r1")];
+        while_writing(primary, 100, async {
+            proxy.set(Link::Cut);
+            daemon.until_series("pgvigil_receiver_running", &labels, SOON, |running| running == Some(0.0)).await;
+            proxy.set(Link::BlackHole);
+            let connecting = [("target", "r1"), ("status", "connecting")];
+            let words = if major >= 19 {
+                daemon.until_series("pgvigil_receiver_info", &connecting, SOON, |is| is == Some(1.0)).await;
+                "its WAL receiver is connecting to the upstream, and no stream has begun"
+            } else {
+                "its WAL receiver is cut off from the upstream"
+            };
+            until_cause(&daemon, "r1", "receiver_cut_off", words).await;
+            until_alert(&daemon, "NotReceiving", "r1", "receives no WAL").await;
+            let metrics = daemon.metrics().await;
+            assert_eq!(series(&metrics, "pgvigil_receiver_running", &labels), Some(0.0), "PostgreSQL {major}");
+            assert_eq!(series(&metrics, "pgvigil_receiver_message_age_seconds", &labels), None, "PostgreSQL {major}");
+            assert_eq!(series(&metrics, "pgvigil_receiver_info", &connecting).is_some(), major >= 19);
+        })
+        .await;
+        proxy.set(Link::Cut);
+        proxy.set(Link::Up);
+        until_no_cause(&daemon, "r1").await;
+        daemon.until_series("pgvigil_receiver_running", &labels, SOON, |running| running == Some(1.0)).await;
+
+        // Of streamed WAL that waits for replay 19 shows since when it does.
+        let age = "pgvigil_replay_chunk_age_seconds";
+        if major >= 19 {
+            r1.sql("SELECT pg_wal_replay_pause()").await.unwrap();
+            r1.until("SELECT pg_get_wal_replay_pause_state()", "paused", SOON).await.unwrap();
+            pg::write(primary).await;
+            daemon.until_series(age, &labels, SOON, |age| age > Some(3.0)).await;
+            r1.sql("SELECT pg_wal_replay_resume()").await.unwrap();
+            daemon.until_series(age, &labels, SOON, |age| age == Some(0.0)).await;
+        } else {
+            assert_eq!(daemon.series(age, &labels).await, None);
+        }
+        assert_no_errors(&servers);
+    }
+}

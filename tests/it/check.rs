@@ -42,7 +42,7 @@ async fn what_is_set_up_badly_is_found_and_told_with_its_cure() {
         .set("track_activities = off")
         .set("wal_keep_size = '16MB'");
     plan.setup.push("ALTER ROLE mon VALID UNTIL 'tomorrow'".to_owned());
-    plan.setup.push("SELECT pg_create_physical_replication_slot('left behind')".replace("left behind", "left_behind"));
+    plan.setup.push("SELECT pg_create_physical_replication_slot('left_behind', true)".to_owned());
     plan.setup.push("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '1.9'".to_owned());
     let servers = Servers::start(&plan).await.unwrap();
     let (primary, r1) = (servers.primary(), servers.node("r1"));

@@ -12,7 +12,7 @@ use pgvigil::core::topology::TargetId;
 use pgvigil::demo::{Plan, Server, Servers};
 use serde_json::Value;
 
-use crate::support::daemon::{Daemon, SOON, cluster_toml, series};
+use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil, series};
 use crate::support::{pg, until};
 
 async fn probe(server: &Server, user: &str) -> Probe {
@@ -47,7 +47,10 @@ async fn alerts(daemon: &Daemon) -> Vec<String> {
     let answer = daemon.get("/api/v1/alerts").await.unwrap().json();
     let alerts = answer["alerts"].as_array().unwrap().iter();
     let firing = alerts.filter(|alert| alert["state"] == "firing");
-    firing.map(|alert| format!("{} {}", alert["rule"], alert["labels"]).replace('"', "")).collect()
+    let mut firing: Vec<String> =
+        firing.map(|alert| format!("{} {}", alert["rule"], alert["labels"]).replace('"', "")).collect();
+    firing.sort();
+    firing
 }
 
 async fn until_alerts(daemon: &Daemon, expect: &[&str]) {
@@ -182,8 +185,149 @@ async fn a_slot_that_is_synced_to_a_standby_is_told_from_the_one_it_is_a_copy_of
         })
         .await;
         assert_eq!(named(&slots(primary, "plain").await, "cdc").synced, Some(false));
+        // Nothing reads from the one, which makes the primary keep WAL; the other follows it.
+        write_segments(primary, 2).await;
+        let daemon = watch(&servers, DANGERS).await;
+        until_alerts(&daemon, &["Unread {slot:cdc}"]).await;
+        let firing = daemon.get("/api/v1/alerts").await.unwrap().json();
+        assert_eq!(firing["alerts"][0]["target"], "primary", "{firing}");
+        let labels = [("target", "r1"), ("slot", "cdc")];
+        daemon.until_series("pgvigil_slot_retained_bytes", &labels, SOON, |kept| kept > Some(0.0)).await;
+        for name in ["inactive_retained_bytes", "lost_in_seconds", "inactive_seconds", "invalidated"] {
+            assert_eq!(daemon.series(&format!("pgvigil_slot_{name}"), &labels).await, None, "{name}");
+        }
+        let copy = named(&slots(r1, "plain").await, "cdc").clone();
+        assert_eq!((copy.is_copy, copy.temporary, copy.invalidation()), (true, false, None));
+        let (problems, sql) = check(&servers).remove(1);
+        assert!(!problems.iter().chain(&sql).any(|line| line.contains("cdc")), "{problems:?} {sql:?}");
+
+        // Promoted, the server has a slot of its own, of which it says as before that it is synced.
+        r1.promote().await.unwrap();
+        let own = named(&slots(r1, "plain").await, "cdc").clone();
+        assert_eq!((own.synced, own.is_copy), (Some(true), false));
+        daemon.until_series("pgvigil_slot_inactive_retained_bytes", &labels, SOON, |kept| kept > Some(0.0)).await;
+        until_alerts(&daemon, &["Unread {slot:cdc}", "Unread {slot:cdc}"]).await;
+        primary.stop().await.unwrap();
+        let sql = ["SELECT pg_drop_replication_slot('cdc');"];
+        for statement in sql {
+            r1.sql(statement).await.unwrap();
+        }
         assert_no_errors(&servers);
     }
+}
+
+/// What `check` finds on each target: the problems, and the statements it prints.
+fn check(servers: &Servers) -> Vec<(Vec<String>, Vec<String>)> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pgvigil.toml");
+    std::fs::write(&file, cluster_toml("c", &pg::targets(&servers.nodes, "mon"))).unwrap();
+    let run = pgvigil().args(["check", "--json", "--config"]).arg(&file).output().unwrap();
+    let report: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let texts = |found: &[Value], key: &str| -> Vec<String> {
+        let lists = found.iter().flat_map(|finding| match &finding[key] {
+            Value::Array(lines) => lines.clone(),
+            one => vec![one.clone()],
+        });
+        lists.filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    let targets = report["clusters"][0]["targets"].as_array().unwrap().iter();
+    let findings = targets.map(|target| target["findings"].as_array().unwrap());
+    findings.map(|found| (texts(found, "problem"), texts(found, "sql"))).collect()
+}
+
+const DANGERS: &str = "
+[[rule]]
+name = \"Unread\"
+when = \"slot_inactive_retained_bytes > 0\"
+for = \"0s\"
+[[rule]]
+name = \"InDanger\"
+when = \"slot_lost_in_seconds < 1h\"
+for = \"0s\"
+[[rule]]
+name = \"Lost\"
+when = \"slot_invalidated == 1\"
+for = \"0s\"
+";
+
+/// Writes a segment of WAL so often.
+async fn write_segments(primary: &Server, count: u32) {
+    for _ in 0..count {
+        pg::write(primary).await;
+        primary.sql("SELECT pg_switch_wal()").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_was_never_used_keeps_nothing_and_is_in_no_danger() {
+    for installation in pg::installations() {
+        let major = installation.major;
+        let plan = Plan::new(installation)
+            .standby("r1", "primary")
+            .set("max_slot_wal_keep_size = '64MB'")
+            .set("wal_keep_size = 0");
+        let servers = Servers::start(&plan).await.unwrap();
+        let (primary, r1) = (servers.primary(), servers.node("r1"));
+        for server in [primary, r1] {
+            server.sql("SELECT pg_create_physical_replication_slot('never_used')").await.unwrap();
+        }
+        primary.sql("SELECT pg_create_physical_replication_slot('unread', true)").await.unwrap();
+        write_segments(primary, 6).await;
+        let end = primary.value("SELECT pg_current_wal_flush_lsn()").await.unwrap().unwrap();
+        r1.until(&format!("SELECT pg_last_wal_replay_lsn() >= '{end}'"), "t", SOON).await.unwrap();
+        // The server computes what is safe from 0/0.
+        let safe = primary.value("SELECT safe_wal_size FROM pg_replication_slots WHERE slot_name = 'never_used'").await;
+        assert!(safe.unwrap().unwrap().starts_with('-'), "PostgreSQL {major}");
+
+        let daemon = watch(&servers, DANGERS).await;
+        until_alerts(&daemon, &["InDanger {slot:unread}", "Unread {slot:unread}"]).await;
+        let metrics = daemon.metrics().await;
+        for target in ["primary", "r1"] {
+            let never_used = [("target", target), ("slot", "never_used")];
+            assert_eq!(series(&metrics, "pgvigil_slot_active", &never_used), Some(0.0), "PostgreSQL {major}, {target}");
+            for name in ["safe_wal_bytes", "lost_in_seconds", "retained_bytes", "inactive_retained_bytes", "wal_status"]
+            {
+                let found = series(&metrics, &format!("pgvigil_slot_{name}"), &never_used);
+                assert_eq!(found, None, "PostgreSQL {major}, {target}: {name}");
+            }
+        }
+        for (problems, sql) in check(&servers) {
+            let told = problems.iter().filter(|problem| problem.contains("never_used")).collect::<Vec<_>>();
+            assert_eq!(told, ["1 replication slot was never used: never_used"], "PostgreSQL {major}");
+            assert!(!sql.iter().any(|line| line.contains("never_used")), "PostgreSQL {major}: {sql:?}");
+        }
+        assert_no_errors(&servers);
+    }
+}
+
+#[tokio::test]
+async fn the_servers_own_slot_for_conflicts_of_subscriptions_is_no_forgotten_one() {
+    let Some(installation) = pg::installations().into_iter().find(|installation| installation.major >= 19) else {
+        return;
+    };
+    // There a server with wal_level = replica has logical slots, too.
+    let plan = Plan::new(installation).set("track_commit_timestamp = on").set("wal_level = replica");
+    let servers = Servers::start(&plan).await.unwrap();
+    let primary = servers.primary();
+    let subscribe = "CREATE SUBSCRIPTION s CONNECTION 'dbname=x' PUBLICATION x \
+                     WITH (connect = false, retain_dead_tuples = true)";
+    primary.sql(subscribe).await.unwrap();
+    primary.sql("SELECT pg_create_logical_replication_slot('cdc', 'pgoutput')").await.unwrap();
+    let own =
+        "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'pg_conflict_detection' AND xmin IS NOT NULL";
+    primary.until(own, "1", SOON).await.unwrap();
+    write_segments(primary, 1).await;
+    let daemon = watch(&servers, DANGERS).await;
+    until_alerts(&daemon, &["Unread {slot:cdc}"]).await;
+    let age = daemon.series("pgvigil_slot_xmin_age", &[("slot", "pg_conflict_detection")]).await;
+    assert!(age.is_some(), "{age:?}");
+    let (problems, sql) = check(&servers).remove(0);
+    assert!(
+        !problems.iter().any(|problem| problem.contains("pg_conflict") || problem.contains("wal_level")),
+        "{problems:?}"
+    );
+    assert!(!sql.iter().any(|line| line.contains("pg_conflict")), "{sql:?}");
+    assert_no_errors(&servers);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use pgvigil::demo::{Plan, Server, Servers};
 use serde_json::Value;
 
-use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil};
+use crate::support::daemon::{Daemon, SOON, cluster_toml, pgvigil, series};
 use crate::support::{pg, until};
 
 const UPSTREAM: &str = "pgvigil_upstream_info";
@@ -318,4 +318,91 @@ async fn a_promotion_that_was_asked_for_is_reported_until_it_is_done() {
     let labels = [("target", "r1")];
     daemon.until_series("pgvigil_promotion_requested", &labels, SOON, |requested| requested.is_none()).await;
     no_errors(&servers);
+}
+
+#[tokio::test]
+async fn a_standby_that_is_fed_by_an_archive_alone_is_not_missed_and_holds_while_nothing_is_written() {
+    for installation in pg::installations() {
+        let major = installation.major;
+        let what = |problem: &str| format!("PostgreSQL {major}: {problem}");
+        let plan = Plan::new(installation)
+            .standby("fed", "primary")
+            .standby("cut", "primary")
+            .standby("below", "fed")
+            .set("archive_mode = on")
+            .set("archive_command = 'mkdir -p ../archive && cp %p ../archive/%f'");
+        let servers = Servers::start(&plan).await.unwrap();
+        let (primary, fed, cut) = (servers.primary(), servers.node("fed"), servers.node("cut"));
+        for node in [fed, cut] {
+            node.configure("restore_command", "cp ../archive/%f %p").unwrap();
+        }
+        fed.configure("primary_conninfo", "").unwrap();
+        fed.configure("primary_slot_name", "").unwrap();
+        // Nothing listens there.
+        cut.configure("primary_conninfo", "host=127.0.0.1 port=1").unwrap();
+        for node in [fed, cut] {
+            node.restart().await.unwrap();
+        }
+        let targets = [
+            ("primary", pg::dsn(primary, "mon")),
+            ("fed", pg::dsn(fed, "mon")),
+            ("cut", pg::dsn(cut, "mon")),
+            ("below", pg::dsn(servers.node("below"), "mon")),
+        ];
+        let unprivileged =
+            [("primary", pg::dsn(primary, "plain")), ("fed", pg::dsn(fed, "plain")), ("cut", pg::dsn(cut, "plain"))];
+        let rules = "
+[[rule]]
+name = \"NotReceiving\"
+when = \"receiver_running == 0\"
+for = \"1s\"
+[[rule]]
+name = \"Missing\"
+when = \"standby_missing == 1\"
+for = \"1s\"
+";
+        let clusters = cluster_toml("c", &targets) + &cluster_toml("plain", &unprivileged);
+        let daemon =
+            Daemon::start(&format!("[poll]\ninterval = \"500ms\"\nslow_interval = \"1s\"\n\n{clusters}{rules}")).await;
+        // More than a replica that has caught up may lack, and not yet in the archive.
+        primary.sql("CREATE TABLE load AS SELECT generate_series(1, 20000) AS n").await.unwrap();
+        let of_fed = [("target", "fed"), ("cluster", "c")];
+        let behind = |bytes: Option<f64>| bytes > Some(100_000.0);
+        daemon.until_series("pgvigil_replay_lag_bytes", &of_fed, SOON, behind).await;
+        let lag = |seconds: Option<f64>| seconds > Some(6.0);
+        daemon.until_series("pgvigil_replay_lag_seconds", &of_fed, SOON, lag).await;
+        let holding = [("target", "fed"), ("cluster", "c"), ("direction", "holding")];
+        daemon.until_series("pgvigil_lag_direction", &holding, SOON * 2, |is| is == Some(1.0)).await;
+        let cause = [("target", "fed"), ("cluster", "c"), ("cause", "archive_recovery")];
+        daemon.until_series("pgvigil_replication_cause", &cause, SOON, |is| is == Some(1.0)).await;
+        let metrics = daemon.metrics().await;
+        assert_eq!(
+            series(&metrics, "pgvigil_replay_stalled", &of_fed),
+            Some(0.0),
+            "{}",
+            what("it waits for a segment")
+        );
+        for cluster in ["c", "plain"] {
+            let of = |target| [("cluster", cluster), ("target", target)];
+            assert_eq!(series(&metrics, "pgvigil_receiver_running", &of("fed")), None, "{}", what(cluster));
+            assert_eq!(series(&metrics, "pgvigil_standby_missing", &of("fed")), None, "{}", what(cluster));
+            // Configured to stream: without a receiver it is not well, whoever asks.
+            assert_eq!(series(&metrics, "pgvigil_receiver_running", &of("cut")), Some(0.0), "{}", what(cluster));
+        }
+        assert_eq!(series(&metrics, "pgvigil_standby_missing", &[("cluster", "c"), ("target", "cut")]), Some(1.0));
+        assert_eq!(
+            series(&metrics, "pgvigil_receiver_running", &[("target", "below")]),
+            Some(1.0),
+            "{}",
+            what("below")
+        );
+        let alerts = daemon.get("/api/v1/alerts").await.unwrap().json();
+        let alerts = alerts["alerts"].as_array().unwrap();
+        assert!(!alerts.is_empty(), "{}", what("the one that is cut off is to alert"));
+        assert!(alerts.iter().all(|alert| alert["target"] == "cut"), "{}: {alerts:#?}", what("alerts"));
+
+        primary.sql("SELECT pg_switch_wal()").await.unwrap();
+        daemon.until_series("pgvigil_replay_lag_bytes", &of_fed, SOON, |bytes| bytes < Some(100_000.0)).await;
+        no_errors(&servers);
+    }
 }

@@ -53,7 +53,15 @@ fn extension(installed: &str, available: &str) -> ExtensionState {
 }
 
 fn slot(name: &str) -> SlotState {
-    SlotState { name: name.to_owned(), is_logical: false, active: true, synced: false, is_lost: false, xmin_age: None }
+    SlotState {
+        name: name.to_owned(),
+        is_logical: false,
+        active: true,
+        is_copy: false,
+        is_unused: false,
+        is_lost: false,
+        xmin_age: None,
+    }
 }
 
 fn certificate(days: u64, verified: Verified) -> PeerCertificate {
@@ -137,11 +145,24 @@ fn each_fact_of_a_server_has_its_finding() {
             |c| c.slots = Some(vec![SlotState { active: false, ..slot("old") }, slot("r1")]),
             &["warning: 1 replication slot is used by nobody now: old"],
         ),
-        // The server's own copy of the primary's slot has no reader before a failover.
-        (|c| c.slots = Some(vec![SlotState { active: false, synced: true, ..slot("copy") }]), &[]),
+        // A standby's copy of the primary's slot has no reader before a promotion, and is made anew when it is lost.
+        (|c| c.slots = Some(vec![SlotState { active: false, is_copy: true, ..slot("copy") }]), &[]),
+        (|c| c.slots = Some(vec![SlotState { active: false, is_copy: true, is_lost: true, ..slot("copy") }]), &[]),
+        (
+            |c| c.slots = Some(vec![SlotState { active: false, is_unused: true, ..slot("later") }, slot("r1")]),
+            &["info: 1 replication slot was never used: later"],
+        ),
         (
             |c| c.slots = Some(["a", "b"].map(|name| SlotState { active: false, is_lost: true, ..slot(name) }).into()),
             &["error: 2 replication slots are lost: a, b"],
+        ),
+        (
+            |c| {
+                let own = SlotState { active: false, xmin_age: Some(10_000_001), ..slot("pg_conflict_detection") };
+                c.slots = Some(vec![own]);
+            },
+            &["warning: row versions of more than 10 million transactions are kept for subscriptions with \
+                 retain_dead_tuples"],
         ),
         (
             |c| c.slots = Some(vec![SlotState { xmin_age: Some(10_000_001), ..slot("debezium") }]),
@@ -426,7 +447,7 @@ fn of_many_slots_the_first_few_are_told_and_a_query_for_the_rest() {
         [
             "-- and 485 more, after a look at what it lists:",
             "SELECT format('SELECT pg_drop_replication_slot(%L);', slot_name) FROM pg_replication_slots WHERE NOT active AND \
-             wal_status IS DISTINCT FROM 'lost';",
+             restart_lsn IS NOT NULL AND wal_status IS DISTINCT FROM 'lost';",
         ]
     );
 }

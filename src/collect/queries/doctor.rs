@@ -31,12 +31,12 @@ const ARCHIVER: &str = "SELECT failed_count, last_archived_time, last_failed_tim
 
 const SLOTS: &str = "\
 SELECT slot_name, slot_type = 'logical', active, false, wal_status = 'lost', \
-greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots";
+greatest(age(xmin), age(catalog_xmin)), restart_lsn IS NULL AND wal_status IS NULL FROM pg_replication_slots";
 
-/// `synced` came with 17.
+/// `synced` came with 17. It stays true after a promotion, which makes a copy a slot as others are.
 const SLOTS_17: &str = "\
-SELECT slot_name, slot_type = 'logical', active, synced, wal_status = 'lost', \
-greatest(age(xmin), age(catalog_xmin)) FROM pg_replication_slots";
+SELECT slot_name, slot_type = 'logical', active, synced AND pg_is_in_recovery(), wal_status = 'lost', \
+greatest(age(xmin), age(catalog_xmin)), restart_lsn IS NULL AND wal_status IS NULL FROM pg_replication_slots";
 
 const CONFLICTS: &str = "\
 SELECT sum(confl_tablespace + confl_lock + confl_snapshot + confl_bufferpin + confl_deadlock) \
@@ -120,15 +120,17 @@ fn archiver(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFa
 fn slots(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
     let slot = |row: &Vec<Option<&str>>| {
         let mut row = Fields::new("pg_replication_slots", row);
-        Ok(SlotState {
-            name: row.required("slot_name", name)?,
-            is_logical: row.required("slot_type", boolean)?,
-            active: row.required("active", boolean)?,
-            synced: row.required("synced", boolean)?,
-            // NULL while the slot keeps no WAL.
-            is_lost: row.optional("wal_status", boolean)? == Some(true),
-            xmin_age: row.optional("xmin", number)?,
-        })
+        let name = row.required("slot_name", name)?;
+        let is_logical = row.required("slot_type", boolean)?;
+        let active = row.required("active", boolean)?;
+        let is_copy = row.required("synced", boolean)?;
+        // NULL while the slot keeps no WAL.
+        let is_lost = row.optional("wal_status", boolean)? == Some(true);
+        let xmin_age = row.optional("xmin", number)?;
+        let has_no_position = row.required("restart_lsn", boolean)?;
+        // PostgreSQL's own for conflicts of subscriptions (19+) keeps rows and never WAL.
+        let is_unused = has_no_position && !is_logical && !active && xmin_age.is_none();
+        Ok(SlotState { name, is_logical, active, is_copy, is_unused, is_lost, xmin_age })
     };
     checkup.slots = Some(rows("pg_replication_slots", statements)?.iter().map(slot).collect::<Result<_, _>>()?);
     Ok(())
@@ -161,8 +163,15 @@ mod tests {
         let clock = ServerTime::from_unix_micros(1_795_168_800_000_000);
         let expect = RoleState { is_superuser: false, valid_until: None, clock, connection_limit: None };
         assert_eq!(role, Some(expect));
-        let slot = vec![Some("s"), Some("t"), Some("f"), Some("f"), None, Some("12")];
+        let slot = vec![Some("s"), Some("t"), Some("f"), Some("f"), None, Some("12"), Some("f")];
         let slots = read("slots", &vec![slot]).unwrap().slots.unwrap();
+        assert!(!slots[0].is_unused);
+        for (kind, active, xmin, expect) in
+            [("f", "f", None, true), ("f", "t", None, false), ("f", "f", Some("3"), false), ("t", "f", None, false)]
+        {
+            let slot = vec![Some("s"), Some(kind), Some(active), Some("f"), None, xmin, Some("t")];
+            assert_eq!(read("slots", &vec![slot]).unwrap().slots.unwrap()[0].is_unused, expect);
+        }
         assert_eq!((slots[0].is_logical, slots[0].is_lost, slots[0].xmin_age), (true, false, Some(12)));
         assert_eq!(read("extension", &vec![]).unwrap().extension, None);
         assert_eq!(read("feedback", &vec![vec![None]]).unwrap().oldest_feedback, None);

@@ -293,7 +293,7 @@ pub(crate) mod tests {
             privileges: Privileges::default(),
             sender_layout: Some(Layout([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])),
             receiver_layout: Some(Layout([1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13])),
-            slot_columns: [true, true, false, false, false, false],
+            slot_columns: [true, true, false, false, false, false, false],
         }
     }
 

@@ -336,15 +336,25 @@ fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFail
     let columns = layout.pick(&columns);
     let mut row = Fields::new("pg_stat_get_wal_receiver", &columns);
     let Some(status) = row.text("status")? else { return Ok(Receiver::Hidden) };
+    if status == "connecting" {
+        return Ok(Receiver::Connecting);
+    }
+    let written_lsn = row.optional("written_lsn", lsn)?;
+    let flushed_lsn = row.optional("flushed_lsn", lsn)?;
+    let timeline = row.optional("received_tli", number)?.map(Timeline);
+    let last_msg_sent_at = row.optional("last_msg_send_time", timestamp)?;
+    let last_msg_received_at = row.optional("last_msg_receipt_time", timestamp)?;
+    // A receiver that starts sets all times to its own, and keeps the position of the one before.
+    let has_message = last_msg_sent_at != last_msg_received_at;
     Ok(Receiver::Running(WalReceiver {
         status: escape::name(status).into_owned(),
-        written_lsn: row.optional("written_lsn", lsn)?,
-        flushed_lsn: row.optional("flushed_lsn", lsn)?,
-        timeline: row.optional("received_tli", number)?.map(Timeline),
-        last_msg_sent_at: row.optional("last_msg_send_time", timestamp)?,
-        last_msg_received_at: row.optional("last_msg_receipt_time", timestamp)?,
-        latest_end_lsn: row.optional("latest_end_lsn", lsn)?,
-        latest_end_at: row.optional("latest_end_time", timestamp)?,
+        written_lsn,
+        flushed_lsn,
+        timeline,
+        last_msg_sent_at: last_msg_sent_at.filter(|_| has_message),
+        last_msg_received_at: last_msg_received_at.filter(|_| has_message),
+        latest_end_lsn: row.optional("latest_end_lsn", lsn)?.filter(|_| has_message),
+        latest_end_at: row.optional("latest_end_time", timestamp)?.filter(|_| has_message),
         slot_name: row.optional("slot_name", name)?,
         sender_host: row.optional("sender_host", name)?,
         sender_port: row.optional("sender_port", number)?,
@@ -573,6 +583,30 @@ mod tests {
         };
         check(None, Receiver::Absent);
         check(Some("(42,,,,,,,,,,,,,,)"), Receiver::Hidden);
+        // As 19 shows one that no upstream answers.
+        let time = r#""2026-11-20 10:11:12.123456+00""#;
+        let connecting = format!("(42,connecting,0/03000000,1,0/03000000,0/03000000,1,{time},{time},,{time},,,,)");
+        check(Some(&connecting), Receiver::Connecting);
+        // It has reached its upstream, and nothing has come yet: what it says of that is an earlier receiver's.
+        let silent = format!(
+            "(42,streaming,0/3000000,1,0/3000000,0/3000000,1,{time},{time},0/3000150,{time},r1,10.0.0.7,5432,)"
+        );
+        check(
+            Some(&silent),
+            Receiver::Running(WalReceiver {
+                status: "streaming".to_owned(),
+                timeline: Some(Timeline(1)),
+                written_lsn: Some(Lsn::new(0x300_0000)),
+                flushed_lsn: Some(Lsn::new(0x300_0000)),
+                latest_end_lsn: None,
+                latest_end_at: None,
+                last_msg_sent_at: None,
+                last_msg_received_at: None,
+                sender_host: Some("10.0.0.7".to_owned()),
+                sender_port: Some(5432),
+                slot_name: Some("r1".to_owned()),
+            }),
+        );
         check(
             Some(
                 r#"(42,streaming,0/3000000,1,0/3000148,0/3000140,3,"2026-11-20 10:11:12.123456+00","2026-11-20 10:11:12.123457+00",0/3000150,"2026-11-20 10:11:12+00",r1,10.0.0.7,5432,"user=postgres password=******** dbname=replication host=10.0.0.7")"#,

@@ -144,6 +144,8 @@ pub enum Receiving {
     Streaming,
     /// It seems to stream, and nothing has come for a while though its upstream has more.
     Silent,
+    /// Its receiver has been connecting for a while, and no stream has begun (19+).
+    Connecting,
     /// It does not stream any more.
     CutOff,
     /// It has not streamed since it started.
@@ -155,7 +157,7 @@ pub enum Receiving {
 impl Receiving {
     /// Whether no WAL comes by a stream.
     pub const fn is_without_stream(self) -> bool {
-        matches!(self, Self::Silent | Self::CutOff | Self::Never)
+        matches!(self, Self::Silent | Self::Connecting | Self::CutOff | Self::Never)
     }
 }
 
@@ -168,6 +170,8 @@ pub enum Archive {
     Replaying,
     /// It is told to restore, and not to stream.
     Only,
+    /// It is told to restore, and has requested no stream since it started; whether it is told to may not be seen.
+    Unstreamed,
 }
 
 /// `recovery_min_apply_delay`.

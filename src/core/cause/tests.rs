@@ -119,6 +119,16 @@ fn the_cause_to_act_on_first_comes_first() {
         ("primary down", Facts { primary_is_silent: silent, ..cut() }, &[PrimaryUnreachable, ReceiverCutOff]),
         ("never connected", Facts { receiving: Receiving::Never, ..lagging() }, &[NeverConnected]),
         ("cut off", cut(), &[ReceiverCutOff]),
+        (
+            "an archive that may be all it has",
+            Facts { archive: Archive::Unstreamed, receiving: Receiving::Never, ..lagging() },
+            &[ArchiveRecovery],
+        ),
+        (
+            "a stream that does not begin",
+            Facts { receiving: Receiving::Connecting, backlog: AWAY, ..lagging() },
+            &[ReceiverCutOff],
+        ),
         ("a dead link", Facts { receiving: Receiving::Silent, backlog: AWAY, ..lagging() }, &[ReceiverCutOff]),
         ("old timeline, not beyond the fork", Facts { timelines: timeline(1, 2), ..cut() }, &[ReceiverCutOff]),
         ("cut off and paused", Facts { pause: ReplayPause::Paused, ..cut() }, &[ReceiverCutOff, ReplayPaused]),

@@ -63,7 +63,7 @@ impl Past {
 /// `None` when it may not be seen.
 fn is_streaming(standby: &StandbyState) -> Option<bool> {
     match &standby.receiver {
-        Receiver::Absent => Some(false),
+        Receiver::Absent | Receiver::Connecting => Some(false),
         Receiver::Hidden => None,
         Receiver::Running(receiver) => Some(receiver.status == "streaming"),
     }
@@ -226,6 +226,7 @@ fn receiving(standby: &StandbyState, past: &Past, now: MonoTime) -> Receiving {
     let is_long = past.nothing_since.is_some_and(|since| now.seconds_since(since) >= INTERRUPTION);
     match is_streaming {
         Some(false) if !past.has_streamed => Receiving::Never,
+        Some(false) if is_long && standby.receiver == Receiver::Connecting => Receiving::Connecting,
         Some(false) if is_long => Receiving::CutOff,
         Some(true) | None if is_long => Receiving::Silent,
         _ => Receiving::Streaming,
@@ -237,13 +238,17 @@ fn archive(target: &TargetView, standby: &StandbyState, now: MonoTime) -> Archiv
     if is_streaming(standby) != Some(false) {
         return Archive::None;
     }
-    let settings = target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref());
-    let restores = settings.is_some_and(|settings| settings.restores);
+    let restores =
+        target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref()).is_some_and(|settings| settings.restores);
     let moves = target.trend.and_then(|trend| trend.replay_rate).is_some_and(|rate| rate > 0.0);
     let is_beyond = standby.replay_lsn > standby.receive_lsn;
     match () {
         () if moves && is_beyond && standby.pause == ReplayPause::NotPaused => Archive::Replaying,
-        () if restores && settings.is_some_and(|settings| settings.streams == Some(false)) => Archive::Only,
-        () => Archive::None,
+        () if !restores => Archive::None,
+        () => match target.is_fed_by_archive() {
+            Some(true) => Archive::Only,
+            Some(false) => Archive::None,
+            None => Archive::Unstreamed,
+        },
     }
 }

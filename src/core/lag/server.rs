@@ -96,7 +96,7 @@ pub(super) enum Stream {
 impl Stream {
     pub(super) fn new(receiver: &Receiver) -> Self {
         match receiver {
-            Receiver::Absent => Self::Absent,
+            Receiver::Absent | Receiver::Connecting => Self::Absent,
             Receiver::Hidden => Self::Hidden,
             Receiver::Running(receiver) => Self::Running {
                 streaming: receiver.status == "streaming",

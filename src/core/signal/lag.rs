@@ -3,7 +3,7 @@
 use super::row::{bool_value, of_standby, per_target, positions, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
 use crate::core::lag::{Evidence, LagEstimate, Method};
-use crate::core::observation::{Receiver, ReplayPause, SenderState};
+use crate::core::observation::{ReplayPause, SenderState};
 use crate::core::snapshot::{ClusterView, Stages, TargetView};
 use crate::core::time::MonoTime;
 use crate::core::topology::Role;
@@ -76,9 +76,9 @@ pub(super) const ROWS: &[Signal] = &[
         .absent(OWN)
         .from("pg_stat_replication.replay_lag"),
     per_target("receiver_running", Unit::Bool, receiver_running)
-        .states("receives no WAL: no WAL receiver runs", "receives WAL")
-        .help("1 while a WAL receiver runs on the replica.")
-        .absent(STANDBY)
+        .states("receives no WAL: no WAL receiver runs, or none has reached the upstream", "receives WAL")
+        .help("1 while a WAL receiver runs on the replica; 0 also while it has not reached its upstream, which without pg_monitor cannot be seen on 19+.")
+        .absent("On a primary; for a replica that is configured to get its WAL from an archive alone, and while that is not known; while the last answer is stale.")
         .from("pg_stat_wal_receiver"),
     per_target("receiver_message_age_seconds", Unit::Seconds, receiver_message_age)
         .says("heard last from its upstream {} ago")
@@ -213,7 +213,11 @@ fn sender_replay_lag(_: &ClusterView, target: &TargetView, now: MonoTime, emit: 
 }
 
 fn receiver_running(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
-    of_standby(target, now, emit, |_, standby| Some(bool_value(standby.receiver != Receiver::Absent)))
+    match target.is_fed_by_archive() {
+        Some(true) if positions(target, now).is_some() => Coverage::Complete,
+        Some(_) => of_standby(target, now, emit, |_, standby| Some(bool_value(!standby.receiver.is_without_stream()))),
+        None => of_standby(target, now, emit, |_, _| None),
+    }
 }
 
 fn receiver_message_age(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {

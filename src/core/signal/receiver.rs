@@ -69,13 +69,17 @@ fn of_receiver(
 
 fn is_absent(target: &TargetView, now: MonoTime) -> bool {
     let standby = positions(target, now).and_then(|positions| positions.standby());
-    standby.is_some_and(|standby| standby.receiver == Receiver::Absent)
+    standby.is_some_and(|standby| standby.receiver.is_without_stream())
 }
 
 fn info(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     let Some(positions) = positions(target, now) else { return Coverage::Unknown };
     match positions.standby().map(|standby| &standby.receiver) {
         None | Some(Receiver::Absent) => Coverage::Complete,
+        Some(Receiver::Connecting) => {
+            emit(&["connecting", "", "", ""], Value::exact(1.0));
+            Coverage::Complete
+        }
         Some(Receiver::Hidden) => Coverage::Unknown,
         Some(Receiver::Running(receiver)) => {
             let port = receiver.sender_port.map(|port| port.to_string()).unwrap_or_default();

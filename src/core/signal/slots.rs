@@ -35,7 +35,7 @@ pub(super) const ROWS: &[Signal] = &[
         .says("keeps {} of WAL, and nothing reads it")
         .none("is read again, or is no more")
         .help("WAL that the server keeps for a slot that nothing reads from.")
-        .absent("The slot is active, keeps none, has gone, or the last slow poll is stale.")
+        .absent("The slot is active, keeps none, has gone, is a standby's copy of its primary's slot, or the last slow poll is stale.")
         .from(SLOTS),
     of_slot("slot_confirmed_flush_lag_bytes", Unit::Bytes, slot_confirmed_flush_lag)
         .says("has {} of WAL that its consumer has not confirmed")
@@ -45,13 +45,13 @@ pub(super) const ROWS: &[Signal] = &[
     of_slot("slot_safe_wal_bytes", Unit::Bytes, slot_safe_wal)
         .says("may be lost after another {} of WAL")
         .help("WAL that can still be written before the slot may be invalidated; negative when it may be already.")
-        .absent("There is no limit (max_slot_wal_keep_size), the slot is lost or has gone, or the last slow poll is stale.")
+        .absent("There is no limit (max_slot_wal_keep_size), the slot keeps no WAL yet, is lost or has gone, or the last slow poll is stale.")
         .from("pg_replication_slots.safe_wal_size; on a standby max_slot_wal_keep_size, wal_keep_size"),
     of_slot("slot_lost_in_seconds", Unit::Seconds, slot_lost_in)
         .says("will be lost in {}, at this rate")
         .none("is read again, is in no danger any more, or is no more")
         .help("Time until the slot may be invalidated: what is safe, by the rate of WAL for an inactive slot, by the rate at which it falls behind for an active one; +Inf when it does not.")
-        .absent("As `pgvigil_slot_safe_wal_bytes`; the rate of WAL is not known; the slot is active for less than one or two minutes.")
+        .absent("As `pgvigil_slot_safe_wal_bytes`; the rate of WAL is not known; the slot is active for less than one or two minutes, or a standby's copy of its primary's slot.")
         .from(SLOTS),
     of_slot("slot_wal_status", Unit::Bool, slot_wal_status)
         .labels(&["slot", "status"])
@@ -63,14 +63,20 @@ pub(super) const ROWS: &[Signal] = &[
         .labels(&["slot", "reason"])
         .states("can be used", "can be used no more")
         .help("1 for a slot that can be used no more, and why: wal_removed, rows_removed, wal_level_insufficient, idle_timeout; conflict on 16.")
-        .absent("The slot is valid, has gone, or the last slow poll is stale.")
+        .absent("The slot is valid, has gone, is a standby's copy of its primary's slot, or the last slow poll is stale.")
         .from("pg_replication_slots: invalidation_reason (17+), conflicting (16), wal_status"),
     of_slot("slot_inactive_seconds", Unit::Seconds, slot_inactive)
         .says("has not been read for {}")
         .none("is read again, or is no more")
         .help("How long nothing has read from the slot, by the server's clock.")
-        .absent("The slot is active or has gone; before 17; the last poll, fast or slow, is stale.")
+        .absent("The slot is active, has gone, or is a standby's copy of its primary's slot; before 17; the last poll, fast or slow, is stale.")
         .from("pg_replication_slots.inactive_since"),
+    of_slot("slot_sync_skipped", Unit::Bool, slot_sync_skipped)
+        .labels(&["slot", "reason"])
+        .states("is brought up to date", "is not brought up to date")
+        .help("1 for a standby's copy of its primary's slot that the last attempt did not bring up to date, and why: wal_or_rows_removed, wal_not_flushed, no_consistent_snapshot, slot_invalidated.")
+        .absent("The copy was brought up to date, the slot is none, before 19, or the last slow poll is stale.")
+        .from("pg_replication_slots.slotsync_skip_reason"),
     of_slot("slot_xmin_age", Unit::Count, slot_xmin_age)
         .says("keeps vacuum from rows of the last {} transactions")
         .help("Transactions since the oldest one whose deleted rows the slot keeps vacuum from removing.")
@@ -165,7 +171,10 @@ fn slot_retained(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit
 }
 
 fn slot_inactive_retained(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
-    of_slots(target, now, emit, |slot| if slot.active { None } else { Some(slot.retained_bytes? as f64) })
+    of_slots(target, now, emit, |slot| {
+        let is_read_by_none = !slot.active && !slot.is_copy;
+        slot.retained_bytes.filter(|_| is_read_by_none).map(|bytes| bytes as f64)
+    })
 }
 
 fn slot_confirmed_flush_lag(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
@@ -184,7 +193,8 @@ fn slot_lost_in(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<
     let wal_rate = trend.and_then(|trend| trend.write_rate.or(trend.replay_rate));
     let mut coverage = Coverage::Complete;
     for (place, slot) in each_once(slots) {
-        let Some(safe) = slot.safe_wal_size else { continue };
+        // A copy that is lost is made anew from the primary's slot, which is the one in danger, if any is.
+        let Some(safe) = slot.safe_wal_size.filter(|_| !slot.is_copy) else { continue };
         let rate = if slot.active {
             target.slots.as_ref().and_then(|outlook| outlook.growth(place))
         } else {
@@ -217,7 +227,7 @@ fn slot_wal_status(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Em
 fn slot_invalidated(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     let Some(slots) = slots(target, now) else { return Coverage::Unknown };
     for (_, slot) in each_once(slots) {
-        if let Some(reason) = slot.invalidation() {
+        if let Some(reason) = slot.invalidation().filter(|_| !slot.is_copy) {
             emit(&[&slot.name, reason], Value::exact(1.0));
         }
     }
@@ -226,7 +236,19 @@ fn slot_invalidated(_: &ClusterView, target: &TargetView, now: MonoTime, emit: E
 
 fn slot_inactive(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     let Some(clock) = positions(target, now).map(|positions| positions.clock) else { return Coverage::Unknown };
-    of_slots(target, now, emit, |slot| Some(clock.seconds_since(slot.inactive_since?).max(0.0)))
+    of_slots(target, now, emit, |slot| {
+        Some(clock.seconds_since(slot.inactive_since.filter(|_| !slot.is_copy)?).max(0.0))
+    })
+}
+
+fn slot_sync_skipped(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    let Some(slots) = slots(target, now) else { return Coverage::Unknown };
+    for (_, slot) in each_once(slots) {
+        if let Some(reason) = slot.sync_skip_reason.filter(|_| slot.is_copy) {
+            emit(&[&slot.name, reason], Value::exact(1.0));
+        }
+    }
+    Coverage::Complete
 }
 
 fn slot_xmin_age(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {

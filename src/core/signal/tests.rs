@@ -266,8 +266,52 @@ fn a_server_without_standbys_streams_to_none() {
 }
 
 #[test]
+fn a_stream_that_is_not_meant_to_be_is_not_missed() {
+    use crate::core::survey::RecoverySettings;
+    use crate::core::topology::links::{Links, Upstream};
+    type Stated<'a> = &'a [(&'a [&'a str], f64)];
+    let without_receiver = |settings: Option<(bool, Option<bool>)>, requested: Option<u64>| {
+        let mut view = replica("orders", "replica-1");
+        change_standby(&mut view, |standby| {
+            standby.receiver = Receiver::Absent;
+            standby.receive_lsn = requested.map(Lsn::new);
+        });
+        change_survey(&mut view, |survey| {
+            let of = |(restores, streams)| RecoverySettings { restores, streams, ..RecoverySettings::default() };
+            survey.recovery = settings.map(of);
+        });
+        view.links = Arc::new(Links { upstream: Some(Upstream::Nobody), is_missing: Some(true), ..Links::default() });
+        view
+    };
+    let fault: (Stated<'_>, Stated<'_>, _) = (&[(NO, 0.0)], &[(NO, 1.0)], Complete);
+    for (settings, requested, expect) in [
+        (Some((true, Some(false))), None, (&[][..], &[][..], Complete)),
+        (Some((true, Some(false))), Some(9), (&[], &[], Complete)),
+        (Some((true, Some(true))), None, fault),
+        // It gets WAL from nowhere.
+        (Some((false, Some(false))), None, fault),
+        (Some((false, None)), None, fault),
+        // What the role may not read shows by what the server did.
+        (Some((true, None)), Some(9), fault),
+        (Some((true, None)), None, (&[], &[], Unknown)),
+        (None, None, (&[], &[], Unknown)),
+        (None, Some(9), fault),
+    ] {
+        let (running, missing, coverage) = expect;
+        let mut view = without_receiver(settings, requested);
+        check(view.clone(), &[("receiver_running", running, coverage), ("standby_missing", missing, coverage)]);
+        fail(&mut view, PollFailure::Refused);
+        check(view, &[("standby_missing", missing, coverage)]);
+    }
+    // A receiver that runs is stronger than a setting that was read before.
+    let mut view = without_receiver(Some((true, Some(false))), None);
+    change_standby(&mut view, |standby| standby.receiver = Receiver::Hidden);
+    check(view, &[("receiver_running", &[(NO, 1.0)], Complete), ("standby_missing", &[(NO, 1.0)], Complete)]);
+}
+
+#[test]
 fn a_hidden_receiver_runs_and_an_absent_one_does_not() {
-    for (receiver, running) in [(Receiver::Hidden, 1.0), (Receiver::Absent, 0.0)] {
+    for (receiver, running) in [(Receiver::Hidden, 1.0), (Receiver::Absent, 0.0), (Receiver::Connecting, 0.0)] {
         let mut view = replica("orders", "replica-1");
         change_standby(&mut view, |standby| {
             standby.receiver = receiver;
@@ -666,6 +710,39 @@ fn an_idle_slot_is_lost_when_the_safe_wal_is_written() {
     let mut standby = with_slots(slots, None);
     standby.trend = Some(Trend { replay_rate: Some(1000.0), receive_rate: Some(5000.0), ..Trend::default() });
     check(standby, &[("slot_lost_in_seconds", &[(&["a"], 1000.0), (&["b"], 0.0)], Complete)]);
+}
+
+#[test]
+fn a_copy_of_the_primarys_slot_is_no_fault_of_the_standby() {
+    let inactive_since = Some(ServerTime::from_unix_micros((1_795_176_000 - 60) * 1_000_000));
+    let copy = |name: &str| Slot {
+        synced: Some(true),
+        is_copy: true,
+        inactive_since,
+        sync_skip_reason: Some("wal_not_flushed"),
+        ..limited(name, false, -1)
+    };
+    let lost = Slot { wal_status: Some("lost"), safe_wal_size: None, retained_bytes: None, ..copy("lost") };
+    // On the primary that it becomes by a promotion it is a slot as others are, though it is still called synced.
+    let own = Slot { is_copy: false, sync_skip_reason: None, ..copy("own") };
+    let mut view = with_slots(vec![copy("copy"), lost, own], Some(2000.0));
+    check(
+        view.clone(),
+        &[
+            ("slot_inactive_retained_bytes", &[(&["own"], 16_777_216.0)], Complete),
+            ("slot_lost_in_seconds", &[(&["own"], 0.0)], Complete),
+            ("slot_invalidated", &[], Complete),
+            ("slot_inactive_seconds", &[(&["own"], 60.0)], Complete),
+            (
+                "slot_sync_skipped",
+                &[(&["copy", "wal_not_flushed"], 1.0), (&["lost", "wal_not_flushed"], 1.0)],
+                Complete,
+            ),
+            ("slot_retained_bytes", &[(&["copy"], 16_777_216.0), (&["own"], 16_777_216.0)], Complete),
+        ],
+    );
+    age(&mut view, 3600.0);
+    check(view, &[("slot_sync_skipped", &[], Unknown)]);
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) const ROWS: &[Signal] = &[
     per_target("standby_missing", Unit::Bool, standby_missing)
         .states("is sent WAL", "is sent WAL by nobody: no server has a WAL sender for it")
         .help("1 while no server that the replica could receive from has a WAL sender for it, whether or not the replica itself answers.")
-        .absent("On a primary, and while a server that may have one does not answer, or does not show its senders (no pg_monitor).")
+        .absent("On a primary; for a replica that is configured to get its WAL from an archive alone, and while that is not known; while a server that may have one does not answer, or does not show its senders (no pg_monitor).")
         .from(SIDES),
     per_target("wrong_upstream", Unit::Bool, wrong_upstream)
         .states("follows a server of its cluster", "follows a server outside of its cluster")
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Signal] = &[
         .says("is {} [timeline|timelines] behind its primary: it has not followed a promotion")
         .help("By how many timelines the replica is behind the primary: above 0 it has not followed the last promotion.")
         .absent("On a primary, and while the primary or the timeline of either is unknown.")
-        .from("pg_stat_wal_receiver, pg_control_checkpoint(), pg_walfile_name()"),
+        .from("pg_stat_wal_receiver, pg_stat_recovery (19+), pg_control_checkpoint(), pg_walfile_name()"),
     per_target("undeclared_standbys", Unit::Count, undeclared_standbys)
         .says("feeds {} [standby that is|standbys that are] not configured here")
         .help("Standbys that stream from the server and are no target of the cluster.")
@@ -109,7 +109,14 @@ fn promotion_requested(_: &ClusterView, target: &TargetView, now: MonoTime, emit
 
 /// Known of a silent replica, too: what tells it are the others' senders.
 fn standby_missing(_: &ClusterView, target: &TargetView, _: MonoTime, emit: Emit<'_>) -> Coverage {
-    if is_primary(target) { Coverage::Complete } else { state(emit, target.links.is_missing.map(bool_value)) }
+    if is_primary(target) {
+        return Coverage::Complete;
+    }
+    match (target.links.is_missing, target.is_fed_by_archive()) {
+        (Some(true), Some(true)) => Coverage::Complete,
+        (Some(true), None) if target.answer.is_some() => Coverage::Unknown,
+        (is_missing, _) => state(emit, is_missing.map(bool_value)),
+    }
 }
 
 fn wrong_upstream(cluster: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
@@ -130,13 +137,16 @@ fn timelines_behind(cluster: &ClusterView, target: &TargetView, now: MonoTime, e
     if is_primary(target) {
         return Coverage::Complete;
     }
+    // What an archive-fed standby has replayed is on this timeline (19+), whatever its control file still says.
+    let replayed = target.fresh_survey(now).and_then(|survey| survey.recovery.as_ref()?.replayed_timeline);
     let behind = || {
         let standby = positions(target, now)?.standby()?;
         let primary = cluster.primary_target().filter(|primary| primary.is_up() && primary.fresh(now).is_some())?;
         if cluster.is_foreign(target) == Some(true) {
             return None;
         }
-        let behind = f64::from(primary.timeline()?.0) - f64::from(target.timeline()?.0);
+        let own = target.timeline().max(replayed.filter(|_| standby.receiver.is_without_stream()))?;
+        let behind = f64::from(primary.timeline()?.0) - f64::from(own.0);
         Some((behind.max(0.0), &standby.receiver))
     };
     match behind() {
@@ -144,7 +154,9 @@ fn timelines_behind(cluster: &ClusterView, target: &TargetView, now: MonoTime, e
         Some((behind, Receiver::Hidden)) if behind > 0.0 => {
             emit(&[], Value { value: 0.0, lower: 0.0, upper: behind });
         }
-        Some((behind, Receiver::Absent)) => emit(&[], Value { value: behind, lower: 0.0, upper: behind }),
+        Some((behind, Receiver::Absent | Receiver::Connecting)) if replayed.is_none() => {
+            emit(&[], Value { value: behind, lower: 0.0, upper: behind });
+        }
         Some((behind, _)) => emit(&[], Value::exact(behind)),
         None => return Coverage::Unknown,
     }

@@ -1,6 +1,6 @@
 //! Signals of how fast WAL moves, and where that leads.
 
-use super::row::{bool_value, per_target, positions, state};
+use super::row::{bool_value, of_standby, per_target, positions, state};
 use super::{Coverage, Emit, Signal, Unit, Value};
 use crate::core::snapshot::{ClusterView, TargetView};
 use crate::core::time::MonoTime;
@@ -44,6 +44,11 @@ pub(super) const ROWS: &[Signal] = &[
         .help("Time for which replay has not moved though there is WAL to replay; 0 while it moves or has nothing to do.")
         .absent("On a primary, and while the last answer is stale.")
         .from("pg_last_wal_replay_lsn()"),
+    per_target("replay_chunk_age_seconds", Unit::Seconds, chunk_age)
+        .says("replays WAL that came {} ago")
+        .help("How long ago the piece of streamed WAL that is being replayed came to replay, by the replica's clock; 0 when all that was received is replayed.")
+        .absent("On a primary, before 19, without pg_read_all_stats, when nothing was streamed since the server started, and while the last slow poll is stale.")
+        .from("pg_stat_recovery: current_chunk_start_time"),
 ];
 
 /// States a part of the trend of a server in this role. In the other role there is nothing to state.
@@ -90,4 +95,8 @@ fn stalled(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) 
 
 fn standing(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
     of_trend(target, Role::Replica, now, emit, |trend| trend.standing_seconds)
+}
+
+fn chunk_age(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
+    of_standby(target, now, emit, |_, _| target.fresh_survey(now)?.recovery.as_ref()?.chunk_age_seconds)
 }

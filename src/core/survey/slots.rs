@@ -21,12 +21,13 @@ pub struct Slot {
     pub wal_status: Option<&'static str>,
     /// WAL that can still be written before the slot may be invalidated, in bytes; negative when it may be already.
     /// A primary says it (`safe_wal_size`); a standby says it as if it stood at 0/0, so there it is worked out from the
-    /// settings. `None` when there is no limit (`max_slot_wal_keep_size`) or the slot is lost.
+    /// settings. `None` when there is no limit (`max_slot_wal_keep_size`), the slot is lost, or it keeps no WAL yet.
     pub safe_wal_size: Option<i64>,
-    /// WAL kept for the slot: this server's end of WAL (flushed, or replayed on a standby) less `restart_lsn`. `None`
-    /// for one that is lost.
+    /// WAL kept for the slot: this server's end of WAL (flushed; on a standby received or replayed, whichever is more) less
+    /// `restart_lsn`. `None` for one that is lost, or keeps no WAL yet.
     pub retained_bytes: Option<u64>,
-    /// WAL that a logical slot's consumer has not confirmed: the end of WAL less `confirmed_flush_lsn`.
+    /// WAL that a logical slot's consumer has not confirmed: the end of WAL (flushed, or replayed on a standby) less
+    /// `confirmed_flush_lsn`.
     pub unconfirmed_bytes: Option<u64>,
     /// `age(xmin)`, in transactions: how far back the slot keeps vacuum from removing rows.
     pub xmin_age: Option<i64>,
@@ -45,8 +46,14 @@ pub struct Slot {
     pub inactive_since: Option<ServerTime>,
     /// 17+: whether standbys are to have a copy.
     pub failover: Option<bool>,
-    /// 17+: whether it is such a copy.
+    /// 17+: whether it is such a copy, or was one before this server was promoted.
     pub synced: Option<bool>,
+    /// Whether it is a copy that the server keeps in step with its primary's slot: `synced`, and in recovery. Nothing can
+    /// read from it or drop it before a promotion.
+    pub is_copy: bool,
+    /// 19+: why the last attempt to bring a copy up to date was given up: `wal_or_rows_removed`, `wal_not_flushed`,
+    /// `no_consistent_snapshot`, `slot_invalidated`. `None` when it was not.
+    pub sync_skip_reason: Option<&'static str>,
 }
 
 impl Slot {

@@ -104,7 +104,8 @@ pub fn is_same(before: &Positions, after: &Positions) -> bool {
 
 fn is_same_receiver(before: &Receiver, after: &Receiver) -> bool {
     match (before, after) {
-        (Receiver::Absent, Receiver::Absent) | (Receiver::Hidden, Receiver::Hidden) => true,
+        (Receiver::Hidden, Receiver::Hidden) => true,
+        (was, is) if was.is_without_stream() && is.is_without_stream() => true,
         (Receiver::Running(was), Receiver::Running(is)) => {
             (&was.sender_host, was.sender_port, &was.slot_name) == (&is.sender_host, is.sender_port, &is.slot_name)
         }
@@ -396,7 +397,7 @@ impl Search<'_> {
         }
         let Some(standby) = server.standby() else { return false };
         match &standby.receiver {
-            Receiver::Absent => false,
+            Receiver::Absent | Receiver::Connecting => false,
             Receiver::Hidden => true,
             Receiver::Running(receiver) => {
                 let hosts = &self.hosts[place];
@@ -425,7 +426,7 @@ impl Search<'_> {
             return Upstream::Unknown;
         }
         let receiver = match &standby.receiver {
-            Receiver::Absent => return Upstream::Nobody,
+            Receiver::Absent | Receiver::Connecting => return Upstream::Nobody,
             Receiver::Hidden => return Upstream::Unknown,
             Receiver::Running(receiver) => receiver,
         };

@@ -67,18 +67,33 @@ fn direction_is_told_of_a_steady_gap() {
 }
 
 #[test]
-fn replay_that_stands_with_work_to_do_has_stalled_and_falls_behind() {
+fn replay_that_stands_with_work_to_do_has_stalled_and_falls_behind_while_more_is_written() {
     let mut tracker = TrendTracker::default();
     let mut told = Vec::new();
     for second in 0..10_u64 {
         let trend = tracker.observe(life(0), sample(second as f64, 9 * MB, 9 * MB, 5 * MB), false);
-        told.push((trend.stalled, trend.standing_seconds, trend.direction));
+        told.push((trend.stalled, trend.standing_seconds, trend.direction, trend.catch_up_seconds));
     }
-    let falling = Some(Direction::FallingBehind);
-    assert_eq!(told[0], (Some(false), Some(0.0), None));
-    assert_eq!(told[4], (Some(false), Some(4.0), Some(Direction::Holding)));
-    assert_eq!(told[5], (Some(true), Some(5.0), falling));
-    assert_eq!(told[9], (Some(true), Some(9.0), falling));
+    let holding = Some(Direction::Holding);
+    assert_eq!(told[0], (Some(false), Some(0.0), None, None));
+    assert_eq!(told[4], (Some(false), Some(4.0), holding, None));
+    assert_eq!(told[5], (Some(true), Some(5.0), holding, None));
+    assert_eq!(told[9], (Some(true), Some(9.0), holding, None));
+    // An idle primary writes some bytes now and then.
+    for (bytes_per_second, waits_on_purpose, expect) in [
+        (5, false, Direction::Holding),
+        (5, true, Direction::Holding),
+        (2000, false, Direction::FallingBehind),
+        (2000, true, Direction::FallingBehind),
+    ] {
+        let mut tracker = TrendTracker::default();
+        let mut at = |second: u64| {
+            let end = 9 * MB + bytes_per_second * second;
+            tracker.observe(life(0), sample(second as f64, end, 9 * MB, 5 * MB), waits_on_purpose).direction
+        };
+        let last = (0..20).map(&mut at).last().flatten();
+        assert_eq!(last, Some(expect), "{bytes_per_second} bytes a second, on purpose: {waits_on_purpose}");
+    }
 
     // It moves again: how fast is told at once, not averaged with the time it stood.
     let trend = tracker.observe(life(0), sample(10.0, 9 * MB, 9 * MB, 6 * MB), false);

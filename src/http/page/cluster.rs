@@ -274,7 +274,7 @@ fn slot_table(target: &TargetView, slots: &[Slot]) -> Markup {
                 @for slot in slots {
                     tr {
                         th scope="row" { (slot.name) } td { (slot.slot_type) }
-                        td { @if slot.active { "yes" } @else { span.badge.warn { "no" } } }
+                        td { @if slot.active { "yes" } @else if slot.is_copy { "a copy" } @else { span.badge.warn { "no" } } }
                         td.num { (slot.retained_bytes.map_or_else(|| "–".to_owned(), words::bytes)) }
                         td { (slot.invalidation().or(slot.wal_status).unwrap_or("–")) }
                     }

@@ -194,6 +194,7 @@ fn edge_words(target: &TargetView, x: f64, y: f64, is_sure: bool, now: MonoTime)
     let sureness = lag.filter(|lag| lag.value.is_some()).map(words::certainty);
     let cause = words::cause(target, now);
     let second = match (&cause, words::direction(target, now)) {
+        _ if target.is_fed_by_archive() == Some(true) => Some("from an archive".to_owned()),
         _ if !is_sure && target.links.upstream == Some(Upstream::Nobody) => Some("no WAL receiver".to_owned()),
         (Some(cause), _) => Some(cause.clone()),
         _ if is_aurora(target) => Some("shares the volume".to_owned()),

@@ -12,8 +12,8 @@ use crate::core::wal::Lsn;
 pub(super) const TOPIC: Topic = Topic { name: "slots", sql, decode };
 
 /// Columns of `pg_get_replication_slots()` that not every major has.
-pub(crate) const NEWER_COLUMNS: [&str; 6] =
-    ["two_phase", "conflicting", "invalidation_reason", "inactive_since", "failover", "synced"];
+pub(crate) const NEWER_COLUMNS: [&str; 7] =
+    ["two_phase", "conflicting", "invalidation_reason", "inactive_since", "failover", "synced", "slotsync_skip_reason"];
 
 /// The function, and not the view over it, whose only other column is the name of the database: that is another topic's,
 /// which may wait for a lock.
@@ -24,6 +24,7 @@ const FUNCTION: &str = " FROM pg_get_replication_slots()";
 const TYPES: &[&str] = &["physical", "logical"];
 const WAL_STATUSES: &[&str] = &["reserved", "extended", "unreserved", "lost"];
 const REASONS: &[&str] = &["wal_removed", "rows_removed", "wal_level_insufficient", "idle_timeout"];
+const SKIP_REASONS: &[&str] = &["wal_or_rows_removed", "wal_not_flushed", "no_consistent_snapshot", "slot_invalidated"];
 
 fn sql(context: Context<'_>) -> Option<String> {
     // Aurora has no WAL of its own, and raises an error when asked for its end.
@@ -110,9 +111,11 @@ fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) ->
     let restart_lsn = row.optional("restart_lsn", lsn)?;
     let confirmed_flush_lsn = row.optional("confirmed_flush_lsn", lsn)?;
     let wal_status = row.optional("wal_status", |text| Some(word(text, WAL_STATUSES)))?;
-    let safe_wal_size = row.optional("safe_wal_size", number)?;
-    let behind = |lsn: Option<Lsn>| server.end_of_wal.zip(lsn).map(|(end, lsn)| end.bytes_ahead_of(lsn).0);
-    Ok(Slot {
+    // The server computes one from 0/0 for a slot without a position, which is in no danger.
+    let safe_wal_size = row.optional("safe_wal_size", number)?.filter(|_| restart_lsn.is_some());
+    let behind = |end: Option<Lsn>, lsn: Option<Lsn>| end.zip(lsn).map(|(end, lsn)| end.bytes_ahead_of(lsn).0);
+    let last_written = server.standby.as_ref().map_or(server.end_of_wal, |standby| standby.end);
+    let mut slot = Slot {
         name,
         slot_type,
         active,
@@ -124,8 +127,8 @@ fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) ->
             Some(standby) => restart_lsn.filter(|_| safe_wal_size.is_some()).and_then(|lsn| standby.safe_wal_size(lsn)),
         },
         // A receiver that tries again and again gives a lost slot a position for which nothing is kept.
-        retained_bytes: behind(restart_lsn.filter(|_| wal_status != Some("lost"))),
-        unconfirmed_bytes: behind(confirmed_flush_lsn),
+        retained_bytes: behind(last_written, restart_lsn.filter(|_| wal_status != Some("lost"))),
+        unconfirmed_bytes: behind(server.end_of_wal, confirmed_flush_lsn),
         temporary: row.required("temporary", boolean)?,
         active_pid: row.optional("active_pid", number)?,
         datname: row.optional("datoid", number::<u32>)?.and_then(|oid| {
@@ -141,7 +144,13 @@ fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) ->
         inactive_since: row.optional("inactive_since", timestamp)?,
         failover: row.optional("failover", boolean)?,
         synced: row.optional("synced", boolean)?,
-    })
+        is_copy: false,
+        sync_skip_reason: row
+            .optional("slotsync_skip_reason", |text| Some(Some(word(text, SKIP_REASONS)).filter(|_| text != "none")))?
+            .flatten(),
+    };
+    slot.is_copy = slot.synced == Some(true) && server.standby.is_some();
+    Ok(slot)
 }
 
 /// The word among those that are known.
@@ -169,7 +178,7 @@ mod tests {
     ) -> Vec<Option<&'a str>> {
         let mut row = vec![Some(name), Some("physical"), Some("t"), restart, None, Some(status), safe, Some("f")];
         row.extend([Some("4711"), None, None, Some("12"), None]);
-        row.extend([None; 6]);
+        row.extend([None; 7]);
         row
     }
 
@@ -179,7 +188,7 @@ mod tests {
         let logical = [
             [Some("cdc"), Some("logical"), Some("f"), None, Some("0/3000000")].as_slice(),
             &[Some("lost"), Some("-1"), Some("t"), None, Some("16384"), Some("pgoutput"), None, Some("900")],
-            &[Some("t"), Some("f"), Some("wal_removed"), Some("1970-01-01 00:00:01+00"), Some("t"), Some("f")],
+            &[Some("t"), Some("f"), Some("wal_removed"), Some("1970-01-01 00:00:01+00"), Some("t"), Some("t"), None],
         ];
         let answer = [
             server("0/3000100", "f", None, "-1"),
@@ -191,7 +200,6 @@ mod tests {
                 slot_type: "logical",
                 confirmed_flush_lsn: Some(Lsn::new(0x300_0000)),
                 wal_status: Some("lost"),
-                safe_wal_size: Some(-1),
                 unconfirmed_bytes: Some(0x100),
                 temporary: true,
                 datname: Some("app".to_owned()),
@@ -202,7 +210,8 @@ mod tests {
                 invalidation_reason: Some("wal_removed"),
                 inactive_since: Some(ServerTime::from_unix_micros(1_000_000)),
                 failover: Some(true),
-                synced: Some(false),
+                // Left from the time when it was a standby's.
+                synced: Some(true),
                 ..Slot::default()
             },
             Slot {
@@ -225,7 +234,7 @@ mod tests {
     #[test]
     fn a_standby_does_not_know_what_is_safe_so_it_is_worked_out() {
         let about = about(Flavor::PostgreSql, "1.10");
-        // As every major from 13 to 18 says it: 6 segments from 0/0, wherever the standby stands.
+        // As every major from 13 to 19 says it: 6 segments from 0/0, wherever the standby stands.
         let safe = |server: Rows<'static>, restart, reported| {
             let answer = [server, vec![physical("s", restart, "reserved", reported)]];
             decoded(&TOPIC, context(&about), &answer).map(|facts| facts.slots.unwrap_or_default()[0].safe_wal_size)
@@ -251,6 +260,40 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_without_a_position_keeps_nothing_and_is_in_no_danger() {
+        let about = about(Flavor::PostgreSql, "1.10");
+        for in_recovery in ["f", "t"] {
+            let mut row = physical("never_used", None, "", Some("-50332144"));
+            row[5] = None;
+            let answer = [server("0/6F04B80", in_recovery, None, "67108864"), vec![row]];
+            let slots = decoded(&TOPIC, context(&about), &answer).map(|facts| facts.slots.unwrap_or_default());
+            let kept = slots.map(|slots| (slots[0].safe_wal_size, slots[0].retained_bytes, slots[0].wal_status));
+            assert_eq!(kept, Ok((None, None, None)), "in recovery: {in_recovery}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_one_on_a_standby_alone_and_what_it_keeps_is_counted_from_what_was_received() {
+        let about = about(Flavor::PostgreSql, "1.10");
+        let read = |in_recovery, received, reason| {
+            let mut row = physical("cdc", Some("0/3000000"), "reserved", None);
+            let last = row.len() - 1;
+            (row[4], row[last - 1], row[last]) = (Some("0/3000000"), Some("t"), reason);
+            let answer = [server("0/3000100", in_recovery, received, "-1"), vec![row]];
+            let slots = decoded(&TOPIC, context(&about), &answer).map(|facts| facts.slots.unwrap_or_default());
+            slots.map(|slots| {
+                let slot = &slots[0];
+                (slot.is_copy, slot.retained_bytes, slot.unconfirmed_bytes, slot.sync_skip_reason)
+            })
+        };
+        assert_eq!(read("f", None, None), Ok((false, Some(0x100), Some(0x100), None)));
+        assert_eq!(read("t", Some("0/3000900"), Some("none")), Ok((true, Some(0x900), Some(0x100), None)));
+        let skipped = read("t", Some("0/2000000"), Some("wal_not_flushed"));
+        assert_eq!(skipped, Ok((true, Some(0x100), Some(0x100), Some("wal_not_flushed"))));
+        assert_eq!(read("t", None, Some("tired")).map(|read| read.3), Ok(Some("other")));
+    }
+
+    #[test]
     fn a_lost_slot_keeps_nothing_whatever_position_it_has() {
         let about = about(Flavor::PostgreSql, "1.10");
         let retained = |status| {
@@ -264,8 +307,8 @@ mod tests {
     #[test]
     fn only_columns_that_are_there_are_asked_for() {
         let mut about = about(Flavor::PostgreSql, "1.10");
-        about.slot_columns = [true, true, false, false, false, false];
+        about.slot_columns = [true, true, false, false, false, false, false];
         let sql = sql(context(&about)).unwrap_or_default();
-        assert!(sql.contains("age(catalog_xmin), two_phase, conflicting, NULL, NULL, NULL, NULL FROM"), "{sql}");
+        assert!(sql.contains("age(catalog_xmin), two_phase, conflicting, NULL, NULL, NULL, NULL, NULL FROM"), "{sql}");
     }
 }
