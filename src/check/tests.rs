@@ -6,6 +6,7 @@ use crate::core::observation::{
     Flavor, Identity, PrimaryState, Receiver, ReplayPause, ServerAddress, ServerState, StandbyState, WalReceiver,
     WalSender,
 };
+use crate::core::standby_settings::StandbySettings;
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::wal::{Lsn, Timeline};
@@ -24,6 +25,7 @@ pub(super) fn identity() -> Identity {
         tls: true,
         pooled: false,
         address: ServerAddress::default(),
+        standby_settings: StandbySettings::default(),
     }
 }
 
@@ -185,10 +187,8 @@ orders/db-2: warning: role \"watch er\" does not have pg_monitor
 
 orders/db-2: warning: pg_stat_statements is not in shared_preload_libraries
   not measured: statements: calls, execution time, rows and blocks
-  run on it:
-    SHOW shared_preload_libraries;
-    -- what it shows, and pg_stat_statements; then restart the server
-    ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';
+  to do:
+    -- install the server's contrib modules, then add pg_stat_statements to shared_preload_libraries and restart it
 
 something to fix: 2 warnings
 ";
@@ -214,7 +214,7 @@ fn an_extension_that_is_not_wanted_is_not_missed() {
     let targets = || vec![answered("db-1", primary(without.clone()))];
     assert!(Report::new(&[cluster(targets())], false, SystemTime::UNIX_EPOCH).ok);
     let fix = &report(targets()).clusters[0].targets[0].findings[0];
-    assert_eq!(fix.sql, ["CREATE EXTENSION pg_stat_statements;"]);
+    assert_eq!(fix.sql, ["-- in database \"app\":", "CREATE EXTENSION pg_stat_statements;"]);
     assert_eq!(fix.problem, "extension pg_stat_statements is not created in database \"app\"");
 }
 

@@ -9,19 +9,21 @@
 //! | 1 | `replica_unreachable` | its last poll failed: all else is only remembered |
 //! | 2 | `timeline_diverged` | it replayed beyond the fork, or is on a timeline that the primary has not reached |
 //! | 3 | `slot_lost` | it does not stream, and its slot is `lost` or not there any more |
-//! | 4 | `archive_recovery` | it does not stream, and replays what it fetches from an archive, or has nothing else to follow |
-//! | 5 | `primary_unreachable` | it does not stream, and the primary does not answer us either |
-//! | 6 | `never_connected` | it does not stream, and has not since it started |
-//! | 7 | `receiver_cut_off` | it did stream; or it seems to, and nothing comes though there is more |
-//! | 8 | `replay_paused` | a pause is requested or in effect |
-//! | 9 | `blocked_by_query` | replay waits for a session's lock, snapshot or page |
-//! | 10 | `apply_delay` | it lags within the delay that it was told to keep |
-//! | 11 | `catching_up` | the WAL before it shrinks, or it has moved since a recent start and never caught up |
-//! | 12 | `slow_network` | much of the WAL before it has not arrived; instead the cause of its upstream, where that one lags |
-//! | 13 | `slow_replay` | much of the WAL before it has arrived and is replayed too slowly (before 12, where it is more) |
-//! | 14 | `apply_delay` | it lags beyond the delay |
-//! | 15 | `primary_unreachable` | the primary does not answer, so that how far it lags cannot be told |
-//! | 16 | `unknown` | it lags, and nothing above holds |
+//! | 4 | `insufficient_settings` | replay is paused, and a setting is lower than on its primary (first of all where it is down so) |
+//! | 5 | `recovery_target_reached` | replay is paused, and a recovery target is set |
+//! | 6 | `archive_recovery` | it does not stream, and replays what it fetches from an archive, or has nothing else to follow |
+//! | 7 | `primary_unreachable` | it does not stream, and the primary does not answer us either |
+//! | 8 | `never_connected` | it does not stream, and has not since it started |
+//! | 9 | `receiver_cut_off` | it did stream; or it seems to, and nothing comes though there is more |
+//! | 10 | `replay_paused` | a pause is requested or in effect, by request alone |
+//! | 11 | `blocked_by_query` | replay waits for a session's lock, snapshot or page |
+//! | 12 | `apply_delay` | it lags within the delay that it was told to keep |
+//! | 13 | `catching_up` | the WAL before it shrinks, or it has moved since a recent start and never caught up |
+//! | 14 | `slow_network` | much of the WAL before it has not arrived; instead the cause of its upstream, where that one lags |
+//! | 15 | `slow_replay` | much of the WAL before it has arrived and is replayed too slowly (before 14, where it is more) |
+//! | 16 | `apply_delay` | it lags beyond the delay |
+//! | 17 | `primary_unreachable` | the primary does not answer, so that how far it lags cannot be told |
+//! | 18 | `unknown` | it lags, and nothing above holds; or replay is paused, and by what is not known |
 //!
 //! What breaks replication for good comes before what merely keeps it waiting, what feeds the replica before what it does
 //! with it, and what someone can act on before what takes time.
@@ -29,6 +31,7 @@
 //! # What this must never do
 //!
 //! - Name a cause for a replica that does not lag.
+//! - Name `replay_paused`, whose remedy is to resume, where resuming might shut the replica down or promote it.
 //! - Tell the text of a query, an address or a connection string.
 
 mod facts;
@@ -38,11 +41,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::facts::{
-    ApplyDelay, Archive, Backlog, Facts, Lagging, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
+    ApplyDelay, Archive, Backlog, Facts, Lagging, PausedBy, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
 };
 use super::lag::{Certainty, LagEstimate};
 use super::observation::{ReplayPause, WaitsOn};
 use super::quantity::duration;
+use super::standby_settings::{RecoveryTarget, Shortfall, TargetAction};
 use super::trend::{Direction, Trend};
 
 /// Why a replica lags.
@@ -53,6 +57,8 @@ pub enum Cause {
     ReplicaUnreachable,
     TimelineDiverged,
     SlotLost,
+    InsufficientSettings,
+    RecoveryTargetReached,
     ArchiveRecovery,
     PrimaryUnreachable,
     NeverConnected,
@@ -68,10 +74,12 @@ pub enum Cause {
 
 impl Cause {
     /// In the order in which they are to be acted on.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ReplicaUnreachable,
         Self::TimelineDiverged,
         Self::SlotLost,
+        Self::InsufficientSettings,
+        Self::RecoveryTargetReached,
         Self::ArchiveRecovery,
         Self::PrimaryUnreachable,
         Self::NeverConnected,
@@ -94,6 +102,8 @@ impl Cause {
             Self::PrimaryUnreachable => "primary_unreachable",
             Self::NeverConnected => "never_connected",
             Self::ReceiverCutOff => "receiver_cut_off",
+            Self::InsufficientSettings => "insufficient_settings",
+            Self::RecoveryTargetReached => "recovery_target_reached",
             Self::ReplayPaused => "replay_paused",
             Self::BlockedByQuery => "blocked_by_query",
             Self::ApplyDelay => "apply_delay",
@@ -123,7 +133,11 @@ impl Cause {
             }
             Self::NeverConnected => "The replica has not streamed since it started.",
             Self::ReceiverCutOff => "The replica has streamed and does not any more, or nothing comes.",
-            Self::ReplayPaused => "Replay is paused, or a pause is requested.",
+            Self::InsufficientSettings => {
+                "A setting is lower on the replica than on its primary, so that it paused replay by itself (14 on) or shut down."
+            }
+            Self::RecoveryTargetReached => "Replay is paused, and a recovery target is set: resuming ends recovery.",
+            Self::ReplayPaused => "Replay is paused by request, or a pause is requested.",
             Self::BlockedByQuery => "Replay waits for a session on the replica to end its query or transaction.",
             Self::ApplyDelay => "The replica is configured to replay late.",
             Self::CatchingUp => "After a start or an interruption; nothing holds the replica up any more.",
@@ -137,9 +151,11 @@ impl Cause {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::ReplicaUnreachable => "Look after the server, or the way to it.",
-            Self::TimelineDiverged => "`pg_rewind`, or a new base backup.",
+            Self::TimelineDiverged => {
+                "`pg_rewind` if `wal_log_hints` or data checksums were on before the promotion, else a new base backup."
+            }
             Self::SlotLost => {
-                "A new base backup, unless an archive has the WAL; then the slot anew, and a larger `max_slot_wal_keep_size`."
+                "A new base backup, unless an archive has the WAL; then drop the slot, create it again, and raise `max_slot_wal_keep_size`."
             }
             Self::ArchiveRecovery => {
                 "Nothing, where that is meant; else `primary_conninfo` and the way to the primary."
@@ -149,13 +165,29 @@ impl Cause {
                 "`primary_conninfo`, its password, `pg_hba.conf` of the upstream; the replica's log says why."
             }
             Self::ReceiverCutOff => "The way to the upstream; the replica's log says why.",
-            Self::ReplayPaused => "`SELECT pg_wal_replay_resume()`.",
-            Self::BlockedByQuery => "End the session (`pg_terminate_backend`), or lower `max_standby_streaming_delay`.",
-            Self::ApplyDelay => "Nothing, within `recovery_min_apply_delay`.",
+            Self::InsufficientSettings => {
+                "Raise the settings on the replica to the primary's values and restart it: `pgvigil check` prints the statements. \
+                 Do not resume replay: the replica would shut down."
+            }
+            Self::RecoveryTargetReached => {
+                "If it is to go on as a standby, clear the recovery target and restart it: `pgvigil check` prints the statement. \
+                 Do not resume replay: the replica would promote itself."
+            }
+            Self::ReplayPaused => {
+                "When the pause is not needed any more: `SELECT pg_wal_replay_resume()` on the replica."
+            }
+            Self::BlockedByQuery => {
+                "End the session that is named (`SELECT pg_terminate_backend(PID)` on the replica), or lower `max_standby_streaming_delay`."
+            }
+            Self::ApplyDelay => {
+                "Nothing, within `recovery_min_apply_delay`: it is not paused, and there is nothing to resume."
+            }
             Self::CatchingUp => "Wait: `pgvigil_catch_up_seconds` says how long.",
             Self::SlowNetwork => "The link, or less WAL: `wal_compression`, bulk writes at another time.",
-            Self::SlowReplay => "The replica's disk and CPU (one process replays), `recovery_prefetch`, or less WAL.",
-            Self::Unknown => "The replica's log; `GRANT pg_monitor`, if pgvigil's role lacks it.",
+            Self::SlowReplay => "The replica's disk and CPU (one process replays), or less WAL.",
+            Self::Unknown => {
+                "See the replica's log. If pgvigil's role lacks `pg_monitor`, grant it: `pgvigil check` prints the statement."
+            }
         }
     }
 }
@@ -259,9 +291,12 @@ pub fn diagnose(facts: &Facts<'_>) -> Option<Diagnosis> {
 type Rule = fn(&Facts<'_>) -> Option<Told>;
 
 const RULES: &[Rule] = &[
+    down_by_settings,
     replica_unreachable,
     timeline_diverged,
     slot_lost,
+    insufficient_settings,
+    recovery_target_reached,
     archive_recovery,
     primary_unreachable_and_no_stream,
     never_connected,
@@ -274,6 +309,13 @@ const LAST_RULES: &[Rule] = &[apply_delay, primary_unreachable];
 
 fn told(cause: Cause, why: String) -> Told {
     Told { cause, why }
+}
+
+/// A server that was stopped, or has stopped itself, does not start with such settings.
+fn down_by_settings(facts: &Facts<'_>) -> Option<Told> {
+    facts.failure.filter(|failure| failure.proves_down() && !facts.shortfalls.is_empty())?;
+    let list = Shortfall::list(&facts.shortfalls);
+    Some(told(Cause::InsufficientSettings, format!("it cannot run with its settings: {list}")))
 }
 
 fn replica_unreachable(facts: &Facts<'_>) -> Option<Told> {
@@ -322,7 +364,8 @@ fn primary_unreachable_and_no_stream(facts: &Facts<'_>) -> Option<Told> {
 fn never_connected(facts: &Facts<'_>) -> Option<Told> {
     let never = facts.archive == Archive::None && facts.receiving == Receiving::Never;
     never.then(|| {
-        told(Cause::NeverConnected, format!("it has not streamed since it started{}", words::timelines(facts)))
+        let why = format!("it has not streamed since it started{}{}", words::timelines(facts), words::paused(facts));
+        told(Cause::NeverConnected, why)
     })
 }
 
@@ -335,7 +378,29 @@ fn receiver_cut_off(facts: &Facts<'_>) -> Option<Told> {
         }
         _ => return None,
     };
-    Some(told(Cause::ReceiverCutOff, format!("{why}{}", words::timelines(facts))))
+    Some(told(Cause::ReceiverCutOff, format!("{why}{}{}", words::timelines(facts), words::paused(facts))))
+}
+
+fn insufficient_settings(facts: &Facts<'_>) -> Option<Told> {
+    if facts.pause == ReplayPause::NotPaused || facts.paused_by != PausedBy::Settings {
+        return None;
+    }
+    let list = Shortfall::list(&facts.shortfalls);
+    Some(told(Cause::InsufficientSettings, format!("replay is paused, and cannot go on with its settings: {list}")))
+}
+
+fn recovery_target_reached(facts: &Facts<'_>) -> Option<Told> {
+    let PausedBy::Target(target) = facts.paused_by else { return None };
+    if facts.pause == ReplayPause::NotPaused {
+        return None;
+    }
+    let RecoveryTarget { setting, value, action } = target;
+    let then = match action {
+        TargetAction::Pause | TargetAction::Promote => "it would promote itself if replay were resumed",
+        TargetAction::ShutDown => "it would go on to that and shut down if replay were resumed",
+    };
+    let value = words::name(value);
+    Some(told(Cause::RecoveryTargetReached, format!("replay is paused, and {setting} is '{value}': {then}")))
 }
 
 fn replay_paused(facts: &Facts<'_>) -> Option<Told> {
@@ -344,7 +409,14 @@ fn replay_paused(facts: &Facts<'_>) -> Option<Told> {
         ReplayPause::Requested => "a pause of replay is requested",
         ReplayPause::NotPaused => return None,
     };
-    Some(told(Cause::ReplayPaused, why.to_owned()))
+    match facts.paused_by {
+        PausedBy::Request => Some(told(Cause::ReplayPaused, why.to_owned())),
+        PausedBy::NotKnown => {
+            let why = format!("{why}, and by what is not known, since the settings of its primary are not");
+            Some(told(Cause::Unknown, why))
+        }
+        PausedBy::Settings | PausedBy::Target(_) => None,
+    }
 }
 
 fn blocked_by_query(facts: &Facts<'_>) -> Option<Told> {

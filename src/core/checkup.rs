@@ -3,7 +3,7 @@
 //! Each matter is asked in a message of its own: one that is refused costs no other, and is among
 //! [`Checkup::failures`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::observation::PollFailure;
@@ -13,8 +13,12 @@ use super::time::ServerTime;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkup {
     /// `pg_settings`, those that matter here: name and value in the setting's own unit. One that the server does not have,
-    /// or does not show, is not among them.
+    /// or does not show, is not among them, nor is one whose value is this session's alone (a role's or a database's).
     pub settings: Option<BTreeMap<String, String>>,
+    /// Those of them that the server was started with, which no configuration changes.
+    pub on_command_line: BTreeSet<String>,
+    /// What the role may do with `pg_stat_statements`. `None` also where the extension is not created.
+    pub statements_rights: Option<StatementsRights>,
     pub role: Option<RoleState>,
     pub extension: Option<ExtensionState>,
     pub archiver: Option<Archiver>,
@@ -51,6 +55,21 @@ pub struct ExtensionState {
     pub default_version: String,
     /// `None`: not created in this database.
     pub installed_version: Option<String>,
+}
+
+/// `has_*_privilege` on what statements are read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementsRights {
+    /// The extension's schema.
+    pub schema: String,
+    /// USAGE on the schema.
+    pub uses_schema: bool,
+    /// EXECUTE on `pg_stat_statements(boolean)`.
+    pub reads_rows: bool,
+    /// EXECUTE on the function `pg_stat_statements_info()`. `None` where there is none (before extension 1.9).
+    pub executes_info: Option<bool>,
+    /// SELECT on the view `pg_stat_statements_info`. `None` where there is none.
+    pub selects_info: Option<bool>,
 }
 
 /// `pg_stat_archiver`.

@@ -10,6 +10,7 @@ use super::lag::Certainty;
 use super::ledger::Finding;
 use super::pooler::Pool;
 use super::quantity::{self, duration};
+use super::remedy::RemedyId;
 use super::signal::{Says, Signal, used_ratio};
 use super::snapshot::{ClusterView, PoolerView, TargetView};
 use super::survey::{Holder, Sessions, Tally};
@@ -398,7 +399,7 @@ fn holder_details(name: &str, holder: Option<&Holder>, details: &mut Details) {
     ];
     details.add(name, parts.into_iter().flatten().collect::<Vec<_>>().join(", "));
     if let Some(pid) = holder.pid {
-        details.add("to_end_it", format!("SELECT pg_terminate_backend({pid})"));
+        details.add("to_end_it", RemedyId::EndSession.remedy().statement(&[("pid", &pid.to_string())]));
     }
 }
 

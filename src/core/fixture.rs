@@ -15,6 +15,7 @@ use super::signal::Unit;
 use super::snapshot::{
     Answer, ClusterView, Failing, OwnLag, PoolerAnswer, PoolerView, Snapshot, Stages, SurveyView, TargetView,
 };
+use super::standby_settings::{Capacity, StandbySettings};
 use super::statements::{DatabaseCounters, StatementCounters, StatementTotals, TopStatement};
 use super::survey::{Activity, Alike, Holder, Sessions, Slot, SurveyFacts, Tally};
 use super::time::{MonoTime, ServerTime};
@@ -52,6 +53,7 @@ pub(crate) fn identity() -> Identity {
         tls: true,
         pooled: false,
         address: ServerAddress::default(),
+        standby_settings: StandbySettings { capacity: Capacity::new(|_| Some(100)), recovery_target: None },
     }
 }
 

@@ -619,7 +619,8 @@ impl Cluster {
         {
             let unreceived = self.unreceived(target, standby);
             let lagging = self.lagging(target);
-            self.pasts[position].observe(&answer.positions, standby, unreceived, lagging, now);
+            let primary = self.primary_capacity();
+            self.pasts[position].observe(&answer.positions, standby, unreceived, lagging, primary, now);
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::quantity::duration;
+use super::standby_settings::StandbySettings;
 use super::time::{MonoTime, ServerTime};
 use super::topology::{Role, TargetId};
 use super::wal::{Lsn, Timeline};
@@ -52,6 +53,8 @@ pub struct Identity {
     /// The session goes through a connection pooler.
     pub pooled: bool,
     pub address: ServerAddress,
+    /// What decides whether it can go on replaying, or its standbys can.
+    pub standby_settings: StandbySettings,
 }
 
 /// Where a server is, as far as is known: by this it is recognised in what its standbys say of their upstream.

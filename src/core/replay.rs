@@ -21,6 +21,7 @@ use super::observation::{
 use super::rule::Rule;
 use super::signal::{Coverage, Emit, Read, Seen, Signal, Value};
 use super::snapshot::{Answer, ClusterView, Failing, PoolerView, SurveyView, TargetView};
+use super::standby_settings::StandbySettings;
 use super::survey::SurveyFacts;
 use super::time::{MonoTime, ServerTime};
 use super::topology::events::{Change, TopologyEvent};
@@ -307,6 +308,7 @@ fn answer(role: Role, now: MonoTime) -> Answer {
         tls: false,
         pooled: false,
         address: ServerAddress::default(),
+        standby_settings: StandbySettings::default(),
     });
     let clock = ServerTime::from_unix_micros(0);
     let positions = Arc::new(Positions { identity, clock, state, senders: Vec::new(), sees_senders: false });

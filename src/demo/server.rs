@@ -11,6 +11,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use super::ServersError;
 use super::installation::{Installation, Unprivileged};
+use super::servers::run;
 use crate::clock;
 
 /// How long a server may take to start or to stop before that counts as a failure.
@@ -232,6 +233,16 @@ impl Server {
     pub async fn follow(&self, port: u16) -> Result<(), ServersError> {
         self.configure("primary_conninfo", &primary_conninfo(&self.name, port))?;
         self.reload().await
+    }
+
+    /// Runs a program of its installation, as the owner of its files.
+    ///
+    /// # Errors
+    /// It cannot be run, or fails: what it wrote is in the error.
+    pub async fn run(&self, program: &'static str, arguments: &[&str]) -> Result<(), ServersError> {
+        let mut command = self.installation.command(program, &self.user);
+        command.args(arguments).current_dir(&self.data);
+        run(command, program).await
     }
 
     /// What it has logged so far.

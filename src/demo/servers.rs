@@ -245,7 +245,7 @@ fn make_slot(standby: &str) -> String {
     format!("SELECT pg_create_physical_replication_slot('{}', true)", slot_of(standby))
 }
 
-async fn run(command: std::process::Command, name: &'static str) -> Result<(), ServersError> {
+pub(super) async fn run(command: std::process::Command, name: &'static str) -> Result<(), ServersError> {
     let path = PathBuf::from(command.get_program());
     let output = tokio::process::Command::from(command)
         .kill_on_drop(true)

@@ -28,7 +28,7 @@ async fn watch_as(servers: &Servers, user: &str) -> Daemon {
     Daemon::start(&config).await
 }
 
-async fn watch(servers: &Servers) -> Daemon {
+pub(crate) async fn watch(servers: &Servers) -> Daemon {
     let daemon = watch_as(servers, "mon").await;
     for node in &servers.nodes[1..] {
         let known = |lag: Option<f64>| lag.is_some_and(|lag| lag < 1.0);
@@ -38,7 +38,7 @@ async fn watch(servers: &Servers) -> Daemon {
 }
 
 /// Writes to a primary all the time, some hundred kilobytes a second, for as long as `meanwhile` takes.
-async fn while_writing<T>(primary: &Server, rows: u32, meanwhile: impl Future<Output = T>) -> T {
+pub(crate) async fn while_writing<T>(primary: &Server, rows: u32, meanwhile: impl Future<Output = T>) -> T {
     primary.sql("CREATE TABLE IF NOT EXISTS load(n int)").await.unwrap();
     let insert = format!("INSERT INTO load SELECT generate_series(1, {rows})");
     let writing = async {
@@ -54,7 +54,7 @@ async fn while_writing<T>(primary: &Server, rows: u32, meanwhile: impl Future<Ou
 }
 
 /// Waits until a target's cause is this one, told in these words by `/healthz` and the API too. Gives the sentence.
-async fn until_cause(daemon: &Daemon, target: &str, cause: &str, words: &str) -> String {
+pub(crate) async fn until_cause(daemon: &Daemon, target: &str, cause: &str, words: &str) -> String {
     until(&format!("{target}: {cause}"), PATIENCE, || async {
         let metrics = daemon.metrics().await;
         let told = series(&metrics, CAUSE, &[("target", target), ("cause", cause)]);
@@ -87,17 +87,17 @@ async fn until_alert_within(daemon: &Daemon, patience: Duration, rule: &str, tar
     .await;
 }
 
-async fn until_no_cause(daemon: &Daemon, target: &str) {
+pub(crate) async fn until_no_cause(daemon: &Daemon, target: &str) {
     daemon.until_series(CAUSE, &[("target", target)], PATIENCE, |cause| cause.is_none()).await;
 }
 
-async fn api(daemon: &Daemon, target: &str) -> serde_json::Value {
+pub(crate) async fn api(daemon: &Daemon, target: &str) -> serde_json::Value {
     let cluster = daemon.get("/api/v1/clusters/c").await.unwrap().json();
     cluster["targets"].as_array().unwrap().iter().find(|found| found["name"] == target).unwrap().clone()
 }
 
 /// Has a standby stream through a proxy before its upstream.
-async fn through_proxy(standby: &Server, upstream: &Server) -> Proxy {
+pub(crate) async fn through_proxy(standby: &Server, upstream: &Server) -> Proxy {
     let proxy = Proxy::start(upstream.port).await;
     standby.follow(proxy.port).await.unwrap();
     let through = format!(
@@ -168,13 +168,13 @@ async fn a_delay_by_configuration_is_no_fault() {
 }
 
 /// A session on a standby that holds what its transaction has taken for as long as it is not dropped.
-struct Reader {
+pub(crate) struct Reader {
     client: tokio_postgres::Client,
     connection: tokio::task::JoinHandle<()>,
 }
 
 impl Reader {
-    async fn start(server: &Server, statements: &str) -> Self {
+    pub(crate) async fn start(server: &Server, statements: &str) -> Self {
         let dsn = format!("host=127.0.0.1 port={} user=report dbname=postgres application_name=metabase", server.port);
         let (client, connection) = tokio_postgres::connect(&dsn, NoTls).await.unwrap();
         let connection = tokio::spawn(async move { connection.await.unwrap() });
@@ -188,9 +188,9 @@ impl Reader {
     }
 }
 
-const READS: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items";
+pub(crate) const READS: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM items";
 
-fn with_readers(installation: pgvigil::demo::Installation) -> Plan {
+pub(crate) fn with_readers(installation: pgvigil::demo::Installation) -> Plan {
     let mut plan = Plan::new(installation)
         .standby("r1", "primary")
         .set("max_standby_streaming_delay = -1")

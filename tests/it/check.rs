@@ -9,7 +9,7 @@ use crate::support::tls::Certificates;
 use crate::support::{pg, until};
 
 /// The report on `config`, as a program and as a person in a pipe gets it, and the exit status.
-fn check(config: &str) -> (Value, String, Option<i32>) {
+pub(crate) fn check(config: &str) -> (Value, String, Option<i32>) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pgvigil.toml");
     std::fs::write(&file, config).unwrap();
@@ -86,7 +86,7 @@ async fn what_is_set_up_badly_is_found_and_told_with_its_cure() {
     assert!(!text.contains('\x1b'), "{text}");
     for line in [
         "    ALTER EXTENSION pg_stat_statements UPDATE;\n  which is also for db-2\n",
-        "    SELECT pg_drop_replication_slot('left_behind');\n",
+        "    ALTER SYSTEM SET pg_stat_statements.track = 'top';\n    SELECT pg_reload_conf();\n",
         "    ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';\n    SELECT pg_reload_conf();\n",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
@@ -101,7 +101,7 @@ async fn what_is_set_up_badly_is_found_and_told_with_its_cure() {
         let (report, _, _) = check(&config);
         let left: Vec<String> = found(&report, 0)
             .into_iter()
-            .filter(|told| !told.contains("certificate") && !told.contains("archiving"))
+            .filter(|told| ["certificate", "archiving", "used by nobody"].iter().all(|other| !told.contains(other)))
             .collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use pgvigil::core::alert::Severity;
+use pgvigil::core::remedy;
 use pgvigil::core::rule::{Preset, RuleConfig};
 
 use crate::readme::{condition, held, root, thresholds, with_section};
@@ -91,7 +92,10 @@ fn each_rule_has_a_page_that_says_when_it_fires() {
     for rule in rules() {
         let path = root(&format!("docs/src/runbooks/{rule}.md"));
         let text = std::fs::read_to_string(&path).unwrap();
-        let expect = with_section(&text, "rule", &rule_table(&rule));
+        let mut expect = with_section(&text, "rule", &rule_table(&rule));
+        if !remedy::of_rule(&rule).is_empty() {
+            expect = with_section(&expect, "remedies", &remedy::section(&rule));
+        }
         if std::env::var_os("UPDATE_README").is_some() {
             std::fs::write(&path, &expect).unwrap();
         } else {

@@ -52,6 +52,7 @@ mod promises;
 mod readme;
 mod reference;
 mod reload;
+mod remedies;
 mod restart;
 mod rig;
 mod route;

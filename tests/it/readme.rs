@@ -101,7 +101,10 @@ fn the_readme_and_the_book_show_what_there_is() {
         ("README.md", vec![("minimal.toml", format!("```toml\n{minimal}```\n"))]),
         ("docs/src/signals.md", vec![("metrics", metrics_table())]),
         ("docs/src/prometheus.md", vec![("postgres_exporter", postgres_exporter)]),
-        ("docs/src/causes.md", vec![("causes", pgvigil::core::cause::table())]),
+        (
+            "docs/src/causes.md",
+            vec![("causes", pgvigil::core::cause::table()), ("remedies", pgvigil::core::remedy::table())],
+        ),
         ("docs/src/alerts.md", vec![("rules", rules_table()), ("presets", presets_table())]),
     ] {
         let have = std::fs::read_to_string(root(page)).unwrap();

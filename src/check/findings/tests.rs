@@ -1,9 +1,14 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::check::tests::{answered, identity, primary, sender, standby};
+use crate::core::checkup::StatementsRights;
 use crate::core::checkup::{Archiver, Checkup, ExtensionState, PeerCertificate, RoleState};
 use crate::core::observation::{PollFailure, ServerState, StandbyState};
-use crate::core::survey::RecoverySettings;
+use crate::core::standby_settings::{Capacity, RecoveryTarget, StandbySettings};
+use crate::core::survey::{RecoverySettings, Subscription};
 use crate::core::time::ServerTime;
+use crate::core::wal::Lsn;
 
 const WALL: u64 = 1_800_000_000;
 
@@ -21,6 +26,7 @@ fn healthy() -> Checkup {
         ("hot_standby_feedback", "off"),
         ("max_slot_wal_keep_size", "51200"),
         ("max_standby_streaming_delay", "30000"),
+        ("pg_stat_statements.max", "5000"),
         ("pg_stat_statements.track", "top"),
         ("synchronous_standby_names", ""),
         ("track_activities", "on"),
@@ -41,6 +47,8 @@ fn healthy() -> Checkup {
         failures: Vec::new(),
         certificate: Some(certificate(31, Verified::ChainAndName)),
         by_rds_proxy: false,
+        on_command_line: BTreeSet::new(),
+        statements_rights: None,
     }
 }
 
@@ -89,7 +97,12 @@ fn found(target: &Examined, upstream: &Examined) -> Vec<Finding> {
     let probe = target.outcome.as_ref().unwrap();
     let role = positions(target).map(Positions::role);
     let primary = Some(if role == Some(Role::Primary) { target } else { upstream });
-    of_target(Patient { target, probe, role, targets: &[], primary, wants_statements: true, wall: wall() })
+    let findings =
+        of_target(Patient { target, probe, role, targets: &[], primary, wants_statements: true, wall: wall() });
+    for line in findings.iter().flat_map(|finding| &finding.sql) {
+        assert!(!line.contains('{'), "a value is missing in {line}");
+    }
+    findings
 }
 
 /// What is found on a primary, in words.
@@ -259,7 +272,7 @@ fn a_slot_whose_reader_may_come_back_is_not_dropped() {
     }
     let streaming = examined("orders-replica-1", streaming, healthy());
 
-    let drop = ["SELECT pg_drop_replication_slot('r1');".to_owned()];
+    let drop = ["-- if its reader never comes back: SELECT pg_drop_replication_slot('r1');".to_owned()];
     for (targets, sql, why) in [
         (vec![], &drop[..], "if nobody comes back, drop it"),
         (vec![replica()], &drop, "if nobody comes back, drop it"),
@@ -400,7 +413,7 @@ fn a_pooler_is_looked_at() {
             "warning: database \"reports\" is paused",
         ]
     );
-    assert_eq!(findings[1].sql, ["RESUME \"reports\";"]);
+    assert_eq!(findings[1].sql, ["-- when the work that it was paused for is done: RESUME \"reports\";"]);
 }
 
 #[test]
@@ -427,9 +440,13 @@ fn what_is_refused_is_told_with_the_grant_that_helps() {
     assert_eq!(
         sql,
         [
+            "-- in database \"app\":",
             "GRANT EXECUTE ON FUNCTION pg_stat_get_activity TO \"watch er\";",
+            "-- in database \"app\":",
             "GRANT SELECT ON pg_database TO \"watch er\";",
+            "-- in database \"app\":",
             "GRANT EXECUTE ON FUNCTION pg_control_system TO \"watch er\";",
+            "-- in database \"app\":",
             "GRANT SELECT ON pg_settings TO \"watch er\";",
         ]
     );
@@ -456,7 +473,7 @@ fn of_many_slots_the_first_few_are_told_and_a_query_for_the_rest() {
 fn an_extension_and_its_library_are_told_together() {
     let identity = Identity { statements: StatementsAccess::NotCreated, ..identity() };
     let mut checkup = healthy();
-    checkup.settings.as_mut().unwrap().remove("pg_stat_statements.track");
+    checkup.settings.as_mut().unwrap().remove("pg_stat_statements.max");
     let target = examined("db-1", primary(identity), checkup);
     assert_eq!(
         told(&found(&target, &target)),
@@ -464,5 +481,271 @@ fn an_extension_and_its_library_are_told_together() {
             "warning: pg_stat_statements is not in shared_preload_libraries",
             "warning: extension pg_stat_statements is not created in database \"app\"",
         ]
+    );
+}
+
+fn with_connections(count: u64) -> StandbySettings {
+    let capacity = Capacity::new(|name| Some(if name == "max_connections" { count } else { 8 }));
+    StandbySettings { capacity, recovery_target: None }
+}
+
+fn of_standby(standby_settings: StandbySettings, version_num: u32, pause: ReplayPause) -> Vec<Finding> {
+    let mut positions = standby(Identity { version_num, standby_settings, ..identity() });
+    if let ServerState::Standby(state) = &mut positions.state {
+        state.pause = pause;
+    }
+    let primary = primary(Identity { standby_settings: with_connections(200), ..identity() });
+    found(&examined("db-2", positions, healthy()), &examined("db-1", primary, healthy()))
+}
+
+#[test]
+fn a_standby_that_cannot_go_on_with_its_settings_is_found_before_and_after_it_stops() {
+    let too_few = |version_num, pause| of_standby(with_connections(100), version_num, pause).remove(0);
+    let before = too_few(150_018, ReplayPause::NotPaused);
+    assert_eq!(told(std::slice::from_ref(&before)), ["warning: max_connections is 100 and 200 on its primary"]);
+    assert_eq!(before.sql, ["ALTER SYSTEM SET max_connections = 200;", "-- then restart it"]);
+    assert_eq!(before.run_on, Some(Name::new("db-2")));
+    assert!(before.why.contains("if replay is then resumed it shuts down"), "{}", before.why);
+    let on_13 = too_few(130_023, ReplayPause::NotPaused);
+    assert!(on_13.why.starts_with("it shuts down as soon as"), "{}", on_13.why);
+    let after = too_few(150_018, ReplayPause::Paused);
+    assert_eq!(after.problem, "replay is paused, and max_connections is 100 and 200 on its primary");
+    assert_eq!(after.sql, before.sql);
+    assert_eq!(told(&of_standby(with_connections(200), 150_018, ReplayPause::NotPaused)), Vec::<String>::new());
+
+    // One restart for all of them.
+    let few = StandbySettings { capacity: Capacity::new(|_| Some(1)), recovery_target: None };
+    let all = of_standby(few, 150_018, ReplayPause::NotPaused).remove(0);
+    assert_eq!(all.sql.len(), 6, "{:?}", all.sql);
+    assert_eq!(all.sql[5], "-- then restart it");
+}
+
+#[test]
+fn a_pause_is_resumed_only_where_it_can_be_by_request_alone() {
+    let requested = of_standby(with_connections(200), 150_018, ReplayPause::Paused).remove(0);
+    assert_eq!(requested.problem, "replay is paused");
+    assert_eq!(requested.sql, ["-- when the pause is not needed any more: SELECT pg_wal_replay_resume();"]);
+    let unknown = of_standby(StandbySettings::default(), 150_018, ReplayPause::Requested).remove(0);
+    assert_eq!((unknown.problem.as_str(), unknown.sql.len()), ("replay is paused, and by what is not known", 0));
+    for (action, expect) in [
+        (TargetAction::Pause, "at that point it pauses replay, and promotes itself when replay is resumed"),
+        (TargetAction::Promote, "at that point it promotes itself"),
+        (TargetAction::ShutDown, "at that point it shuts down"),
+    ] {
+        let target = RecoveryTarget { setting: "recovery_target_name", value: "it's\n".to_owned(), action };
+        let settings = StandbySettings { recovery_target: Some(target), ..with_connections(200) };
+        let finding = of_standby(settings, 150_018, ReplayPause::Paused).remove(0);
+        assert_eq!(finding.problem, "replay is paused, and recovery_target_name is 'it's?'");
+        assert!(finding.why.starts_with(expect), "{}", finding.why);
+        assert_eq!(finding.sql, ["ALTER SYSTEM SET recovery_target_name = '';", "-- then restart it"]);
+    }
+}
+
+#[test]
+fn what_a_configuration_file_cannot_change_is_not_to_be_set_there() {
+    let track = |change: fn(&mut Checkup)| {
+        let target = upstream(|checkup| {
+            set(checkup, "track_counts", "off");
+            change(checkup);
+        });
+        found(&target, &target).remove(0).sql
+    };
+    assert_eq!(track(|_| {}), ["ALTER SYSTEM SET track_counts = on;", "SELECT pg_reload_conf();"]);
+    assert_eq!(
+        track(|checkup| checkup.on_command_line.extend(["track_counts".to_owned()])),
+        ["-- set track_counts to on on the server's command line, which says otherwise, and restart it"]
+    );
+    assert_eq!(
+        track(|checkup| set(checkup, "allow_alter_system", "off")),
+        ["-- set track_counts to on by what manages the server's configuration (allow_alter_system is off)"]
+    );
+}
+
+#[test]
+fn the_library_is_added_to_those_that_are_loaded() {
+    let preload = |change: fn(&mut Checkup)| {
+        let identity = Identity { statements: StatementsAccess::NotLoaded, ..identity() };
+        let mut checkup = healthy();
+        change(&mut checkup);
+        let target = examined("db-1", primary(identity), checkup);
+        found(&target, &target).remove(0).sql
+    };
+    let loads = |checkup: &mut Checkup| set(checkup, "shared_preload_libraries", "auto_explain, \"my lib\"");
+    assert_eq!(
+        preload(loads),
+        [
+            "ALTER SYSTEM SET shared_preload_libraries = 'auto_explain', 'my lib', 'pg_stat_statements';",
+            "-- then restart it"
+        ]
+    );
+    assert_eq!(
+        preload(|checkup| set(checkup, "shared_preload_libraries", "")).remove(0),
+        "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements';"
+    );
+    // What is loaded is not known, or the library is not there: then nothing is to be run as it stands.
+    assert_eq!(
+        preload(|_| {}),
+        [
+            "SHOW shared_preload_libraries;",
+            "-- then add pg_stat_statements to what it shows in shared_preload_libraries, and restart it"
+        ]
+    );
+    let not_installed = preload(|checkup| checkup.extension = None);
+    assert!(not_installed.iter().all(|line| line.starts_with("--")), "{not_installed:?}");
+}
+
+#[test]
+fn a_limit_for_slots_leaves_room_for_what_they_keep_now() {
+    let limit = |kept: Option<u64>| {
+        let mut target = upstream(|checkup| set(checkup, "max_slot_wal_keep_size", "-1"));
+        let survey = target.outcome.as_mut().unwrap().survey.as_mut().unwrap();
+        survey.slots.as_mut().unwrap()[0].retained_bytes = kept;
+        found(&target, &target).remove(0).sql.remove(0)
+    };
+    assert_eq!(limit(None), "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB';");
+    assert_eq!(limit(Some(40 << 30)), "ALTER SYSTEM SET max_slot_wal_keep_size = '80GB';");
+    let mut target = upstream(|checkup| set(checkup, "max_slot_wal_keep_size", "-1"));
+    target.outcome.as_mut().unwrap().survey.as_mut().unwrap().slots = None;
+    let sql = found(&target, &target).remove(0).sql;
+    assert!(sql.iter().all(|line| line.starts_with("-- if no needed slot keeps more: ")), "{sql:?}");
+}
+
+#[test]
+fn only_a_slot_that_has_long_been_unused_is_dropped_as_printed() {
+    let unused = |change: &dyn Fn(&mut Slot), targets: &[Examined]| {
+        let mut target = upstream(|c| c.slots = Some(vec![SlotState { active: false, ..slot("old") }]));
+        let probe = target.outcome.as_mut().unwrap();
+        let mut known = Slot { name: "old".to_owned(), restart_lsn: Some(Lsn::new(1)), ..Slot::default() };
+        change(&mut known);
+        probe.survey.as_mut().unwrap().slots = Some(vec![known]);
+        probe.positions.as_mut().unwrap().clock = at(0);
+        let (probe, role) = (target.outcome.as_ref().unwrap(), Some(Role::Primary));
+        let patient =
+            Patient { target: &target, probe, role, targets, primary: None, wants_statements: true, wall: wall() };
+        of_target(patient).remove(0)
+    };
+    let drop = "SELECT pg_drop_replication_slot('old');";
+    let week = 7 * 24 * 3600;
+    assert_eq!(unused(&|slot| slot.inactive_since = Some(at(-week - 1)), &[]).sql, [drop]);
+    let only = format!("-- if its reader never comes back: {drop}");
+    assert_eq!(unused(&|slot| slot.inactive_since = Some(at(-week + 60)), &[]).sql, std::slice::from_ref(&only));
+    assert_eq!(unused(&|_| {}, &[]).sql, [only]);
+
+    // A subscription that is disabled keeps its slot.
+    let mut subscriber = examined("sub", primary(identity()), healthy());
+    subscriber.outcome.as_mut().unwrap().survey.as_mut().unwrap().subscriptions = Some(vec![Subscription {
+        datname: "app".into(),
+        name: "orders".into(),
+        enabled: false,
+        slot_name: Some("old".into()),
+        workers: None,
+        tables: None,
+        errors: Vec::new(),
+        conflicts: Vec::new(),
+    }]);
+    let finding = unused(&|slot| slot.inactive_since = Some(at(-week - 1)), &[subscriber]);
+    assert_eq!(finding.sql, Vec::<String>::new());
+    assert!(finding.why.contains("old is the slot of subscription orders on sub"), "{}", finding.why);
+}
+
+#[test]
+fn a_lost_slot_of_a_standby_is_made_anew_and_one_in_use_is_left_alone() {
+    let lost = |name| SlotState { active: false, is_lost: true, ..slot(name) };
+    let target = upstream(|c| {
+        c.slots = Some(vec![
+            lost("r1"),
+            lost("other"),
+            SlotState { is_copy: true, ..lost("copy") },
+            SlotState { active: true, ..lost("busy") },
+        ]);
+    });
+    let mut replica = examined("db-2", standby(identity()), healthy());
+    let survey = replica.outcome.as_mut().unwrap().survey.as_mut().unwrap();
+    survey.recovery = Some(RecoverySettings { slot_name: Some("r1".to_owned()), ..RecoverySettings::default() });
+    let (probe, role, targets) = (target.outcome.as_ref().unwrap(), Some(Role::Primary), &[replica][..]);
+    let patient =
+        Patient { target: &target, probe, role, targets, primary: None, wants_statements: true, wall: wall() };
+    assert_eq!(
+        of_target(patient).remove(0).sql,
+        [
+            "SELECT pg_drop_replication_slot('r1');",
+            "SELECT pg_create_physical_replication_slot('r1');",
+            "SELECT pg_drop_replication_slot('other');"
+        ]
+    );
+}
+
+#[test]
+fn a_slot_is_made_only_on_the_server_that_the_standby_streams_from() {
+    let give = |serving: bool| {
+        let mut between = standby(identity());
+        if serving {
+            between.senders = vec![sender()];
+        }
+        let targets = [examined("db-3", between, healthy())];
+        let replica = examined("db-2", standby(identity()), healthy());
+        let primary = upstream(|checkup| set(checkup, "wal_keep_size", "0"));
+        let (probe, role) = (replica.outcome.as_ref().unwrap(), Some(Role::Replica));
+        let patient = Patient {
+            target: &replica,
+            probe,
+            role,
+            targets: &targets,
+            primary: Some(&primary),
+            wants_statements: true,
+            wall: wall(),
+        };
+        of_target(patient).remove(0).sql
+    };
+    assert_eq!(
+        give(false),
+        [
+            "SELECT pg_create_physical_replication_slot('db_2');",
+            "-- then on db-2:",
+            "-- ALTER SYSTEM SET primary_slot_name = 'db_2';",
+            "-- SELECT pg_reload_conf();"
+        ]
+    );
+    assert_eq!(give(true), Vec::<String>::new());
+}
+
+#[test]
+fn the_grants_that_reading_statements_lacks_name_the_extensions_schema() {
+    let check = |rights: StatementsRights, expect: &[&str]| {
+        let mut target = upstream(|checkup| checkup.statements_rights = Some(rights.clone()));
+        target.outcome.as_mut().unwrap().refused = vec!["pg_stat_statements"];
+        let findings = found(&target, &target);
+        assert_eq!(told(&findings), ["warning: role \"watch er\" may not read pg_stat_statements"]);
+        assert_eq!(findings[0].sql, expect);
+        assert_eq!(findings[0].run_on, Some(Name::new("db-1")));
+    };
+    let all = StatementsRights {
+        schema: "my\"schema".to_owned(),
+        uses_schema: true,
+        reads_rows: true,
+        executes_info: Some(true),
+        selects_info: Some(true),
+    };
+    let execute = "GRANT EXECUTE ON FUNCTION \"my\"\"schema\".pg_stat_statements(boolean) TO \"watch er\";";
+    let database = "-- in database \"app\":";
+    check(
+        StatementsRights { reads_rows: false, executes_info: None, selects_info: None, ..all.clone() },
+        &[database, execute],
+    );
+    check(
+        StatementsRights {
+            uses_schema: false,
+            reads_rows: false,
+            executes_info: Some(false),
+            selects_info: Some(false),
+            ..all
+        },
+        &[
+            database,
+            "GRANT USAGE ON SCHEMA \"my\"\"schema\" TO \"watch er\";",
+            execute,
+            "GRANT EXECUTE ON FUNCTION \"my\"\"schema\".pg_stat_statements_info() TO \"watch er\";",
+            "GRANT SELECT ON \"my\"\"schema\".pg_stat_statements_info TO \"watch er\";",
+        ],
     );
 }

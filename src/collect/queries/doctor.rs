@@ -1,10 +1,10 @@
 //! How a server is set up: asked by `pgvigil check` alone, never by the daemon. Each matter is a message of its own, and
 //! none can leave an error in the log of a server that has the view at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::collect::decode::{Fields, Rows, boolean, name, number, timestamp};
-use crate::core::checkup::{Archiver, Checkup, ExtensionState, RoleState, SlotState};
+use crate::core::checkup::{Archiver, Checkup, ExtensionState, RoleState, SlotState, StatementsRights};
 use crate::core::observation::PollFailure;
 
 /// One matter.
@@ -14,11 +14,27 @@ pub(crate) struct Topic {
     pub(crate) decode: fn(&[Rows<'_>], &mut Checkup) -> Result<(), PollFailure>,
 }
 
-/// The view shows only what the role may see, and leaves out what the server does not have.
+/// The view shows only what the role may see, and leaves out what the server does not have. What a role's or a database's
+/// setting makes of it says nothing of the server.
 const SETTINGS: &str = "\
-SELECT name, setting FROM pg_settings WHERE name IN ('hot_standby_feedback', 'max_slot_wal_keep_size', \
-'max_standby_streaming_delay', 'pg_stat_statements.track', 'synchronous_standby_names', 'track_activities', \
-'track_counts', 'track_io_timing', 'wal_keep_size', 'wal_level', 'wal_receiver_status_interval')";
+SELECT name, setting, source = 'command line' FROM pg_settings WHERE name IN ('allow_alter_system', \
+'hot_standby_feedback', 'max_connections', 'max_locks_per_transaction', 'max_prepared_transactions', \
+'max_slot_wal_keep_size', 'max_standby_streaming_delay', 'max_wal_senders', 'max_worker_processes', \
+'pg_stat_statements.max', 'pg_stat_statements.track', 'recovery_target', 'recovery_target_lsn', 'recovery_target_name', \
+'recovery_target_time', 'recovery_target_xid', 'shared_preload_libraries', 'synchronous_standby_names', \
+'track_activities', 'track_counts', 'track_io_timing', 'wal_keep_size', 'wal_level', 'wal_receiver_status_interval') \
+AND source NOT IN ('database', 'user', 'database user', 'client', 'interactive', 'session')";
+
+/// Of what the extension brought, wherever it was created. Nothing here needs a privilege.
+const STATEMENTS_RIGHTS: &str = "\
+SELECT n.nspname, has_schema_privilege(n.oid, 'USAGE'), \
+(SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p \
+WHERE p.pronamespace = n.oid AND p.proname = 'pg_stat_statements' AND p.pronargs = 1), \
+(SELECT has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc p \
+WHERE p.pronamespace = n.oid AND p.proname = 'pg_stat_statements_info' AND p.pronargs = 0), \
+(SELECT has_table_privilege(c.oid, 'SELECT') FROM pg_class c \
+WHERE c.relnamespace = n.oid AND c.relname = 'pg_stat_statements_info') \
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'";
 
 const ROLE: &str = "\
 SELECT rolsuper, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END, clock_timestamp(), \
@@ -45,10 +61,11 @@ FROM pg_stat_database_conflicts";
 const FEEDBACK: &str = "SELECT max(age(backend_xmin)) FROM pg_stat_replication";
 
 /// What to ask of a server of this version.
-pub(crate) fn topics(version_num: u32) -> [Topic; 7] {
+pub(crate) fn topics(version_num: u32) -> [Topic; 8] {
     let slots_sql = if version_num >= 170_000 { SLOTS_17 } else { SLOTS };
     [
         Topic { name: "settings", sql: SETTINGS, decode: settings },
+        Topic { name: "privileges", sql: STATEMENTS_RIGHTS, decode: statements_rights },
         Topic { name: "role", sql: ROLE, decode: role },
         Topic { name: "extension", sql: EXTENSION, decode: extension },
         Topic { name: "archiver", sql: ARCHIVER, decode: archiver },
@@ -73,15 +90,33 @@ fn owned(text: &str) -> Option<String> {
 }
 
 fn settings(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
-    let mut settings = BTreeMap::new();
+    let (mut settings, mut on_command_line) = (BTreeMap::new(), BTreeSet::new());
     for row in rows("pg_settings", statements)? {
         let mut row = Fields::new("pg_settings", row);
         let name = row.required("name", owned)?;
         if let Some(value) = row.text("setting")? {
-            settings.insert(name, value.to_owned());
+            settings.insert(name.clone(), value.to_owned());
+        }
+        if row.required("source", boolean)? {
+            on_command_line.insert(name);
         }
     }
     checkup.settings = Some(settings);
+    checkup.on_command_line = on_command_line;
+    Ok(())
+}
+
+fn statements_rights(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
+    // No row: the extension is not created here.
+    let Some(row) = rows("pg_extension", statements)?.first() else { return Ok(()) };
+    let mut row = Fields::new("pg_extension", row);
+    checkup.statements_rights = Some(StatementsRights {
+        schema: row.required("nspname", owned)?,
+        uses_schema: row.required("has_schema_privilege", boolean)?,
+        reads_rows: row.optional("has_function_privilege", boolean)? == Some(true),
+        executes_info: row.optional("has_function_privilege", boolean)?,
+        selects_info: row.optional("has_table_privilege", boolean)?,
+    });
     Ok(())
 }
 
@@ -173,6 +208,16 @@ mod tests {
             assert_eq!(read("slots", &vec![slot]).unwrap().slots.unwrap()[0].is_unused, expect);
         }
         assert_eq!((slots[0].is_logical, slots[0].is_lost, slots[0].xmin_age), (true, false, Some(12)));
+        let settings = [("wal_level", "replica", "f"), ("max_connections", "100", "t")];
+        let settings: Rows<'_> =
+            settings.iter().map(|(name, value, is_fixed)| vec![Some(*name), Some(*value), Some(*is_fixed)]).collect();
+        let checkup = read("settings", &settings).unwrap();
+        assert_eq!(checkup.settings.unwrap()["wal_level"], "replica");
+        assert_eq!(checkup.on_command_line, BTreeSet::from(["max_connections".to_owned()]));
+        let rights = vec![vec![Some("my schema"), Some("t"), Some("f"), None, None]];
+        let rights = read("privileges", &rights).unwrap().statements_rights.unwrap();
+        assert_eq!((rights.schema.as_str(), rights.reads_rows, rights.executes_info), ("my schema", false, None));
+        assert_eq!(read("privileges", &vec![]).unwrap().statements_rights, None);
         assert_eq!(read("extension", &vec![]).unwrap().extension, None);
         assert_eq!(read("feedback", &vec![vec![None]]).unwrap().oldest_feedback, None);
         assert_eq!(read("slots", &vec![]).unwrap().slots, Some(vec![]));

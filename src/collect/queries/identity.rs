@@ -9,6 +9,7 @@ use super::{Optional, Refused};
 use crate::collect::decode::{Fields, Rows, address, boolean, name, number, timestamp};
 use crate::core::escape;
 use crate::core::observation::{Flavor, Identity, PollFailure, ServerAddress, StatementsAccess};
+use crate::core::standby_settings::{Capacity, RecoveryTarget, StandbySettings};
 
 /// Four statements: the server and the role; settings; the extension; and the columns of functions that are read as
 /// composites or differ by version, with what only Aurora has. Then those of [`privileges::SQL`], where that is permitted.
@@ -27,7 +28,10 @@ host(inet_server_addr());";
 const SETTINGS_BY_VIEW: &str = "\
 SELECT name, setting FROM pg_settings WHERE name IN \
 ('server_version_num', 'server_version', 'cluster_name', 'port', \
-'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions') \
+'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions', \
+'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction', \
+'recovery_target', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', \
+'recovery_target_action') \
 OR name = 'pg_stat_statements.max' AND vartype = 'integer';";
 
 /// The same where the view is refused. Whether a library is loaded it cannot tell.
@@ -35,7 +39,9 @@ const SETTINGS_ONE_BY_ONE: &str = "\
 SELECT name, setting FROM (SELECT name, current_setting(name, true) AS setting FROM unnest(ARRAY[\
 'server_version_num', 'server_version', 'cluster_name', 'port', \
 'max_connections', 'superuser_reserved_connections', 'reserved_connections', 'rds.extensions', \
-'pg_stat_statements.max']) AS name) AS one_by_one WHERE setting IS NOT NULL;";
+'max_worker_processes', 'max_wal_senders', 'max_prepared_transactions', 'max_locks_per_transaction', \
+'recovery_target', 'recovery_target_lsn', 'recovery_target_name', 'recovery_target_time', 'recovery_target_xid', \
+'recovery_target_action', 'pg_stat_statements.max']) AS name) AS one_by_one WHERE setting IS NOT NULL;";
 
 const EXTENSION: &str = "\
 SELECT n.nspname, e.extversion FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
@@ -181,6 +187,10 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             own: server.optional("inet_server_addr", address)?,
             port: read("port").and_then(number),
         },
+        standby_settings: StandbySettings {
+            capacity: Capacity::new(|name| read(name).and_then(number)),
+            recovery_target: RecoveryTarget::new(read),
+        },
     };
     // Only a library loaded at the server's start defines it.
     let is_loaded = read("pg_stat_statements.max").is_some();
@@ -282,6 +292,10 @@ pub(crate) mod tests {
                 tls: false,
                 pooled: false,
                 address: ServerAddress { configured: None, own: Some([10, 0, 0, 7].into()), port: Some(5432) },
+                standby_settings: StandbySettings {
+                    capacity: Capacity::new(|name| if name == "max_connections" { Some(100) } else { None }),
+                    recovery_target: None,
+                },
             },
             max_connections: 100,
             reserved_connections: 5,
@@ -334,6 +348,25 @@ pub(crate) mod tests {
         settings.retain(|row| row[0] != Some("max_connections"));
         let failure = decode(&[server(), settings, vec![], functions()]).unwrap_err();
         assert_eq!(failure.to_string(), "cannot read max_connections of pg_settings: the setting is missing");
+    }
+
+    #[test]
+    fn what_a_standby_needs_to_go_on_is_read_with_the_other_settings() {
+        let mut settings = settings();
+        for (name, value) in Capacity::NAMES[1..].iter().zip(["8", "10", "0", "64"]) {
+            settings.push(vec![Some(*name), Some(value)]);
+        }
+        settings.push(vec![Some("recovery_target_lsn"), Some("0/3000000")]);
+        settings.push(vec![Some("recovery_target_time"), Some("")]);
+        let read = decode(&[server(), settings, vec![], functions()]).unwrap().identity.standby_settings;
+        assert!(read.capacity.is_known());
+        let target = read.recovery_target.expect("is set");
+        assert_eq!((target.setting, target.value.as_str()), ("recovery_target_lsn", "0/3000000"));
+        for name in Capacity::NAMES.iter().chain(&RecoveryTarget::NAMES) {
+            for sql in [SETTINGS_BY_VIEW, SETTINGS_ONE_BY_ONE] {
+                assert!(sql.contains(&format!("'{name}'")), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -99,6 +99,7 @@ pub(crate) mod tests {
     use crate::collect::queries::identity::AuroraFunctions;
     use crate::collect::queries::privileges::Privileges;
     use crate::core::observation::{Flavor, Identity, ServerAddress, StatementsAccess};
+    use crate::core::standby_settings::StandbySettings;
     use crate::core::time::ServerTime;
 
     pub(crate) fn about(flavor: Flavor, version: &str) -> Introduction {
@@ -116,6 +117,7 @@ pub(crate) mod tests {
                 tls: false,
                 pooled: false,
                 address: ServerAddress::default(),
+                standby_settings: StandbySettings::default(),
             },
             max_connections: 100,
             reserved_connections: 3,

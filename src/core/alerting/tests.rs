@@ -18,6 +18,7 @@ use crate::core::silence::selector::Selector;
 use crate::core::silence::{Change, Length, NewSilence};
 use crate::core::snapshot::PoolerView;
 use crate::core::snapshot::{Answer, Failing, SurveyView};
+use crate::core::standby_settings::StandbySettings;
 use crate::core::survey::{Sessions, Slot, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::topology::{Role, TargetId};
@@ -65,6 +66,7 @@ fn server(name: &str, role: Role) -> TargetView {
         tls: false,
         pooled: false,
         address: ServerAddress::default(),
+        standby_settings: StandbySettings::default(),
     });
     let positions =
         Positions { identity, clock: ServerTime::from_unix_micros(0), state, senders: vec![], sees_senders: false };

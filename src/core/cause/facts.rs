@@ -3,6 +3,7 @@
 use super::Told;
 use crate::core::lag::{Evidence, LagEstimate};
 use crate::core::observation::{PollFailure, ReplayPause, ReplayWait};
+use crate::core::standby_settings::{RecoveryTarget, Shortfall};
 use crate::core::time::ServerTime;
 use crate::core::topology::Name;
 use crate::core::trend::Trend;
@@ -31,6 +32,11 @@ pub struct Facts<'a> {
     pub receiving: Receiving,
     pub archive: Archive,
     pub pause: ReplayPause,
+    /// Why replay is paused, if it is.
+    pub paused_by: PausedBy<'a>,
+    /// Settings that are lower on it than they have been on its primary since it started. Empty also while the primary's
+    /// are not known.
+    pub shortfalls: Vec<Shortfall>,
     pub wait: Option<&'a ReplayWait>,
     /// What the replica's clock said when it answered.
     pub clock: ServerTime,
@@ -63,6 +69,8 @@ impl Facts<'_> {
             receiving: Receiving::Streaming,
             archive: Archive::None,
             pause: ReplayPause::NotPaused,
+            paused_by: PausedBy::Request,
+            shortfalls: Vec::new(),
             wait: None,
             clock: ServerTime::from_unix_micros(0),
             apply_delay: None,
@@ -172,6 +180,19 @@ pub enum Archive {
     Only,
     /// It is told to restore, and has requested no stream since it started; whether it is told to may not be seen.
     Unstreamed,
+}
+
+/// What has paused replay. The server gives the same state for all of them, and resuming heals one alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PausedBy<'a> {
+    /// A call of `pg_wal_replay_pause()`: nothing else could have.
+    Request,
+    /// The server itself, since a setting is lower than its primary's (14+): resuming shuts it down.
+    Settings,
+    /// The server itself at its recovery target, or a call before it: resuming leads to the end of recovery.
+    Target(&'a RecoveryTarget),
+    /// The primary's settings are not known, so that [`PausedBy::Settings`] cannot be ruled out.
+    NotKnown,
 }
 
 /// `recovery_min_apply_delay`.

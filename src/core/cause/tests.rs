@@ -2,6 +2,7 @@ use super::*;
 use crate::core::fixture;
 use crate::core::lag::Evidence;
 use crate::core::observation::{Blocker, PollFailure, ReplayWait};
+use crate::core::standby_settings::{Capacity, TargetAction};
 use crate::core::time::ServerTime;
 use crate::core::topology::Name;
 use crate::core::wal::{Lsn, Timeline};
@@ -60,6 +61,16 @@ fn diverged() -> Timelines {
     }
 }
 
+/// What a standby with 100 connections lacks of its primary's 200.
+fn too_few_connections() -> Vec<Shortfall> {
+    let of = |connections| Capacity::new(|name| Some(if name == "max_connections" { connections } else { 8 }));
+    of(100).shortfalls(of(200))
+}
+
+fn recovery_target(action: TargetAction) -> RecoveryTarget {
+    RecoveryTarget { setting: "recovery_target_time", value: "2026-11-20 10:00:00+00".to_owned(), action }
+}
+
 const ARRIVED: Backlog = Backlog { unreceived: 0, unreplayed: 64 << 20 };
 const AWAY: Backlog = Backlog { unreceived: 64 << 20, unreplayed: 100 };
 const BOTH: Backlog = Backlog { unreceived: 40 << 20, unreplayed: 60 << 20 };
@@ -70,6 +81,7 @@ fn the_cause_to_act_on_first_comes_first() {
     use Cause::*;
     let (primary, replica) = (Name::new("db-1"), Name::new("db-2"));
     let (refused, snapshot, lock) = (PollFailure::Refused, wait(WaitsOn::Snapshot), wait(WaitsOn::Lock));
+    let too_late = PollFailure::Timeout { doing: "waiting".to_owned(), limit_ms: 3000 };
     let (delaying, on_disk, working) = (wait(WaitsOn::ApplyDelay), wait(WaitsOn::Io), wait(WaitsOn::Nothing));
     let above = told(ReplayPaused, "replay is paused".to_owned());
     let silent = Some(Silence { name: Some(&primary), failure: Some(&refused) });
@@ -79,6 +91,9 @@ fn the_cause_to_act_on_first_comes_first() {
     let paused = || Facts { pause: ReplayPause::Paused, trend: standing(), backlog: ARRIVED, ..lagging() };
     let blocked = || Facts { wait: Some(&lock), trend: standing(), backlog: ARRIVED, ..lagging() };
     let catching_up = || Facts { trend: moving(Direction::CatchingUp), backlog: BOTH, ..lagging() };
+    let target = recovery_target(TargetAction::Pause);
+    let paused_by = |by| Facts { paused_by: by, ..paused() };
+    let by_settings = || Facts { shortfalls: too_few_connections(), ..paused_by(PausedBy::Settings) };
     let silent_replica = || Facts { failure: Some(&refused), receiving: Receiving::Unknown, ..lagging() };
 
     let cases: Vec<(&str, Facts<'_>, &[Cause])> = vec![
@@ -209,6 +224,44 @@ fn the_cause_to_act_on_first_comes_first() {
             &[SlowReplay],
         ),
         ("stands, not asked why yet", Facts { trend: standing(), backlog: ARRIVED, ..lagging() }, &[Unknown]),
+        ("a setting too low", by_settings(), &[InsufficientSettings]),
+        (
+            "a setting too low, seen as a request only",
+            Facts { pause: ReplayPause::Requested, ..by_settings() },
+            &[InsufficientSettings],
+        ),
+        (
+            "a setting too low, not met yet",
+            Facts { pause: ReplayPause::NotPaused, backlog: ARRIVED, ..by_settings() },
+            &[Unknown],
+        ),
+        (
+            "down, and a setting too low",
+            Facts { shortfalls: too_few_connections(), ..silent_replica() },
+            &[InsufficientSettings, ReplicaUnreachable],
+        ),
+        (
+            "merely silent, and a setting too low",
+            Facts { shortfalls: too_few_connections(), failure: Some(&too_late), ..silent_replica() },
+            &[ReplicaUnreachable],
+        ),
+        ("a recovery target", paused_by(PausedBy::Target(&target)), &[RecoveryTargetReached]),
+        (
+            "a recovery target, cut off",
+            Facts { paused_by: PausedBy::Target(&target), pause: ReplayPause::Paused, ..cut() },
+            &[RecoveryTargetReached, ReceiverCutOff],
+        ),
+        (
+            "a recovery target, not paused",
+            Facts { paused_by: PausedBy::Target(&target), ..blocked() },
+            &[BlockedByQuery],
+        ),
+        ("paused, by what is not known", paused_by(PausedBy::NotKnown), &[Unknown]),
+        (
+            "paused, by what is not known, primary silent",
+            Facts { primary_is_silent: silent, ..paused_by(PausedBy::NotKnown) },
+            &[Unknown, PrimaryUnreachable],
+        ),
         (
             "primary silent, replica paused",
             Facts { primary_is_silent: silent, ..paused() },
@@ -275,7 +328,8 @@ fn one_sentence_says_what_is_wrong() {
     assert_eq!(
         say(&paused, &lag(12.3, Certainty::AtLeast)).as_deref(),
         Some(
-            "orders-replica-1 is at least 12.3s behind: its WAL receiver is cut off from the upstream; also replay is paused"
+            "orders-replica-1 is at least 12.3s behind: its WAL receiver is cut off from the upstream (no WAL receiver is \
+             started while replay is paused); also replay is paused"
         )
     );
     let delay = Some(ApplyDelay { seconds: 20.0, beyond_seconds: 0.0 });
@@ -292,6 +346,43 @@ fn one_sentence_says_what_is_wrong() {
              (1 MiB/s of 8 MiB/s); at this rate it will not catch up"
         )
     );
+}
+
+#[test]
+fn a_pause_that_must_not_be_ended_says_so_and_never_advises_to_resume() {
+    let why = |facts: Facts<'_>| diagnose(&facts).expect("paused").causes.remove(0);
+    let paused = || Facts { pause: ReplayPause::Paused, ..lagging() };
+    let settings = why(Facts { paused_by: PausedBy::Settings, shortfalls: too_few_connections(), ..paused() });
+    assert_eq!(
+        settings.why,
+        "replay is paused, and cannot go on with its settings: max_connections is 100 and 200 on its primary"
+    );
+    let down = Facts {
+        failure: Some(&PollFailure::Refused),
+        receiving: Receiving::Unknown,
+        shortfalls: too_few_connections(),
+        ..lagging()
+    };
+    let down = why(down);
+    assert_eq!(down.why, "it cannot run with its settings: max_connections is 100 and 200 on its primary");
+    let at_target = |action| {
+        let target = recovery_target(action);
+        why(Facts { paused_by: PausedBy::Target(&target), ..paused() }).why
+    };
+    let head = "replay is paused, and recovery_target_time is '2026-11-20 10:00:00+00': it would ";
+    for (action, then) in [
+        (TargetAction::Pause, "promote itself if replay were resumed"),
+        (TargetAction::Promote, "promote itself if replay were resumed"),
+        (TargetAction::ShutDown, "go on to that and shut down if replay were resumed"),
+    ] {
+        assert_eq!(at_target(action), format!("{head}{then}"));
+    }
+    let unknown = why(Facts { paused_by: PausedBy::NotKnown, ..paused() });
+    assert_eq!(unknown.why, "replay is paused, and by what is not known, since the settings of its primary are not");
+    for cause in Cause::ALL {
+        let resumes = cause.remedy().contains("pg_wal_replay_resume");
+        assert_eq!(resumes, cause == Cause::ReplayPaused, "{cause:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, Timelines};
 use crate::core::escape;
-use crate::core::observation::{Blocker, ReplayWait, WaitsOn};
+use crate::core::observation::{Blocker, ReplayPause, ReplayWait, WaitsOn};
 use crate::core::quantity::{duration, reading};
 use crate::core::signal::Unit;
 use crate::core::time::ServerTime;
@@ -75,6 +75,14 @@ pub(super) fn timelines(facts: &Facts<'_>) -> String {
             format!(" (it is on timeline {}, the primary on {})", own.0, primary.0)
         }
         _ => String::new(),
+    }
+}
+
+/// A server that has paused replay starts no WAL receiver, so that the way to the upstream need not be the reason.
+pub(super) fn paused(facts: &Facts<'_>) -> &'static str {
+    match facts.pause {
+        ReplayPause::NotPaused => "",
+        ReplayPause::Requested | ReplayPause::Paused => " (no WAL receiver is started while replay is paused)",
     }
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::Cluster;
 use crate::core::cause::{
-    self, Archive, Backlog, Diagnosis, Facts, Lagging, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
+    self, Archive, Backlog, Diagnosis, Facts, Lagging, PausedBy, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
 };
 use crate::core::observation::{Positions, Receiver, ReplayPause, StandbyState};
 use crate::core::snapshot::TargetView;
+use crate::core::standby_settings::{Capacity, Shortfall, StandbySettings};
 use crate::core::survey::Slot;
 use crate::core::time::{MonoTime, ServerTime};
 use crate::core::topology::Role;
@@ -31,6 +32,13 @@ pub(super) struct Past {
     received: Option<Lsn>,
     /// Since when nothing comes: no receiver runs, or there is more and it stays away.
     nothing_since: Option<MonoTime>,
+    /// The highest that its primary's settings have been since it started. Lowering them again does not heal a replica that
+    /// has met the higher ones.
+    primary_capacity: Capacity,
+    /// Since when a pause of replay is seen.
+    paused_since: Option<MonoTime>,
+    /// An answer of the primary that was asked for later than that has ruled out that its settings are the reason.
+    pause_is_requested: bool,
 }
 
 impl Past {
@@ -41,6 +49,7 @@ impl Past {
         standby: &StandbyState,
         unreceived: Option<u64>,
         lagging: Lagging,
+        primary: Option<PrimaryCapacity>,
         now: MonoTime,
     ) {
         let started_at = positions.identity.started_at;
@@ -55,9 +64,54 @@ impl Past {
             Some(false) => false,
             Some(true) | None => received != self.received || unreceived.is_none_or(|bytes| bytes == 0),
         };
+        self.observe_pause(standby.pause, &positions.identity.standby_settings, primary, now);
         self.received = received;
         self.nothing_since = if comes { None } else { self.nothing_since.or(Some(now)) };
     }
+}
+
+impl Past {
+    fn observe_pause(
+        &mut self,
+        pause: ReplayPause,
+        own: &StandbySettings,
+        primary: Option<PrimaryCapacity>,
+        now: MonoTime,
+    ) {
+        if let Some(primary) = primary {
+            self.primary_capacity = self.primary_capacity.max(primary.capacity);
+        }
+        if pause == ReplayPause::NotPaused {
+            (self.paused_since, self.pause_is_requested) = (None, false);
+            return;
+        }
+        let since = *self.paused_since.get_or_insert(now);
+        self.pause_is_requested |= own.capacity.is_known()
+            && primary.is_some_and(|primary| primary.asked_at > since && primary.capacity.is_known());
+    }
+
+    /// What is lower on the replica than it has been on its primary, or is there now: a replica that is down does not answer
+    /// after its primary has.
+    fn shortfalls(&self, own: &StandbySettings, primary: Option<PrimaryCapacity>) -> Vec<Shortfall> {
+        let now = primary.map_or_else(Capacity::default, |primary| primary.capacity);
+        own.capacity.shortfalls(self.primary_capacity.max(now))
+    }
+
+    fn paused_by<'a>(&self, own: &'a StandbySettings, shortfalls: &[Shortfall]) -> PausedBy<'a> {
+        match &own.recovery_target {
+            _ if !shortfalls.is_empty() => PausedBy::Settings,
+            Some(target) => PausedBy::Target(target),
+            None if self.pause_is_requested => PausedBy::Request,
+            None => PausedBy::NotKnown,
+        }
+    }
+}
+
+/// What a primary's last answer says of its settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PrimaryCapacity {
+    asked_at: MonoTime,
+    capacity: Capacity,
 }
 
 /// `None` when it may not be seen.
@@ -95,17 +149,20 @@ impl Cluster {
         facts.primary_is_silent = self.silence(now);
         facts.timelines = self.timelines(target, standby);
         facts.reads_all_stats = positions.identity.reads_all_stats;
+        let past = &self.pasts[position];
+        let own_settings = &positions.identity.standby_settings;
+        facts.shortfalls = past.shortfalls(own_settings, self.primary_capacity());
         if facts.failure.is_some() {
             facts.receiving = Receiving::Unknown;
             return cause::diagnose(&facts).map(Arc::new);
         }
-        let past = &self.pasts[position];
         facts.receiving = receiving(standby, past, now);
         facts.archive = archive(target, standby, now);
         if facts.receiving.is_without_stream() {
             facts.slot = self.slot_trouble(target, standby, now);
         }
         facts.pause = standby.pause;
+        facts.paused_by = past.paused_by(own_settings, &facts.shortfalls);
         facts.wait = standby.wait.as_deref();
         facts.clock = positions.clock;
         facts.apply_delay = target.apply_delay();
@@ -122,6 +179,14 @@ impl Cluster {
             .filter(|upstream| upstream.last_role() == Some(Role::Replica))
             .and_then(|upstream| Some((&upstream.id.target, upstream.diagnosis.as_ref()?.cause()?)));
         cause::diagnose(&facts).map(Arc::new)
+    }
+
+    /// Of the primary that answers us.
+    pub(super) fn primary_capacity(&self) -> Option<PrimaryCapacity> {
+        let primary = self.view.primary_target().filter(|primary| primary.is_up())?;
+        let answer = primary.answer.as_ref()?;
+        let capacity = answer.positions.identity.standby_settings.capacity;
+        Some(PrimaryCapacity { asked_at: answer.asked_at, capacity })
     }
 
     pub(super) fn lagging(&self, target: &TargetView) -> Lagging {

@@ -1,5 +1,6 @@
 //! Whole incidents, told event by event.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -13,6 +14,7 @@ use crate::core::observation::{
 };
 use crate::core::rule::preset;
 use crate::core::signal::SIGNALS;
+use crate::core::standby_settings::{Capacity, StandbySettings};
 use crate::core::survey::{RecoverySettings, SurveyFacts};
 use crate::core::time::ServerTime;
 use crate::core::topology::links::Upstream;
@@ -45,6 +47,8 @@ struct Story {
     sees_senders: bool,
     /// A server of another cluster.
     stranger: Option<&'static str>,
+    /// Servers with settings of their own.
+    standby_settings: BTreeMap<&'static str, StandbySettings>,
 }
 
 fn spec(targets: &[&str]) -> FleetSpec {
@@ -83,6 +87,7 @@ impl Story {
             senders: Vec::new(),
             sees_senders: false,
             stranger: None,
+            standby_settings: BTreeMap::new(),
         }
     }
 
@@ -111,6 +116,7 @@ impl Story {
             identity: Arc::new(Identity {
                 address: address_of(target),
                 system_identifier: if self.stranger == Some(target) { Some(9) } else { identity().system_identifier },
+                standby_settings: self.standby_settings.get(target).cloned().unwrap_or(identity().standby_settings),
                 ..identity()
             }),
             clock: ServerTime::from_unix_micros(((1e9 + self.second) * 1e6) as i64),
@@ -486,6 +492,64 @@ fn a_severed_standby_says_why_and_where_it_is_going() {
 
     story.run(3, |second| [primary(far + written(second)), streaming(far + written(second))]);
     assert_eq!(story.target("db-2").diagnosis, None);
+}
+
+#[test]
+fn a_pause_is_by_request_only_where_a_later_answer_of_the_primary_rules_out_its_settings() {
+    let with_connections = |count: u64| StandbySettings {
+        capacity: Capacity::new(|name| Some(if name == "max_connections" { count } else { 8 })),
+        recovery_target: None,
+    };
+    let paused = |second: f64| {
+        let mut state = streaming(written(second))?;
+        if let ServerState::Standby(standby) = &mut state {
+            standby.pause = ReplayPause::Paused;
+            standby.replay_lsn = Some(Lsn::new(written(5.0)));
+        }
+        Ok(state)
+    };
+    let first = |story: &Story| {
+        let found = story.target("db-2").diagnosis.expect("is paused");
+        found.causes[0].cause
+    };
+    let paused_for = |story: &mut Story, seconds: u32, primary: &dyn Fn(f64) -> Result<ServerState, PollFailure>| {
+        for _ in 0..seconds {
+            story.run(1, |second| [primary(second), paused(second)]);
+        }
+    };
+    let up = |second: f64| primary(written(second));
+
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    paused_for(&mut story, 5, &up);
+    assert_eq!(first(&story), Cause::ReplayPaused);
+    // Once known, it stays known while the primary does not answer.
+    paused_for(&mut story, 5, &|_| refused());
+    assert_eq!(first(&story), Cause::ReplayPaused);
+
+    // What the primary said before the pause says nothing of its settings now.
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    paused_for(&mut story, 5, &|_| refused());
+    assert_eq!(first(&story), Cause::Unknown);
+    story.standby_settings.insert("db-1", with_connections(200));
+    story.standby_settings.insert("db-2", with_connections(100));
+    paused_for(&mut story, 1, &up);
+    assert_eq!(first(&story), Cause::InsufficientSettings);
+    // Nor is it healed by lowering them again, or hidden when the primary goes.
+    story.standby_settings.insert("db-1", with_connections(100));
+    paused_for(&mut story, 5, &up);
+    assert_eq!(first(&story), Cause::InsufficientSettings);
+    paused_for(&mut story, 5, &|_| refused());
+    assert_eq!(first(&story), Cause::InsufficientSettings);
+
+    // PostgreSQL 13 shuts down instead, and so does who resumes it.
+    let mut story = Story::new();
+    story.run(5, |second| [primary(written(second)), streaming(written(second))]);
+    story.standby_settings.insert("db-1", with_connections(200));
+    story.standby_settings.insert("db-2", with_connections(100));
+    story.run(10, |second| [primary(written(second)), refused()]);
+    assert_eq!(first(&story), Cause::InsufficientSettings);
 }
 
 #[test]

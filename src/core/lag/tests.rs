@@ -14,6 +14,7 @@ use crate::core::observation::{
     Checkpoint, Flavor, Identity, PollFailure, Receiver, ReplayPause, SenderState, ServerAddress, StatementsAccess,
     WalReceiver, WalSender,
 };
+use crate::core::standby_settings::StandbySettings;
 use crate::core::time::ServerTime;
 use crate::core::topology::TargetId;
 use crate::core::wal::Timeline;
@@ -169,6 +170,7 @@ impl Poll {
             tls: false,
             pooled: false,
             address: ServerAddress::default(),
+            standby_settings: StandbySettings::default(),
         };
         Observation {
             target: TargetId::new("c", self.target),

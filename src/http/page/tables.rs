@@ -41,7 +41,7 @@ pub(super) fn alerts(ask: &Ask<'_>, mut alerts: Vec<&AlertView>, with_cluster: b
             thead { tr {
                 th scope="col" { "State" } th scope="col" { "Alert" }
                 @if with_cluster { th scope="col" { "Cluster" } }
-                th scope="col" { "About" } th scope="col" { "Reading" } th scope="col" { "Since" } th scope="col" { "Told" }
+                th scope="col" { "About" } th scope="col" { "Reading" } th scope="col" { "Since" } th scope="col" { "Notified" }
             } }
             tbody { @for alert in alerts { (row(ask, alert, with_cluster)) } }
         }
@@ -72,8 +72,17 @@ fn row(ask: &Ask<'_>, alert: &AlertView, with_cluster: bool) -> Markup {
             td { (words::subject(&alert.id)) @if let Some(summary) = &alert.summary { br; span.soft { (summary) } } }
             td { (words::reading(alert)) br; code { (alert.condition) } }
             td { (words::when(&ask.snapshot, since, ask.now)) }
-            td { @if alert.muted.is_empty() { "yes" } @else { (muted(&alert.muted)) } }
+            td { (notified(alert)) }
         }
+    }
+}
+
+/// Whether notifications are sent of it. A pending alert has notified no receiver yet.
+fn notified(alert: &AlertView) -> Markup {
+    match (alert.muted.as_slice(), alert.phase) {
+        ([], Phase::Pending) => html! { "not yet" },
+        ([], Phase::Firing | Phase::Resolved) => html! { "yes" },
+        (mutes, _) => muted(mutes),
     }
 }
 

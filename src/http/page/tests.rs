@@ -217,7 +217,7 @@ async fn a_large_fleet_is_a_table_with_the_worst_first() {
 }
 
 #[tokio::test]
-async fn alerts_tell_who_is_told() {
+async fn alerts_show_whether_receivers_are_notified() {
     let mut muted = fixture::alert("ReplicaLagging", Severity::Warning, Phase::Firing, &[]);
     muted.muted = vec![Mute::Isolated];
     let pending = fixture::alert("SlotRetainingWal", Severity::Critical, Phase::Pending, &[("slot", "debezium")]);
@@ -227,6 +227,12 @@ async fn alerts_tell_who_is_told() {
     let body = page(&state, "/").await;
     let place = |text: &str| body.find(text).unwrap_or_else(|| panic!("{text}: {body}"));
     assert!(place(">firing<") < place(">pending<") && place(">pending<") < place(">resolved<"));
+    let row_of_pending = &body[place(">pending<")..place(">resolved<")];
+    assert!(
+        row_of_pending.contains("<td>not yet</td>") && !row_of_pending.contains("<td>yes</td>"),
+        "{row_of_pending}"
+    );
+    assert!(body.contains(">Notified<"), "{body}");
     assert!(body.contains("no: held while nothing can be reached") && body.contains("replica-1, slot debezium"));
     assert!(body.contains("href=\"https://wiki.example/down\" rel=\"noreferrer\""), "{body}");
 }
