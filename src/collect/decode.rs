@@ -1,14 +1,19 @@
 //! PostgreSQL's text output into our types, strictly: what does not read as expected is a [`PollFailure::Decode`] that
 //! names view and column, never a default.
 //!
+//! Text is UTF-8 by the time it is read here, whatever bytes the server sent: see [`super::messages`]. A name that someone
+//! has chosen is read with [`name`] or [`shared_name`], so that it is shown alike wherever it is shown.
+//!
 //! Sessions run with `TimeZone = UTC`, `DateStyle = ISO` and `IntervalStyle = postgres`, see [`super::session::Limits`].
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use tokio_postgres::SimpleQueryMessage;
 
+use crate::core::escape;
 use crate::core::observation::PollFailure;
 use crate::core::time::ServerTime;
 use crate::core::wal::Lsn;
@@ -16,9 +21,8 @@ use crate::core::wal::Lsn;
 /// The rows of one statement, each as its columns' texts.
 pub(crate) type Rows<'a> = Vec<Vec<Option<&'a str>>>;
 
-/// Stands for a text that is not UTF-8: a name made in a database of another encoding. Where a number or a position should
-/// be, it does not read as one.
-const NOT_UTF8: &str = "(not UTF-8)";
+/// Stands for a text that is not UTF-8, of which there is none. It reads neither as a number nor as a position.
+const UNREADABLE: &str = "(unreadable)";
 
 /// Sorts the answer to a message of several statements: one entry a statement, empty for one that returns no rows.
 pub(crate) fn by_statement(messages: &[SimpleQueryMessage]) -> Vec<Rows<'_>> {
@@ -27,7 +31,7 @@ pub(crate) fn by_statement(messages: &[SimpleQueryMessage]) -> Vec<Rows<'_>> {
     for message in messages {
         match message {
             SimpleQueryMessage::Row(row) => {
-                rows.push((0..row.len()).map(|column| row.try_get(column).unwrap_or(Some(NOT_UTF8))).collect());
+                rows.push((0..row.len()).map(|column| row.try_get(column).unwrap_or(Some(UNREADABLE))).collect());
             }
             SimpleQueryMessage::CommandComplete(_) => statements.push(std::mem::take(&mut rows)),
             _ => {}
@@ -81,6 +85,36 @@ impl<'a, 'b> Fields<'a, 'b> {
     ) -> Result<T, PollFailure> {
         self.optional(column, parse)?.ok_or_else(|| self.failure(column, "NULL where a value must be"))
     }
+}
+
+/// The rows that can be read, as `read` reads them, and the first failure of the others, which says how many they are.
+pub(crate) fn each<T, R>(
+    rows: impl IntoIterator<Item = R>,
+    read: impl FnMut(R) -> Result<T, PollFailure>,
+) -> (Vec<T>, Option<PollFailure>) {
+    let mut failures = Vec::new();
+    let read =
+        rows.into_iter().map(read).filter_map(|row| row.map_err(|failure| failures.push(failure)).ok()).collect();
+    let n_others = failures.len().saturating_sub(1);
+    let mut first = failures.into_iter().next();
+    if let Some(PollFailure::Decode { reason, .. }) = &mut first
+        && n_others > 0
+    {
+        reason.push_str(&format!(" (and {n_others} more like it)"));
+    }
+    (read, first)
+}
+
+/// A name that someone has chosen.
+#[expect(clippy::unnecessary_wraps, reason = "it reads a column")]
+pub(crate) fn name(text: &str) -> Option<String> {
+    Some(escape::name(text).into_owned())
+}
+
+/// The same, to be shared.
+#[expect(clippy::unnecessary_wraps, reason = "it reads a column")]
+pub(crate) fn shared_name(text: &str) -> Option<Arc<str>> {
+    Some(Arc::from(escape::name(text)))
 }
 
 /// An unexpected value in a message: enough of it to understand, without any control characters.
@@ -309,6 +343,25 @@ mod tests {
         for broken in ["", "42", "(42", r#"("open)"#, r#"("a"b)"#] {
             check(broken, None);
         }
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_costs_no_other() {
+        let read = |text: &str| Fields::new("view", &[Some(text)]).required("n", number::<u32>);
+        let failure = |reason: &str| PollFailure::Decode {
+            view: "view".to_owned(),
+            column: "n".to_owned(),
+            reason: format!("not of the expected type: {reason}"),
+        };
+        assert_eq!(each(["1", "2"], read), (vec![1, 2], None));
+        assert_eq!(each(["1", "x", "3"], read), (vec![1, 3], Some(failure("\"x\""))));
+        assert_eq!(each(["y", "x", "3"], read), (vec![3], Some(failure("\"y\" (and 1 more like it)"))));
+    }
+
+    #[test]
+    fn names_are_shown_in_one_line() {
+        assert_eq!(name("a\nb"), Some(r"a\x0Ab".to_owned()));
+        assert_eq!(shared_name("a\u{202e}b").as_deref(), Some(r"a\xE2\x80\xAEb"));
     }
 
     #[test]

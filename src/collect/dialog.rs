@@ -20,9 +20,9 @@ use super::queries::identity::{self, Introduction};
 use super::queries::positions::{self, Reading, State};
 use super::queries::replay_wait;
 use super::queries::survey::{self, Known, Topic, Wanted};
-use super::queries::{Optional, Refused, is_refusal, is_wrong_role};
+use super::queries::{Optional, Refused, is_refusal, is_unencodable, is_wrong_role};
 use super::refusals::Refusals;
-use super::session::{Limits, Session, SettingsBy};
+use super::session::{Encoding, Limits, Session, SettingsBy};
 use super::tls::Trust;
 use super::turns::Turn;
 use crate::clock;
@@ -79,6 +79,8 @@ pub(crate) struct Dialog {
     timeout: Duration,
     connect_timeout: Duration,
     settings: SettingsBy,
+    /// How the server has to send text, as its refusals showed.
+    encoding: Encoding,
     refusals: Refusals,
     /// What is done without by the catalog, as last read: also for the first question of the next session.
     denied_parts: Refused,
@@ -174,6 +176,7 @@ impl Dialog {
             timeout: poll.timeout,
             connect_timeout: poll.connect_timeout,
             settings: SettingsBy::default(),
+            encoding: Encoding::default(),
             refusals: Refusals::default(),
             denied_parts: Refused::default(),
             denied: None,
@@ -237,6 +240,9 @@ impl Dialog {
     pub(crate) fn take(&mut self, session: Session) {
         self.close();
         self.settings = session.settings();
+        if self.encoding == Encoding::AsStored {
+            session.take_text_as_stored();
+        }
         self.session = Some(Arc::new(session));
         self.refusals.note_session(clock::now());
         self.names_refused = false;
@@ -371,7 +377,13 @@ impl Dialog {
         }
         let mut again = Vec::new();
         let wish = so_far.wish.clone();
+        let was_converted = self.encoding == Encoding::Utf8;
         for (topic, answer) in std::mem::take(&mut so_far.topics).into_iter().zip(outcomes) {
+            if was_converted && self.encoding == Encoding::AsStored {
+                // Text is sent in another way from now on. A topic may need the names of one before it.
+                again.push(topic);
+                continue;
+            }
             // An extension that was changed has other columns now: to be asked about before the next survey.
             if let (Err(PollFailure::Sql { .. }), Some(about)) = (&answer, &mut self.about) {
                 about.asked_at = MonoTime::from_nanos(i64::MIN / 2);
@@ -649,6 +661,9 @@ impl Dialog {
 
     /// Whether `refusal` is one that can be helped by asking for less.
     fn leave_out(&mut self, refusal: &PollFailure) -> bool {
+        if is_unencodable(refusal) && self.take_text_as_stored(refusal) {
+            return true;
+        }
         let Some(optional) = Optional::refused_by(refusal).filter(|optional| !self.left_out().contains(*optional))
         else {
             return false;
@@ -658,6 +673,21 @@ impl Dialog {
             "the server refuses a function; asked again in ten minutes, and after a reconnect or a reload"
         );
         self.refusals.leave_out(optional, clock::now());
+        true
+    }
+
+    /// Whether text was sent converted until now, which it is not from now on.
+    fn take_text_as_stored(&mut self, refusal: &PollFailure) -> bool {
+        let Some(session) = &self.session else { return false };
+        if session.encoding() == Encoding::AsStored || session.settings() == SettingsBy::Role {
+            return false;
+        }
+        info!(
+            cluster = %self.target.cluster, target = %self.target.target, error = %refusal,
+            "a name has no form in UTF-8; text is taken as the server stores it"
+        );
+        session.take_text_as_stored();
+        self.encoding = Encoding::AsStored;
         true
     }
 
@@ -754,7 +784,8 @@ impl Dialog {
 
     /// Takes up who is at the other end of the senders. Those who cannot be read are asked for by their pids.
     fn learn_names(&mut self, names: Result<Vec<SimpleQueryMessage>, PollFailure>) {
-        self.names_refused |= names.as_ref().err().is_some_and(is_refusal);
+        let refusal = names.as_ref().err().filter(|failure| is_refusal(failure));
+        self.names_refused |= refusal.is_some_and(|refusal| !self.leave_out(refusal));
         let Some(about) = &mut self.about else { return };
         let found = names.and_then(|messages| positions::decode_clients(&by_statement(&messages)));
         let known = |client: positions::Client| KnownSender {
@@ -849,7 +880,11 @@ impl Dialog {
             };
             let found = answer.and_then(|messages| positions::decode_clients(&by_statement(&messages)));
             // But a refusal would be repeated, too: those pids are taken for asked.
-            let found = if found.as_ref().err().is_some_and(is_refusal) { Ok(Vec::new()) } else { found };
+            let found = match found {
+                Err(refusal) if self.leave_out(&refusal) => return,
+                Err(refusal) if is_refusal(&refusal) => Ok(Vec::new()),
+                found => found,
+            };
             let (Ok(found), Some(about)) = (found, &mut self.about) else { return };
             for sender in senders.iter().filter(|sender| new.contains(&sender.pid)) {
                 let client = found.iter().find(|client| client.pid == sender.pid).cloned();

@@ -12,6 +12,7 @@ use super::require_auth::Unwanted;
 use super::session::SettingsBy;
 use super::tls::{TlsSettings, explain, why};
 use super::wire::TooMuch;
+use crate::core::escape;
 use crate::core::observation::PollFailure;
 
 /// A failure of a session that had been started.
@@ -43,16 +44,18 @@ pub(super) fn too_much() -> PollFailure {
 /// The same failure without the password that the server was given, should it repeat it. One that is also the user's
 /// name, or that a word may have in it by chance, is no secret, and its absence would only tell it.
 pub(super) fn without(failure: PollFailure, password: Option<&Password>) -> PollFailure {
-    let password = password.and_then(|password| std::str::from_utf8(password.expose()).ok());
-    let Some(password) = password.filter(|password| password.len() >= SECRET) else {
+    let Some(password) = password.map(Password::expose).filter(|password| password.len() >= SECRET) else {
         return failure;
     };
     let mut failure = failure;
-    if let Some(reason) = reason_of(&mut failure)
-        && reason.contains(password)
-        && !reason.contains(&format!("user \"{password}\""))
-    {
-        *reason = reason.replace(password, "...");
+    let Some(reason) = reason_of(&mut failure) else { return failure };
+    // The server's words are escaped where they have to be, and so is a password in them.
+    let escaped = escape::text(password);
+    let written = std::str::from_utf8(password).unwrap_or(&escaped);
+    for password in [written, &escaped, &escape::name(&escaped)] {
+        if reason.contains(password) && !reason.contains(&format!("user \"{password}\"")) {
+            *reason = reason.replace(password, "...");
+        }
     }
     failure
 }
@@ -221,7 +224,8 @@ const LONGEST: usize = 300;
 
 /// A message without line breaks and other control characters, with which a log could be forged.
 fn one_line(message: &str) -> String {
-    let mut line: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let line: String = message.chars().take(LONGEST).map(|c| if matches!(c, '\t'..='\r') { ' ' } else { c }).collect();
+    let mut line = escape::name(&line).into_owned();
     if message.chars().nth(LONGEST).is_some() {
         line.push_str("...");
     }
@@ -276,7 +280,10 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_of_bounded_length() {
-        assert_eq!(one_line("the database\nsystem\x1b[31m is starting up"), "the database system [31m is starting up");
+        assert_eq!(
+            one_line("the database\nsystem\x1b[31m is starting up"),
+            r"the database system\x1B[31m is starting up"
+        );
         assert_eq!(one_line(&"ä".repeat(LONGEST)), "ä".repeat(LONGEST));
         assert_eq!(one_line(&"ä".repeat(1 << 20)), "ä".repeat(LONGEST) + "...");
     }
@@ -288,6 +295,7 @@ mod tests {
             without(failure, Some(&Password::new(password))).to_string()
         };
         assert_eq!(told("no \"pa$$w0rd\" here: pa$$w0rd", "pa$$w0rd"), "authentication: no \"...\" here: ...");
+        assert_eq!(told(r"at s\x5Cx41cret", r"s\x41cret"), "authentication: at ...");
         // Nothing is hidden that is not a secret.
         assert_eq!(told("no such user \"postgres\"", "postgres"), "authentication: no such user \"postgres\"");
         assert_eq!(told("password authentication failed", "a"), "authentication: password authentication failed");

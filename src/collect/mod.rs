@@ -33,6 +33,7 @@ mod dialog;
 mod dsn;
 mod failure;
 pub mod login;
+mod messages;
 mod parameters;
 pub mod passfile;
 pub mod pooler;
@@ -242,6 +243,7 @@ pub fn pooler(
         n_failures: 0,
         last_failure: None,
         has_answered: false,
+        leaves_unread: false,
     }
 }
 

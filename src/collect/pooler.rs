@@ -88,10 +88,18 @@ impl Console {
         if self.version.is_none() {
             self.version = console::version(&session.simple_query(console::VERSION).await?)?;
         }
-        let pools = console::pools(&session.simple_query(console::POOLS).await?)?;
-        let databases = console::databases(&session.simple_query(console::DATABASES).await?)?;
-        let totals = console::stats(&session.simple_query(console::STATS).await?)?;
-        Ok(PoolerFacts { version: self.version.clone(), tls: session.tls(), pools, databases, totals })
+        let mut unread = None;
+        let pools = console::pools(&session.simple_query(console::POOLS).await?, &mut unread)?;
+        let databases = console::databases(&session.simple_query(console::DATABASES).await?, &mut unread)?;
+        let totals = console::stats(&session.simple_query(console::STATS).await?, &mut unread)?;
+        Ok(PoolerFacts {
+            version: self.version.clone(),
+            tls: session.tls(),
+            pools,
+            databases,
+            totals,
+            unread: unread.map(Box::new),
+        })
     }
 }
 
@@ -109,6 +117,8 @@ pub struct PoolerTask {
     /// Its kind.
     pub(super) last_failure: Option<&'static str>,
     pub(super) has_answered: bool,
+    /// Whether the last answer had a row that cannot be read.
+    pub(super) leaves_unread: bool,
 }
 
 impl PoolerTask {
@@ -150,6 +160,7 @@ impl PoolerTask {
                 Err(failure) => Err(failure),
             };
             let wait = self.note(outcome.as_ref().err());
+            self.note_unread(outcome.as_ref().ok().and_then(|facts| facts.unread.as_deref()));
             if self.publish(asked_at, outcome, events).await.is_err() {
                 return;
             }
@@ -167,6 +178,15 @@ impl PoolerTask {
     ) -> Result<(), mpsc::error::SendError<Event>> {
         let observation = PoolerObservation { pooler: self.id.clone(), asked_at, answered_at: clock::now(), outcome };
         events.send(Event::Pooled(observation)).await
+    }
+
+    /// Logs that rows cannot be read, when that is new.
+    fn note_unread(&mut self, unread: Option<&PollFailure>) {
+        let (cluster, pooler) = (&self.id.cluster, &self.id.target);
+        if let Some(failure) = unread.filter(|_| !self.leaves_unread) {
+            warn!(%cluster, %pooler, error = %failure, "pooler {}: a row of its answer is left out: {failure}", self.id);
+        }
+        self.leaves_unread = unread.is_some();
     }
 
     /// Logs what is new. Answers with how long the pooler is left alone for failing, beside its interval.

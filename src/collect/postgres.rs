@@ -331,7 +331,7 @@ impl Dialer<'_> {
         }
         let seen = Seen::default();
         let tls = if ask == config::SslMode::Disable { None } else { Some(self.make_tls(host, &seen)?) };
-        let mut wire = socket(address, conninfo).await?;
+        let mut wire = Wire::new(socket(address, conninfo).await?, tls.is_some());
         let gate = || conninfo.require_auth().map(Gate::new);
         if let Some(gate) = gate().filter(|_| !is_direct) {
             wire.watch(gate, tls.is_some());
@@ -445,14 +445,14 @@ async fn addresses_of(host: &Host) -> Result<Vec<Address>, PollFailure> {
     }
 }
 
-async fn socket(address: &Address, conninfo: &Conninfo) -> Result<Wire, PollFailure> {
+async fn socket(address: &Address, conninfo: &Conninfo) -> Result<Either<TcpStream, UnixStream>, PollFailure> {
     match address {
         Address::Unix(path) => match UnixStream::connect(path).await {
             Ok(stream) => {
                 if let Some(user) = conninfo.requirepeer() {
                     check_peer(&stream, user)?;
                 }
-                Ok(Wire::new(Either::Right(stream)))
+                Ok(Either::Right(stream))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(PollFailure::Connect { reason: format!("there is no socket {}", path.display()) })
@@ -462,7 +462,7 @@ async fn socket(address: &Address, conninfo: &Conninfo) -> Result<Wire, PollFail
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await.map_err(|error| failure::of_socket(&error))?;
             watch_over(&stream, conninfo.tcp()).map_err(|error| failure::of_socket(&error))?;
-            Ok(Wire::new(Either::Left(stream)))
+            Ok(Either::Left(stream))
         }
     }
 }
@@ -535,9 +535,10 @@ impl<'a> TlsConnect<Wire> for Handshake<'a> {
         Box::pin(async move {
             let tls = self.tls.ok_or_else(|| io::Error::other("no TLS was asked for"))?;
             self.progress.reach(Phase::Handshake);
+            let allowance = wire.allowance();
             let stream = tls.connect(wire).await?;
             self.progress.reach(Phase::StartingEncrypted);
-            Ok(Encrypted { stream: Box::new(stream), gate: self.gate })
+            Ok(Encrypted::new(stream, allowance, self.gate))
         })
     }
 }

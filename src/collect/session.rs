@@ -17,6 +17,7 @@ use tokio_postgres::{Client, Connection, SimpleQueryMessage, SimpleQueryStream};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure;
+use super::messages::Messages;
 use super::passfile::Password;
 use super::require_auth::Gate;
 use super::settings;
@@ -63,10 +64,10 @@ pub enum SettingsBy {
 
 impl SettingsBy {
     /// What comes before a question, and the number of statements in it. `None`: it is asked as it is.
-    fn prologue(self, limits: &Limits, major: u32) -> Option<(String, usize)> {
+    fn prologue(self, limits: &Limits, major: u32, encoding: Encoding) -> Option<(String, usize)> {
         match self {
             Self::Session | Self::Console => None,
-            Self::Transaction => Some(settings::prologue(limits, major)),
+            Self::Transaction => Some(settings::prologue(limits, major, encoding)),
             Self::Role => Some((settings::BEGIN.to_owned(), 1)),
         }
     }
@@ -74,6 +75,27 @@ impl SettingsBy {
     /// Whether a pooler is in between.
     pub const fn is_pooled(self) -> bool {
         matches!(self, Self::Transaction | Self::Role)
+    }
+}
+
+/// How the server sends text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// Made UTF-8 out of the database's own encoding, which is what a start-up asks for. It refuses an answer with a name
+    /// that is not of that encoding: names of roles and databases are shared by databases of different ones.
+    #[default]
+    Utf8,
+    /// Byte by byte as it is stored, which is never refused.
+    AsStored,
+}
+
+impl Encoding {
+    /// As `client_encoding`. The second is also the `server_encoding` of a database that knows none, and converts nothing.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Utf8 => "UTF8",
+            Self::AsStored => "SQL_ASCII",
+        }
     }
 }
 
@@ -85,10 +107,22 @@ pub(super) struct Tls {
     pub(super) certificate: Option<PeerCertificate>,
 }
 
-/// A TLS session is big; boxed, a target without TLS does not pay for it.
+/// An encrypted session's stream, with the messages that are within.
 pub(super) struct Encrypted {
-    pub(super) stream: Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>,
-    pub(super) gate: Option<Gate>,
+    /// A TLS session is big; boxed, a target without TLS does not pay for it.
+    stream: Box<<MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream>,
+    messages: Messages,
+    gate: Option<Gate>,
+}
+
+impl Encrypted {
+    pub(super) fn new(
+        stream: <MakeRustlsConnect as MakeTlsConnect<Wire>>::Stream,
+        allowance: Allowance,
+        gate: Option<Gate>,
+    ) -> Self {
+        Self { stream: Box::new(stream), messages: Messages::new(allowance), gate }
+    }
 }
 
 pub(super) type Wired = Connection<Wire, Encrypted>;
@@ -114,6 +148,8 @@ pub struct Session {
     transaction: tokio::sync::Mutex<()>,
     tls: Tls,
     settings: SettingsBy,
+    /// [`Encoding::AsStored`] it is.
+    is_as_stored: AtomicBool,
     /// Its settings are made, or none are to be.
     is_set: AtomicBool,
     limits: Limits,
@@ -162,9 +198,11 @@ impl Session {
         password: Option<Password>,
     ) -> Self {
         let is_set = AtomicBool::new(settings != SettingsBy::Session);
+        let is_as_stored = connection.parameter("server_encoding") == Some(Encoding::AsStored.name());
+        let is_as_stored = AtomicBool::new(is_as_stored);
         let line = Mutex::new(Line { connection, lost: None, several_at: None });
         let transaction = tokio::sync::Mutex::default();
-        Self { client, line, transaction, tls, settings, is_set, limits, allowance, password }
+        Self { client, line, transaction, tls, settings, is_as_stored, is_set, limits, allowance, password }
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -206,6 +244,19 @@ impl Session {
         Ok(())
     }
 
+    /// How text is sent: from the start as it is stored where the database has no encoding.
+    pub fn encoding(&self) -> Encoding {
+        if self.is_as_stored.load(Ordering::Relaxed) { Encoding::AsStored } else { Encoding::Utf8 }
+    }
+
+    /// Asks for text to be sent as it is stored from the next question on. Not through RDS Proxy, which is sent no
+    /// settings.
+    pub(super) fn take_text_as_stored(&self) {
+        if !self.is_as_stored.swap(true, Ordering::Relaxed) {
+            self.is_set.store(self.settings != SettingsBy::Session, Ordering::Relaxed);
+        }
+    }
+
     /// A parameter that the server reports by itself (`in_hot_standby`, `server_version`, ...).
     pub fn parameter(&self, name: &str) -> Option<String> {
         self.line().connection.parameter(name).map(str::to_owned)
@@ -238,7 +289,7 @@ impl Session {
     /// # Errors
     /// The server refused the query, or the connection is lost.
     pub async fn simple_query(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, PollFailure> {
-        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major()) else {
+        let Some((prologue, n_statements)) = self.settings.prologue(&self.limits, self.major(), self.encoding()) else {
             return self.ask(sql).await;
         };
         let _turn = self.transaction.lock().await;
@@ -342,7 +393,7 @@ impl Session {
         if self.is_set.load(Ordering::Relaxed) {
             return None;
         }
-        let opening = settings::opening(&self.limits, self.major());
+        let opening = settings::opening(&self.limits, self.major(), self.encoding());
         Some(self.client.simple_query_raw(&opening).await.map_err(Interruption::from))
     }
 
@@ -443,7 +494,8 @@ fn closed() -> PollFailure {
 impl AsyncRead for Encrypted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut *self.stream).poll_read(cx, buf))?;
+        let Self { stream, messages, .. } = &mut *self;
+        ready!(messages.poll_read(Pin::new(&mut **stream), cx, buf))?;
         Poll::Ready(match &mut self.gate {
             Some(gate) => gate.pass(&buf.filled()[before..]).map_err(io::Error::other),
             None => Ok(()),

@@ -4,7 +4,7 @@
 //! At start-up only that is set which no login event trigger can notice, so that one that writes, or that reads the clock
 //! or the search path, works as it does for everybody. All else is set ahead of the first question.
 
-use super::session::Limits;
+use super::session::{Encoding, Limits};
 
 /// A setting that we make.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ enum Value {
     Statement,
     /// [`Limits::lock`].
     Lock,
+    /// [`Encoding::name`].
+    Encoding,
 }
 
 /// Where a setting is made.
@@ -37,6 +39,14 @@ enum Scope {
     /// which is the pooler's.
     Session,
 }
+
+const ENCODING: Forced = Forced {
+    name: "client_encoding",
+    value: Value::Encoding,
+    since: 0,
+    scope: Scope::Session,
+    otherwise: "names cannot be read",
+};
 
 /// The settings that we make.
 pub const FORCED: &[Forced] = &[
@@ -57,7 +67,7 @@ pub const FORCED: &[Forced] = &[
     forced("timezone", "'UTC'", Scope::Everywhere, "times cannot be read"),
     forced("intervalstyle", "postgres", Scope::Everywhere, "intervals cannot be read"),
     forced("extra_float_digits", "1", Scope::Everywhere, "numbers are rounded"),
-    forced("client_encoding", "'UTF8'", Scope::Session, "names cannot be read"),
+    ENCODING,
     forced("jit", "off", Scope::Everywhere, "a question takes longer to compile than to answer"),
     forced(
         "geqo",
@@ -202,13 +212,14 @@ pub(super) const MARK: (&str, &str) = ("geqo_seed", "0.40961");
 
 impl Forced {
     /// As `SET` takes it.
-    fn sql(&self, limits: &Limits) -> String {
+    fn sql(&self, limits: &Limits, encoding: Encoding) -> String {
         // 0 would switch a limit off.
         let ms = |limit: std::time::Duration| limit.as_millis().max(1).to_string();
         match self.value {
             Value::Sql(value) => value.to_owned(),
             Value::Statement => ms(limits.statement),
             Value::Lock => ms(limits.lock),
+            Value::Encoding => format!("'{}'", encoding.name()),
         }
     }
 
@@ -216,6 +227,7 @@ impl Forced {
     pub fn shown(&self) -> Option<String> {
         match self.value {
             Value::Sql(value) => Some(value.trim_matches('\'').to_owned()),
+            Value::Encoding => Some(Encoding::Utf8.name().to_owned()),
             Value::Statement | Value::Lock => None,
         }
     }
@@ -239,21 +251,23 @@ pub(super) fn startup_options(limits: &Limits, own: Option<&str>) -> String {
 }
 
 /// What goes ahead of a session's first question. `major`: the server's.
-pub(super) fn opening(limits: &Limits, major: u32) -> String {
+pub(super) fn opening(limits: &Limits, major: u32, encoding: Encoding) -> String {
     let settings = FORCED.iter().filter(|setting| setting.since <= major);
-    settings.map(|setting| format!("SET {}={};", setting.name, setting.sql(limits))).collect()
+    settings.map(|setting| format!("SET {}={};", setting.name, setting.sql(limits, encoding))).collect()
 }
 
 /// What opens a transaction of ours.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE;";
 
 /// What opens a transaction with the same settings, with the number of statements it takes.
-pub(super) fn prologue(limits: &Limits, major: u32) -> (String, usize) {
+pub(super) fn prologue(limits: &Limits, major: u32, encoding: Encoding) -> (String, usize) {
     let mut sql = BEGIN.to_owned();
     let mut n_statements = 1;
     let settings = FORCED.iter().filter(|setting| setting.scope == Scope::Everywhere && setting.since <= major);
-    for setting in settings {
-        sql.push_str(&format!("SET LOCAL {}={};", setting.name, setting.sql(limits)));
+    // A pooler's connection has our encoding from the start-up, as far as it is the start-up's.
+    let encodings = std::iter::once(&ENCODING).filter(|_| encoding == Encoding::AsStored);
+    for setting in settings.chain(encodings) {
+        sql.push_str(&format!("SET LOCAL {}={};", setting.name, setting.sql(limits, encoding)));
         n_statements += 1;
     }
     (sql, n_statements)
@@ -291,7 +305,7 @@ mod tests {
              -c default_transaction_isolation=read\\ committed -c geqo_seed=0.40961"
         );
         assert!(startup_options(&limits, None).starts_with("-c statement_timeout=3000"));
-        assert!(opening(&limits, 13).contains(";SET lock_timeout=1;"));
+        assert!(opening(&limits, 13, Encoding::Utf8).contains(";SET lock_timeout=1;"));
     }
 
     #[test]
@@ -300,17 +314,22 @@ mod tests {
         for (major, known, unknown) in
             [(13, "jit=", "idle_session_timeout"), (16, "idle_session_timeout=0;", "transaction_timeout")]
         {
-            let sql = opening(&limits, major);
+            let sql = opening(&limits, major, Encoding::Utf8);
             assert!(sql.contains(known) && !sql.contains(unknown), "{sql}");
         }
-        assert!(opening(&limits, 17).contains("SET transaction_timeout=0;"));
+        assert!(opening(&limits, 17, Encoding::Utf8).contains("SET transaction_timeout=0;"));
         assert_eq!(major(Some("15.18 (Debian 15.18-0+deb12u1)")), 15);
         assert_eq!((major(Some("19beta1")), major(Some("?")), major(None)), (19, 0, 0));
     }
 
     #[test]
     fn the_prologue_has_as_many_statements_as_it_says() {
-        let (sql, n_statements) = prologue(&Limits::within(Duration::from_secs(2)), 18);
+        for encoding in [Encoding::Utf8, Encoding::AsStored] {
+            let (sql, n_statements) = prologue(&Limits::within(Duration::from_secs(2)), 18, encoding);
+            assert_eq!(sql.matches(';').count(), n_statements);
+            assert_eq!(sql.contains("client_encoding='SQL_ASCII'"), encoding == Encoding::AsStored);
+        }
+        let (sql, n_statements) = prologue(&Limits::within(Duration::from_secs(2)), 18, Encoding::Utf8);
         assert_eq!(sql.matches(';').count(), n_statements);
         assert!(sql.starts_with(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE;SET LOCAL statement_timeout=2000;\

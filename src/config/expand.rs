@@ -65,7 +65,8 @@ fn resolve(written: &str, directory: &Path, environment: &Environment) -> Result
         return Ok((text, None));
     };
     let path = directory.join(path);
-    let content = std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let content = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let content = String::from_utf8(content).map_err(|_| format!("cannot read {}: it is not UTF-8", path.display()))?;
     Ok((content.trim_end_matches(['\r', '\n']).to_owned(), Some(path)))
 }
 

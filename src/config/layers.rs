@@ -105,8 +105,15 @@ pub(super) fn set(root: &mut Dict, path: &[String], value: Value) -> bool {
 /// Reads a TOML file. A syntax error is told by line and column, without the line itself: it may hold a password.
 pub(super) fn file(path: &Path) -> Result<Layer, ConfigError> {
     let source = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let bytes = std::fs::read(path).map_err(|error| {
         ConfigError::one(Problem::new(source.clone(), String::new(), format!("cannot read the file: {error}")))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let (good, rest) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let (line, column) = position(&String::from_utf8_lossy(good), good.len());
+        let byte = rest.first().map_or_else(String::new, |byte| format!(": \\x{byte:02X}"));
+        let reason = format!("not UTF-8{byte}; save the file as UTF-8");
+        ConfigError::one(Problem::new(format!("{source}:{line}:{column}"), String::new(), reason))
     })?;
     let dict: Dict = Toml::from_str(&text).map_err(|error| {
         let at = error.span().map(|span| position(&text, span.start));

@@ -445,6 +445,7 @@ pub(crate) fn pooler(cluster: &str, name: &str) -> PoolerView {
         pools: vec![pool("app", 0, 0.0), pool("reports", 4, 7.25)],
         databases: vec![database("app", 2, false), database("reports", 1, true)],
         totals: Vec::new(),
+        unread: None,
     };
     let mut view = PoolerView::new(TargetId::new(cluster, name), Duration::from_secs(15));
     view.answer = Some(PoolerAnswer {

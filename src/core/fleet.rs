@@ -49,7 +49,7 @@ use super::wal::{Lsn, WalBytes};
 
 /// All that can happen to the fleet.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all events are polls, so a box would save nothing")]
+#[allow(clippy::large_enum_variant, reason = "nearly all events are polls, so a box would save nothing")]
 pub enum Event {
     /// A fast poll ended.
     Polled(Observation),

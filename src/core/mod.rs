@@ -10,6 +10,7 @@ pub mod cloudwatch;
 pub mod datapoints;
 pub mod discovery;
 pub mod drain;
+pub mod escape;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fixture;

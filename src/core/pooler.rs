@@ -42,6 +42,8 @@ pub struct PoolerFacts {
     pub databases: Vec<PoolDatabase>,
     /// `SHOW STATS`, by database.
     pub totals: Vec<(String, PoolTotals)>,
+    /// Why rows are missing that could not be read. `None` where all were.
+    pub unread: Option<Box<PollFailure>>,
 }
 
 /// A row of `SHOW POOLS`.

@@ -11,6 +11,7 @@
 mod abuse;
 mod alertmanager;
 mod aurora;
+mod bytes;
 mod cause;
 mod check;
 mod clients;

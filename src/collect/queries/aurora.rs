@@ -1,11 +1,9 @@
 //! Aurora in place of WAL positions: its instances share one volume, and each knows how far every reader is. What
 //! PostgreSQL would be asked is refused there and leaves an error in the server's log each time, so none of it is.
 
-use std::sync::Arc;
-
 use super::identity::{AuroraFunctions, Introduction};
 use super::{Optional, Refused};
-use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
+use crate::collect::decode::{Fields, Rows, boolean, number, shared_name, timestamp};
 use crate::core::observation::{AuroraInstance, AuroraState, PollFailure};
 use crate::core::time::ServerTime;
 use crate::core::topology::Role;
@@ -67,8 +65,11 @@ impl Question {
         let clock = row.required("clock_timestamp", timestamp)?;
         let started_at =
             if self.started_at { Some(row.required("pg_postmaster_start_time", timestamp)?) } else { None };
-        let instance =
-            if self.instance(&about.aurora) { row.text("aurora_db_instance_identifier")?.map(Arc::from) } else { None };
+        let instance = if self.instance(&about.aurora) {
+            row.optional("aurora_db_instance_identifier", shared_name)?
+        } else {
+            None
+        };
         let rows = statements.get(1).map(Vec::as_slice).unwrap_or_default();
         let instances = rows.iter().map(|row| status(row)).collect::<Result<_, _>>()?;
         let role = if in_recovery { Role::Replica } else { Role::Primary };
@@ -78,7 +79,7 @@ impl Question {
 
 fn status(row: &[Option<&str>]) -> Result<AuroraInstance, PollFailure> {
     let mut row = Fields::new("aurora_replica_status", row);
-    let id = row.required("server_id", |text| Some(Arc::from(text)))?;
+    let id = row.required("server_id", shared_name)?;
     let is_writer = row.optional("session_id", boolean)?.unwrap_or(false);
     // Below zero is no position, and no lag.
     let position = |number: Option<i64>| number.and_then(|number| u64::try_from(number).ok());
@@ -96,6 +97,8 @@ fn status(row: &[Option<&str>]) -> Result<AuroraInstance, PollFailure> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::collect::queries::survey::tests::about;
     use crate::core::observation::Flavor;

@@ -3,7 +3,8 @@
 
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use crate::collect::decode::{Fields, number};
+use crate::collect::decode::{self, Fields, number};
+use crate::core::escape;
 use crate::core::observation::PollFailure;
 use crate::core::pooler::{Pool, PoolDatabase, PoolTotals};
 
@@ -37,7 +38,8 @@ impl<'a> Row<'a> {
     }
 
     fn name(&self, column: &str) -> Result<String, PollFailure> {
-        self.text(column)?.map(str::to_owned).ok_or_else(|| self.failure(column, "the column is missing"))
+        let text = self.text(column)?.ok_or_else(|| self.failure(column, "the column is missing"))?;
+        Ok(escape::name(text).into_owned())
     }
 
     fn failure(&self, column: &str, reason: &str) -> PollFailure {
@@ -52,25 +54,34 @@ fn rows<'a>(command: &'static str, messages: &'a [SimpleQueryMessage]) -> impl I
     })
 }
 
-/// All rows as `read` reads them, without the console's own.
+/// All rows as `read` reads them, without the console's own; those that cannot be read cost no other, and leave why in
+/// `unread`. Where none can be read, that is the failure.
 fn each<T>(
     command: &'static str,
     name: &str,
     messages: &[SimpleQueryMessage],
+    unread: &mut Option<PollFailure>,
     read: impl Fn(&Row<'_>, String) -> Result<T, PollFailure>,
 ) -> Result<Vec<T>, PollFailure> {
-    let mut all = Vec::new();
-    for row in rows(command, messages) {
+    let (all, failure) = decode::each(rows(command, messages), |row| {
         let database = row.name(name)?;
-        if database != CONSOLE {
-            all.push(read(&row, database)?);
+        if database == CONSOLE { Ok(None) } else { read(&row, database).map(Some) }
+    });
+    let all: Vec<T> = all.into_iter().flatten().collect();
+    match failure {
+        Some(failure) if all.is_empty() => Err(failure),
+        failure => {
+            *unread = unread.take().or(failure);
+            Ok(all)
         }
     }
-    Ok(all)
 }
 
-pub(crate) fn pools(messages: &[SimpleQueryMessage]) -> Result<Vec<Pool>, PollFailure> {
-    each(POOLS, "database", messages, |row, database| {
+pub(crate) fn pools(
+    messages: &[SimpleQueryMessage],
+    unread: &mut Option<PollFailure>,
+) -> Result<Vec<Pool>, PollFailure> {
+    each(POOLS, "database", messages, unread, |row, database| {
         // Microseconds came in a column of their own, beside the whole seconds.
         let micros = row.optional("maxwait_us")?;
         Ok(Pool {
@@ -89,8 +100,11 @@ pub(crate) fn pools(messages: &[SimpleQueryMessage]) -> Result<Vec<Pool>, PollFa
     })
 }
 
-pub(crate) fn databases(messages: &[SimpleQueryMessage]) -> Result<Vec<PoolDatabase>, PollFailure> {
-    each(DATABASES, "name", messages, |row, name| {
+pub(crate) fn databases(
+    messages: &[SimpleQueryMessage],
+    unread: &mut Option<PollFailure>,
+) -> Result<Vec<PoolDatabase>, PollFailure> {
+    each(DATABASES, "name", messages, unread, |row, name| {
         Ok(PoolDatabase {
             name,
             pool_size: row.optional("pool_size")?,
@@ -103,8 +117,11 @@ pub(crate) fn databases(messages: &[SimpleQueryMessage]) -> Result<Vec<PoolDatab
     })
 }
 
-pub(crate) fn stats(messages: &[SimpleQueryMessage]) -> Result<Vec<(String, PoolTotals)>, PollFailure> {
-    each(STATS, "database", messages, |row, database| {
+pub(crate) fn stats(
+    messages: &[SimpleQueryMessage],
+    unread: &mut Option<PollFailure>,
+) -> Result<Vec<(String, PoolTotals)>, PollFailure> {
+    each(STATS, "database", messages, unread, |row, database| {
         let totals = PoolTotals {
             transactions: row.optional("total_xact_count")?,
             queries: row.optional("total_query_count")?,
@@ -121,5 +138,5 @@ pub(crate) fn stats(messages: &[SimpleQueryMessage]) -> Result<Vec<(String, Pool
 pub(crate) fn version(messages: &[SimpleQueryMessage]) -> Result<Option<String>, PollFailure> {
     let Some(row) = rows(VERSION, messages).next() else { return Ok(None) };
     let text = row.text("version")?;
-    Ok(text.map(|text| text.rsplit(' ').next().unwrap_or(text).chars().take(32).collect()))
+    Ok(text.map(|text| escape::name(text.rsplit(' ').next().unwrap_or(text)).chars().take(32).collect()))
 }

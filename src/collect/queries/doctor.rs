@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
+use crate::collect::decode::{Fields, Rows, boolean, name, number, timestamp};
 use crate::core::checkup::{Archiver, Checkup, ExtensionState, RoleState, SlotState, StatementsRights};
 use crate::core::observation::PollFailure;
 
@@ -155,7 +155,7 @@ fn archiver(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFa
 fn slots(statements: &[Rows<'_>], checkup: &mut Checkup) -> Result<(), PollFailure> {
     let slot = |row: &Vec<Option<&str>>| {
         let mut row = Fields::new("pg_replication_slots", row);
-        let name = row.required("slot_name", owned)?;
+        let name = row.required("slot_name", name)?;
         let is_logical = row.required("slot_type", boolean)?;
         let active = row.required("active", boolean)?;
         let is_copy = row.required("synced", boolean)?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::privileges::{self, Privileges};
 use super::survey::SLOT_COLUMNS;
 use super::{Optional, Refused};
-use crate::collect::decode::{Fields, Rows, address, boolean, number, timestamp};
+use crate::collect::decode::{Fields, Rows, address, boolean, name, number, timestamp};
+use crate::core::escape;
 use crate::core::observation::{Flavor, Identity, PollFailure, ServerAddress, StatementsAccess};
 use crate::core::standby_settings::{Capacity, RecoveryTarget, StandbySettings};
 
@@ -167,10 +168,10 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
             .ok_or_else(|| failure("server_version_num", "not a number"))?,
         // Packagers add their own version behind a space.
         version: must("server_version")
-            .map(|text| text.split_once(' ').map_or(text, |(version, _)| version).to_owned())?,
+            .map(|text| escape::name(text.split_once(' ').map_or(text, |(version, _)| version)).into_owned())?,
         started_at: server.required("pg_postmaster_start_time", timestamp)?,
-        cluster_name: must("cluster_name")?.to_owned(),
-        user: server.required("current_user", |text| Some(text.to_owned()))?,
+        cluster_name: escape::name(must("cluster_name")?).into_owned(),
+        user: server.required("current_user", name)?,
         reads_all_stats: server.required("pg_has_role", boolean)?,
         flavor: match read("rds.extensions") {
             None => Flavor::PostgreSql,
@@ -209,9 +210,9 @@ pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<Introduction, PollFailur
     let mut has_recovery_view = false;
     for row in functions {
         let mut function = Fields::new("pg_proc", row);
-        let name = function.required("proname", Some)?;
+        let function_name = function.required("proname", Some)?;
         let columns = function.text("proargnames")?.unwrap_or_default();
-        match name {
+        match function_name {
             "pg_stat_get_wal_senders" => {
                 sender_layout = Some(Layout::find("pg_stat_get_wal_senders", columns, SENDER_COLUMNS)?);
             }

@@ -94,6 +94,11 @@ pub(crate) fn is_refusal(failure: &PollFailure) -> bool {
         if matches!(sqlstate.as_str(), "0A000" | "42501" | "42883" | "55000" | "22021" | "22P05"))
 }
 
+/// A text of the answer that is not of the database's encoding (22021), or has no form in ours (22P05).
+pub(crate) fn is_unencodable(failure: &PollFailure) -> bool {
+    matches!(failure, PollFailure::Sql { sqlstate, .. } if matches!(sqlstate.as_str(), "22021" | "22P05"))
+}
+
 /// 55000 is also what a function says when the server changed its role in between.
 pub(crate) fn is_wrong_role(failure: &PollFailure) -> bool {
     matches!(failure, PollFailure::Sql { sqlstate, .. } if sqlstate == "55000")

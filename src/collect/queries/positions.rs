@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::identity::{Introduction, Layout};
 use super::{Optional, Refused};
-use crate::collect::decode::{Fields, Rows, address, boolean, interval_seconds, lsn, number, record, timestamp};
+use crate::collect::decode::{
+    Fields, Rows, address, boolean, interval_seconds, lsn, name, number, record, shared_name, timestamp,
+};
+use crate::core::escape;
 use crate::core::observation::{
     Checkpoint, PollFailure, Receiver, ReplayPause, SenderClient, SenderSlot, SenderState, WalReceiver, WalSender,
 };
@@ -260,12 +263,12 @@ pub(crate) fn decode_clients(statements: &[Rows<'_>]) -> Result<Vec<Client>, Pol
     rows.map(|row| {
         let mut row = Fields::new("pg_stat_activity", row);
         let pid = row.required("pid", number)?;
-        let application_name = row.text("application_name")?.map(Arc::from);
-        let (address, hostname) = (row.optional("client_addr", address)?, row.text("client_hostname")?);
+        let application_name = row.optional("application_name", shared_name)?;
+        let (address, hostname) = (row.optional("client_addr", address)?, row.optional("client_hostname", name)?);
         let started_at = row.optional("backend_start", timestamp)?;
-        let (slot, slot_type) = (row.text("slot_name")?, row.text("slot_type")?);
-        let slot = slot.map(|name| SenderSlot { name: name.to_owned(), is_logical: slot_type == Some("logical") });
-        let client = SenderClient { address, hostname: hostname.map(str::to_owned), started_at, slot };
+        let (slot, slot_type) = (row.optional("slot_name", name)?, row.text("slot_type")?);
+        let slot = slot.map(|name| SenderSlot { name, is_logical: slot_type == Some("logical") });
+        let client = SenderClient { address, hostname, started_at, slot };
         Ok(Client { pid, application_name, client: Arc::new(client) })
     })
     .collect()
@@ -320,7 +323,7 @@ fn sender(layout: Layout<12>, text: &str) -> Result<WalSender, PollFailure> {
         flush_lag: row.optional("flush_lag", interval_seconds)?,
         replay_lag: row.optional("replay_lag", interval_seconds)?,
         sync_priority: row.optional("sync_priority", number)?,
-        sync_state: row.text("sync_state")?.map(Arc::from),
+        sync_state: row.optional("sync_state", shared_name)?,
         reply_time: row.optional("reply_time", timestamp)?,
     })
 }
@@ -344,7 +347,7 @@ fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFail
     // A receiver that starts sets all times to its own, and keeps the position of the one before.
     let has_message = last_msg_sent_at != last_msg_received_at;
     Ok(Receiver::Running(WalReceiver {
-        status: status.to_owned(),
+        status: escape::name(status).into_owned(),
         written_lsn,
         flushed_lsn,
         timeline,
@@ -352,8 +355,8 @@ fn receiver(layout: Option<Layout<11>>, text: &str) -> Result<Receiver, PollFail
         last_msg_received_at: last_msg_received_at.filter(|_| has_message),
         latest_end_lsn: row.optional("latest_end_lsn", lsn)?.filter(|_| has_message),
         latest_end_at: row.optional("latest_end_time", timestamp)?.filter(|_| has_message),
-        slot_name: row.text("slot_name")?.map(str::to_owned),
-        sender_host: row.text("sender_host")?.map(str::to_owned),
+        slot_name: row.optional("slot_name", name)?,
+        sender_host: row.optional("sender_host", name)?,
         sender_port: row.optional("sender_port", number)?,
     }))
 }

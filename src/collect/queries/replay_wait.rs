@@ -5,6 +5,7 @@
 //! over a snapshot the worst is the session with the oldest one; of one over a pinned page it probably is.
 
 use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
+use crate::core::escape;
 use crate::core::observation::{Blocker, PollFailure, ReplayWait, WaitsOn};
 
 /// Two statements: the startup process' wait, and the session in its way. Both views are read by the functions below
@@ -23,8 +24,8 @@ WHERE session.pid <> pg_backend_pid() \
 AND (holders.pid IS NOT NULL OR backend_type = 'client backend' AND backend_xmin IS NOT NULL) \
 ORDER BY holds DESC, CASE WHEN holders.pid IS NULL THEN age(backend_xmin) END DESC NULLS LAST, xact_start LIMIT 1";
 
-/// Names and applications longer than this tell nobody more. Characters.
-const LONGEST_NAME: usize = 64;
+/// No name is longer: 63 bytes, each escaped. Characters.
+const LONGEST_NAME: usize = 4 * 63;
 
 pub(crate) fn decode(statements: &[Rows<'_>]) -> Result<ReplayWait, PollFailure> {
     let [startup, session] = statements else {
@@ -76,7 +77,7 @@ fn waits_on(kind: Option<&str>, event: Option<&str>) -> WaitsOn {
 
 /// Clients choose these: short, and without what would break a line.
 fn cleaned(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).take(LONGEST_NAME).collect()
+    escape::name(name).chars().take(LONGEST_NAME).collect()
 }
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ mod tests {
         };
         let wait = |kind, event| Some(vec![Some(kind), Some(event)]);
         let working = Some(vec![None, None]);
-        let busy = report("meta?base", Some(false), Some(360));
+        let busy = report(r"meta\x0Abase", Some(false), Some(360));
         let idle = report("", Some(true), Some(5));
         check(wait("Lock", "relation"), Some(holder.clone()), (WaitsOn::Lock, Some(busy.clone()), 2));
         // Without the grant the lock is found all the same.

@@ -427,7 +427,7 @@ fn a_blocker_is_named_as_far_as_it_may_be_seen() {
         WaitsOn::Lock,
         3,
         blocker("x\ny", Some(true), Some(90)),
-        "by an idle transaction of user report (application x?y, pid 4711) open for 1m 30s, and by 2 other sessions",
+        "by an idle transaction of user report (application x\\x0Ay, pid 4711) open for 1m 30s, and by 2 other sessions",
     );
     check(
         WaitsOn::BufferPin,

@@ -1,6 +1,7 @@
 //! How causes are told to people.
 
 use super::facts::{Facts, Timelines};
+use crate::core::escape;
 use crate::core::observation::{Blocker, ReplayPause, ReplayWait, WaitsOn};
 use crate::core::quantity::{duration, reading};
 use crate::core::signal::Unit;
@@ -13,7 +14,7 @@ fn rate(bytes_per_second: f64) -> String {
 
 /// A name that someone else has chosen.
 pub(super) fn name(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    escape::name(name).into_owned()
 }
 
 /// `replay is blocked by a query of user report (application metabase, pid 4711) running for 6m`.

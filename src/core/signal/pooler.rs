@@ -22,8 +22,8 @@ pub(super) const ROWS: &[Signal] = &[
         .labels(&["reason"])
         .says("fails to answer ({reason})")
         .none("does not fail in this way any more")
-        .help("1 for the kind of failure that the last poll of the connection pooler ended with.")
-        .absent("The last poll succeeded.")
+        .help("1 for the kind of failure that the last poll of the connection pooler ended with, or left rows out for.")
+        .absent("The last poll succeeded, and all rows could be read.")
         .from("pgvigil"),
     per_pooler("pooler_info", Unit::Bool, info)
         .labels(&["version", "tls"])
@@ -127,8 +127,9 @@ fn up(pooler: &PoolerView, now: MonoTime, emit: Emit<'_>) -> Coverage {
 }
 
 fn failure(pooler: &PoolerView, _: MonoTime, emit: Emit<'_>) -> Coverage {
-    if let Some(failing) = &pooler.failing {
-        emit(&[failing.failure.kind()], Value::exact(1.0));
+    let unread = || pooler.answer.as_ref().and_then(|answer| answer.facts.unread.as_deref());
+    if let Some(failure) = pooler.failing.as_ref().map(|failing| &failing.failure).or_else(unread) {
+        emit(&[failure.kind()], Value::exact(1.0));
     }
     if pooler.tried() { Coverage::Complete } else { Coverage::Unknown }
 }

@@ -162,11 +162,14 @@ const OTHER: &str = "other";
 
 fn tally(target: &TargetView, now: MonoTime, emit: Emit<'_>, of: fn(&Sessions) -> Option<&Tally>) -> Coverage {
     let Some(tally) = sessions(target, now).and_then(of) else { return Coverage::Unknown };
-    for (name, count) in &tally.named {
+    // One that is called so itself counts among the others: a series is there once.
+    let (namesake, named): (Vec<_>, Vec<_>) = tally.named.iter().partition(|(name, _)| name == OTHER);
+    for (name, count) in named {
         emit(&[name], Value::exact(*count as f64));
     }
-    if tally.others > 0 {
-        emit(&[OTHER], Value::exact(tally.others as f64));
+    let others = namesake.iter().fold(tally.others, |sum, (_, count)| sum.saturating_add(*count));
+    if others > 0 {
+        emit(&[OTHER], Value::exact(others as f64));
     }
     Coverage::Complete
 }

@@ -1,7 +1,7 @@
 //! The other regions of an Aurora global database.
 
 use super::{Context, Topic};
-use crate::collect::decode::{Fields, Rows, number};
+use crate::collect::decode::{Fields, Rows, name, number};
 use crate::core::observation::{Flavor, PollFailure};
 use crate::core::survey::{AuroraGlobal, AuroraReaderLag, AuroraRegion, SurveyFacts};
 
@@ -35,7 +35,7 @@ fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> R
 fn region(row: &[Option<&str>]) -> Result<AuroraRegion, PollFailure> {
     let mut row = Fields::new("aurora_global_db_status", row);
     Ok(AuroraRegion {
-        region: row.required("aws_region", |text| Some(text.to_owned()))?,
+        region: row.required("aws_region", name)?,
         durability_lag: lag(row.optional("durability_lag_in_msec", number)?),
         rpo_lag: lag(row.optional("rpo_lag_in_msec", number)?),
         age: row.optional("last_lag_calculation_time", number::<f64>)?.map(|age| age.max(0.0)),
@@ -45,8 +45,8 @@ fn region(row: &[Option<&str>]) -> Result<AuroraRegion, PollFailure> {
 fn reader(row: &[Option<&str>]) -> Result<AuroraReaderLag, PollFailure> {
     let mut row = Fields::new("aurora_global_db_instance_status", row);
     Ok(AuroraReaderLag {
-        instance: row.required("server_id", |text| Some(text.to_owned()))?,
-        region: row.required("aws_region", |text| Some(text.to_owned()))?,
+        instance: row.required("server_id", name)?,
+        region: row.required("aws_region", name)?,
         visibility_lag: lag(row.optional("visibility_lag_in_msec", number)?),
     })
 }

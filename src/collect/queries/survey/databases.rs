@@ -1,10 +1,8 @@
 //! Names of databases, by which other matters are told. `pg_database` is the one catalog that some of those who manage
 //! servers lock: it is asked for once, and what needs it comes after.
 
-use std::sync::Arc;
-
 use super::{Context, Topic};
-use crate::collect::decode::{Fields, Rows, number};
+use crate::collect::decode::{Fields, Rows, each, number, shared_name};
 use crate::core::observation::PollFailure;
 use crate::core::survey::SurveyFacts;
 
@@ -16,16 +14,18 @@ fn sql(_: Context<'_>) -> Option<String> {
 
 fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> Result<(), PollFailure> {
     let rows = statements.first().map(Vec::as_slice).unwrap_or_default();
-    let databases = rows.iter().map(|row| {
+    let (databases, failure) = each(rows, |row| {
         let mut row = Fields::new("pg_database", row);
-        Ok((row.required("oid", number)?, row.required("datname", |text| Some(Arc::from(text)))?))
+        Ok((row.required("oid", number)?, row.required("datname", shared_name)?))
     });
-    facts.databases = Some(databases.collect::<Result<_, _>>()?);
-    Ok(())
+    facts.databases = Some(databases);
+    failure.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::tests::{about, context, decoded};
     use super::*;
     use crate::core::observation::Flavor;

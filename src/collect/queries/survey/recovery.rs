@@ -1,7 +1,7 @@
 //! How a standby gets its WAL.
 
 use super::{Context, Topic};
-use crate::collect::decode::{Fields, Rows, boolean, number};
+use crate::collect::decode::{Fields, Rows, boolean, name, number};
 use crate::collect::queries::Optional;
 use crate::core::observation::{Flavor, PollFailure};
 use crate::core::survey::{RecoverySettings, SurveyFacts};
@@ -35,7 +35,7 @@ fn decode(_: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts) -> R
     let row = statements.first().and_then(|rows| rows.first()).map(Vec::as_slice).unwrap_or_default();
     let mut row = Fields::new("pg_settings", row);
     let state = statements.get(1).and_then(|rows| rows.first());
-    let slot_name = row.required("primary_slot_name", |text| Some(text.to_owned()))?;
+    let slot_name = row.required("primary_slot_name", name)?;
     let mut state = state.map(|row| Fields::new("pg_stat_recovery", row));
     let (mut promotion_requested, mut replayed_timeline, mut chunk_age_seconds) = (None, None, None);
     if let Some(state) = &mut state {

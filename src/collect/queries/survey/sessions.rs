@@ -1,10 +1,12 @@
 //! Client sessions.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Context, Topic};
 use crate::collect::decode::{Fields, Rows, boolean, number};
+use crate::core::escape;
 use crate::core::observation::PollFailure;
 use crate::core::survey::{self, Activity, Holder, Sessions, SurveyFacts, Tally};
 
@@ -59,8 +61,8 @@ struct Alike<'a> {
     count: u64,
     is_hidden: bool,
     database: Option<&'a str>,
-    user: Option<&'a str>,
-    application: Option<&'a str>,
+    user: Option<Cow<'a, str>>,
+    application: Option<Cow<'a, str>>,
     client: Option<&'a str>,
     state: Option<&'a str>,
     waits_for_lock: bool,
@@ -84,8 +86,8 @@ impl<'a> Alike<'a> {
             count: row.required("count", number)?,
             is_hidden: row.required("backend_type", boolean)?,
             database: row.text("datid")?,
-            user: row.text("usename")?,
-            application: row.text("application_name")?,
+            user: row.text("usename")?.map(escape::name),
+            application: row.text("application_name")?.map(escape::name),
             client: row.text("client_addr")?,
             state: row.text("state")?,
             waits_for_lock: row.optional("wait_event_type", boolean)?.unwrap_or(false),
@@ -108,8 +110,8 @@ impl<'a> Alike<'a> {
         Holder {
             pid,
             seconds: seconds.max(0.0),
-            user: self.user.unwrap_or_default().to_owned(),
-            application: self.application.unwrap_or_default().to_owned(),
+            user: self.user.as_deref().unwrap_or_default().to_owned(),
+            application: self.application.as_deref().unwrap_or_default().to_owned(),
             state: self.state.unwrap_or("unknown").to_owned(),
             database: self.database.map(str::to_owned),
         }
@@ -157,8 +159,8 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
         max_connections: about.max_connections,
         reserved_connections: about.reserved_connections,
         superuser_reserved_connections: about.superuser_reserved_connections,
-        by_user: tally(&alike, |alike| alike.user),
-        by_application: tally(&alike, |alike| alike.application),
+        by_user: tally(&alike, |alike| alike.user.as_deref()),
+        by_application: tally(&alike, |alike| alike.application.as_deref()),
         by_client: tally(&alike, |alike| {
             Some(if alike.is_hidden { "unknown" } else { alike.client.unwrap_or("local") })
         }),

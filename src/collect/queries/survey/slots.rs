@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Context, Topic};
-use crate::collect::decode::{Fields, Rows, boolean, lsn, number, timestamp};
+use crate::collect::decode::{self, Fields, Rows, boolean, lsn, number, timestamp};
 use crate::collect::queries::Optional;
 use crate::core::observation::{Flavor, PollFailure};
 use crate::core::survey::{Slot, SurveyFacts};
@@ -105,7 +105,7 @@ impl Standby {
 
 fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) -> Result<Slot, PollFailure> {
     let mut row = Fields::new("pg_replication_slots", row);
-    let name = row.required("slot_name", |text| Some(text.to_owned()))?;
+    let name = row.required("slot_name", decode::name)?;
     let slot_type = row.required("slot_type", |text| Some(word(text, TYPES)))?;
     let active = row.required("active", boolean)?;
     let restart_lsn = row.optional("restart_lsn", lsn)?;
@@ -135,7 +135,7 @@ fn slot(row: &[Option<&str>], server: &Server, databases: &[(u32, Arc<str>)]) ->
             let (_, name) = databases.iter().find(|(known, _)| *known == oid)?;
             Some(name.to_string())
         }),
-        plugin: row.text("plugin")?.map(str::to_owned),
+        plugin: row.optional("plugin", decode::name)?,
         xmin_age: row.optional("xmin", number)?,
         catalog_xmin_age: row.optional("catalog_xmin", number)?,
         two_phase: row.optional("two_phase", boolean)?,

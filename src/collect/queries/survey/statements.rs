@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Context, Topic};
 use crate::collect::decode::{Fields, Rows, boolean, number, timestamp};
 use crate::collect::queries::Optional;
+use crate::core::escape;
 use crate::core::observation::{Flavor, PollFailure, StatementsAccess};
 use crate::core::statements::{StatementTotals, StatementTracker, text};
 use crate::core::survey::{StatementKey, StatementRow, Statements, SurveyFacts, Told};
@@ -18,9 +19,10 @@ pub(super) const TOPIC: Topic = Topic { name: "statements", sql, decode };
 const RDS_ADMIN: &str = "rdsadmin";
 
 /// `pg_stat_statements` as this database has it.
-#[derive(Clone, Copy, Debug)]
-struct Extension<'a> {
-    schema: &'a str,
+#[derive(Clone, Debug)]
+struct Extension {
+    /// As it is written in a query.
+    schema: String,
     version: (u32, u32),
     info: bool,
 }
@@ -36,7 +38,7 @@ fn sql(context: Context<'_>) -> Option<String> {
     }
     sql.push_str(&extension.rows_sql(context.wanted.since));
     if let Some(known) = context.wanted.known {
-        sql.push_str(&known.condition(extension));
+        sql.push_str(&known.condition(&extension));
     }
     Some(sql)
 }
@@ -127,7 +129,7 @@ impl Known {
     }
 
     /// Those of the slice, and those that are not as they are known. All entries when all were reset.
-    fn condition(&self, extension: Extension<'_>) -> String {
+    fn condition(&self, extension: &Extension) -> String {
         let toplevel = if extension.version >= (1, 9) { "toplevel::int" } else { "1" };
         let mut condition = format!(
             " WHERE queryid & {} = {} OR get_bit('\\x{}'::bytea, ((((queryid # (((calls + {}) % 1048576) * 2654435761 \
@@ -188,30 +190,32 @@ pub(crate) fn decode_texts(statements: &[Rows<'_>]) -> Result<HashMap<i64, Arc<s
         let queryid = row.required("queryid", number)?;
         // A text that was cut may end within a literal, which then has no end.
         if let Some(text) = row.text("query")? {
-            texts.insert(queryid, Arc::from(text::shown(text)));
+            texts.insert(queryid, Arc::from(escape::name(&text::shown(text))));
         }
     }
     Ok(texts)
 }
 
-impl<'a> Extension<'a> {
+impl Extension {
     /// `None` where statements cannot be read, are refused, or are not wanted.
-    fn of(context: Context<'a>) -> Option<Self> {
+    fn of(context: Context<'_>) -> Option<Self> {
         let StatementsAccess::Readable { schema, version } = &context.about.identity.statements else { return None };
         if !context.wanted.statements || context.refused.contains(Optional::Statements) {
             return None;
         }
         let version = extension_version(version)?;
         let info = version >= (1, 9) && !context.refused.contains(Optional::StatementsInfo);
-        Some(Self { schema, version, info })
+        // What we send is UTF-8: a schema whose name is not cannot be asked for.
+        let schema = String::from_utf8(escape::bytes(schema).into_owned()).ok()?;
+        Some(Self { schema: schema.replace('"', "\"\""), version, info })
     }
 
-    fn qualified(self, name: &str) -> String {
-        format!("\"{}\".{name}", self.schema.replace('"', "\"\""))
+    fn qualified(&self, name: &str) -> String {
+        format!("\"{}\".{name}", self.schema)
     }
 
     /// The columns differ by the extension's version: a server can be upgraded and its extensions not.
-    fn rows_sql(self, since: bool) -> String {
+    fn rows_sql(&self, since: bool) -> String {
         let exec_us = self.exec_us();
         let toplevel = if self.version >= (1, 9) { "toplevel" } else { "true" };
         // Formatted as it is, this one column costs as much as six others.
@@ -226,11 +230,11 @@ impl<'a> Extension<'a> {
     }
 
     /// As a whole number, which takes half the time to format.
-    fn exec_us(self) -> &'static str {
+    fn exec_us(&self) -> &'static str {
         if self.version >= (1, 8) { "(total_exec_time * 1e3)::int8" } else { "(total_time * 1e3)::int8" }
     }
 
-    fn row(self, row: &[Option<&str>], databases: &HashMap<u32, Arc<str>>) -> Result<StatementRow, PollFailure> {
+    fn row(&self, row: &[Option<&str>], databases: &HashMap<u32, Arc<str>>) -> Result<StatementRow, PollFailure> {
         let mut row = Fields::new("pg_stat_statements", row);
         let userid = row.required("userid", number)?;
         let dbid = row.required("dbid", number)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Context, Topic};
-use crate::collect::decode::{Fields, Rows, boolean, lsn, number};
+use crate::collect::decode::{Fields, Rows, boolean, lsn, number, shared_name};
 use crate::core::observation::PollFailure;
 use crate::core::survey::{ApplyWorker, Subscription, SubscriptionWorkers, SurveyFacts, TABLE_STATES};
 use crate::core::topology::Role;
@@ -139,13 +139,13 @@ fn decode(context: Context<'_>, statements: &[Rows<'_>], facts: &mut SurveyFacts
 fn subscription(row: &[Option<&str>]) -> Result<(Option<u32>, Subscription), PollFailure> {
     let mut row = Fields::new("pg_subscription", row);
     let subid = row.optional("oid", number)?;
-    let datname = row.required("subdbid", |text| Some(Arc::from(text)))?;
+    let datname = row.required("subdbid", shared_name)?;
     let is_here = row.required("current_database", boolean)?;
     let subscription = Subscription {
         datname,
-        name: row.required("subname", |text| Some(Arc::from(text)))?,
+        name: row.required("subname", shared_name)?,
         enabled: row.required("subenabled", boolean)?,
-        slot_name: row.text("subslotname")?.map(Arc::from),
+        slot_name: row.optional("subslotname", shared_name)?,
         workers: subid.map(|_| SubscriptionWorkers::default()),
         tables: (is_here && subid.is_some()).then_some([0; TABLE_STATES.len()]),
         errors: Vec::new(),
