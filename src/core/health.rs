@@ -221,7 +221,7 @@ pub fn verdict(
 
 /// Why it lags, while someone keeps that up to date.
 fn causes(target: &TargetView, now: MonoTime) -> Vec<Cause> {
-    let is_attended = target.failing.is_some() || target.fresh(now).is_some();
+    let is_attended = target.is_attended(now);
     let diagnosis = target.diagnosis.as_ref().filter(|diagnosis| is_attended && diagnosis.lags);
     diagnosis.map_or_else(Vec::new, |diagnosis| diagnosis.causes.iter().map(|told| told.cause).collect())
 }

@@ -278,6 +278,13 @@ impl TargetView {
         self.answer.is_some() && self.failing.is_none()
     }
 
+    /// Whether its lag is up to date at `now`: its last answer is young, it is known not to answer, or its lag is judged as
+    /// of now because its answer is overdue. A poll and a new session may together take longer than an answer stays young.
+    pub fn is_attended(&self, now: MonoTime) -> bool {
+        let is_as_of_now = |lag: LagEstimate| lag.method.last_known || lag.method.upstream;
+        self.failing.is_some() || self.fresh(now).is_some() || self.lag.is_some_and(is_as_of_now)
+    }
+
     /// The last answer, if it is young enough to be told as true at `now`.
     pub fn fresh(&self, now: MonoTime) -> Option<&Answer> {
         self.answer.as_ref().filter(|answer| now.duration_since(answer.answered_at) <= self.stale_after)

@@ -777,7 +777,7 @@ impl Failure {
 impl<'a> Target<'a> {
     fn new(snapshot: &Snapshot, view: &'a TargetView, now: MonoTime, details: Option<Details<'a>>) -> Self {
         let age = view.answer.as_ref().map(|answer| now.duration_since(answer.answered_at));
-        let is_attended = view.failing.is_some() || view.fresh(now).is_some();
+        let is_attended = view.is_attended(now);
         let diagnosis = view.diagnosis.as_deref().filter(|diagnosis| is_attended && diagnosis.lags);
         let causes = diagnosis.map_or(&[][..], |diagnosis| diagnosis.causes.as_slice());
         let mut causes = causes.iter().map(|told| Found { name: told.cause.as_str(), explanation: &told.why });
@@ -803,7 +803,7 @@ impl<'a> Target<'a> {
 impl Lag {
     /// `None` on a primary, before anything can be said, and when nobody keeps the estimate up to date.
     fn new(view: &TargetView, now: MonoTime) -> Option<Self> {
-        let is_attended = view.failing.is_some() || view.fresh(now).is_some();
+        let is_attended = view.is_attended(now);
         if !is_attended || (view.lag.is_none() && view.stages.is_none()) {
             return None;
         }

@@ -243,8 +243,7 @@ impl Past {
 
 /// As it is shown: not by an estimate that nobody keeps up to date.
 fn lag_of(target: &TargetView, now: MonoTime) -> Option<f64> {
-    let is_attended = target.failing.is_some() || target.fresh(now).is_some();
-    target.lag.as_ref().filter(|_| is_attended)?.value
+    target.lag.as_ref().filter(|_| target.is_attended(now))?.value
 }
 
 fn step_of(at: MonoTime) -> i64 {

@@ -36,8 +36,7 @@ pub(super) const ROWS: &[Signal] = &[
 ];
 
 fn replication_cause(_: &ClusterView, target: &TargetView, now: MonoTime, emit: Emit<'_>) -> Coverage {
-    let is_attended = target.failing.is_some() || positions(target, now).is_some();
-    let diagnosis = target.diagnosis.as_ref().filter(|_| is_attended);
+    let diagnosis = target.diagnosis.as_ref().filter(|_| target.is_attended(now));
     if let Some(told) = diagnosis.and_then(|diagnosis| diagnosis.cause()) {
         emit(&[told.cause.as_str()], Value::exact(1.0));
         return Coverage::Complete;

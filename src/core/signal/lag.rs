@@ -104,11 +104,7 @@ pub(super) const ROWS: &[Signal] = &[
 
 /// The estimate, while someone keeps it up to date: the target answers, or is known to be silent.
 fn estimate(target: &TargetView, now: MonoTime) -> Option<&LagEstimate> {
-    target.lag.as_ref().filter(|_| is_attended(target, now))
-}
-
-fn is_attended(target: &TargetView, now: MonoTime) -> bool {
-    target.failing.is_some() || target.fresh(now).is_some()
+    target.lag.as_ref().filter(|_| target.is_attended(now))
 }
 
 /// Nothing is stated about the lag: because there is none to state, or because it is not known.
@@ -160,7 +156,7 @@ fn of_stages(
     emit: Emit<'_>,
     part: impl Fn(&Stages) -> Option<WalBytes>,
 ) -> Coverage {
-    let stages = target.stages.as_ref().filter(|_| is_attended(target, now));
+    let stages = target.stages.as_ref().filter(|_| target.is_attended(now));
     let Some(bytes) = stages.and_then(part) else { return silence_about_lag(target, now) };
     let value = bytes.0 as f64;
     let method = target.lag.map(|lag| lag.method);

@@ -167,6 +167,24 @@ fn a_sample_that_went_stale_without_a_failure_states_no_lag() {
 }
 
 #[test]
+fn a_lag_that_is_judged_as_of_now_is_stated_before_a_poll_has_failed() {
+    let mut overdue = replica("orders", "replica-1");
+    let mut estimate = lag(11.0, 0.0, 12.0, Certainty::AtMost, Evidence::Lsn);
+    estimate.method.last_known = true;
+    overdue.lag = Some(estimate);
+    age(&mut overdue, 11.0);
+    check(
+        overdue,
+        &[
+            ("target_up", &[(NO, 0.0)], Complete),
+            ("replay_lag_seconds", &[(NO, 11.0)], Complete),
+            ("replay_lag_info", &[(&["at_most", "lsn@last_known"], 1.0)], Complete),
+            ("sender_replay_lag_seconds", &[], Unknown),
+        ],
+    );
+}
+
+#[test]
 fn a_lag_without_a_value_states_only_why() {
     let mut warming = replica("orders", "replica-1");
     warming.lag = Some(unknown_lag(Evidence::Warming));

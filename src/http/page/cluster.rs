@@ -98,7 +98,7 @@ fn target_row(ask: &Ask<'_>, cluster: &ClusterView, target: &TargetView) -> Mark
     } else {
         String::new()
     };
-    let unreplayed = target.stages.filter(|_| words::is_attended(target, now)).and_then(|stages| stages.unreplayed);
+    let unreplayed = target.stages.filter(|_| target.is_attended(now)).and_then(|stages| stages.unreplayed);
     html! {
         tr {
             th scope="row" { span class={ "dot " (level.class()) } {} (target.id.target) }

@@ -170,7 +170,7 @@ fn drawing(
             @for node in ways {
                 @if let (Some(parent), Some(target)) = (node.parent, node.target) {
                     @let (path, x, y) = edge(&nodes[parent], node);
-                    @let is_dashed = !node.is_sure || !words::is_attended(target, now) || target.failing.is_some();
+                    @let is_dashed = !node.is_sure || !target.is_attended(now) || target.failing.is_some();
                     @let level = words::level(cluster, target, now).class();
                     path class={ "edge " (level) @if is_dashed { " dashed" } } d=(path) {}
                     path class={ "tip " (level) }

@@ -74,12 +74,7 @@ pub(super) fn bytes(bytes: u64) -> String {
 
 /// The lag of a target as it may be told now. `None` on a primary, and when nobody keeps the estimate up to date.
 pub(super) fn lag_of(target: &TargetView, now: MonoTime) -> Option<&LagEstimate> {
-    target.lag.as_ref().filter(|_| is_attended(target, now))
-}
-
-/// Its last answer is young, or it is known not to answer.
-pub(super) fn is_attended(target: &TargetView, now: MonoTime) -> bool {
-    target.failing.is_some() || target.fresh(now).is_some()
+    target.lag.as_ref().filter(|_| target.is_attended(now))
 }
 
 /// `1.2s`, `≥ 3m 5s`, `≤ 4s`, `unknown`.
@@ -114,7 +109,7 @@ pub(super) fn direction(target: &TargetView, now: MonoTime) -> Option<&'static s
 
 /// The cause to act on first: `replay paused`.
 pub(super) fn cause(target: &TargetView, now: MonoTime) -> Option<String> {
-    let diagnosis = target.diagnosis.as_deref().filter(|diagnosis| diagnosis.lags && is_attended(target, now))?;
+    let diagnosis = target.diagnosis.as_deref().filter(|diagnosis| diagnosis.lags && target.is_attended(now))?;
     Some(diagnosis.causes.first()?.cause.as_str().replace('_', " "))
 }
 

@@ -159,10 +159,8 @@ impl Record {
             if target.is_up() && target.last_role() == Some(Role::Primary) {
                 continue;
             }
-            // As `replay_lag_seconds` does: an answer that is too old is none, unless polls are known to fail.
-            let is_attended = target.failing.is_some() || target.fresh(at).is_some();
             let scraped = self.scraped.entry(target.id.target.as_str().to_owned()).or_default();
-            scraped.push(Scraped { at, estimate: target.lag.filter(|_| is_attended) });
+            scraped.push(Scraped { at, estimate: target.lag.filter(|_| target.is_attended(at)) });
         }
     }
 
@@ -428,8 +426,11 @@ impl Judge<'_> {
         let value = estimate.and_then(|estimate| estimate.value);
         let Some(estimate) = estimate.filter(|_| value.is_some()) else {
             if truth.least > 10.0 {
-                let text = format!("{replica}: no value while the truth {:.2}..{:.2}", truth.least, truth.most);
+                let why =
+                    estimate.map_or("no estimate".to_owned(), |estimate| format!("no value ({})", estimate.method));
+                let text = format!("{replica}: {} while the truth {:.2}..{:.2}", why, truth.least, truth.most);
                 tally.blind.take(replica, at, weight, &text);
+                tally.all.push((at, text));
             }
             return;
         };

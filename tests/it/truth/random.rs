@@ -295,7 +295,7 @@ async fn episode(seed: u64) -> (String, Vec<String>) {
         plan = plan.set("wal_receiver_status_interval = '10s'");
     }
     plan.setup.push("CREATE TABLE load (n int)".to_owned());
-    let calm = [0.6, 1.0, 1.0, 2.0][random.below(4) as usize];
+    let calm = [0.4, 0.6, 1.0, 2.0][random.below(4) as usize];
     let major = variant.installation.clone().unwrap_or_else(pg::installation).major;
     let name = format!(
         "seed {seed}: PostgreSQL {major}, each {} s, {} s away",
