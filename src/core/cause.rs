@@ -44,7 +44,7 @@ pub use self::facts::{
     ApplyDelay, Archive, Backlog, Facts, Lagging, PausedBy, Receiving, Silence, SlotFate, SlotTrouble, Timelines,
 };
 use super::lag::{Certainty, LagEstimate};
-use super::observation::{ReplayPause, WaitsOn};
+use super::observation::{PollFailure, ReplayPause, WaitsOn};
 use super::quantity::duration;
 use super::standby_settings::{RecoveryTarget, Shortfall, TargetAction};
 use super::trend::{Direction, Trend};
@@ -150,9 +150,12 @@ impl Cause {
     /// What to do about it.
     pub const fn remedy(self) -> &'static str {
         match self {
-            Self::ReplicaUnreachable => "Look after the server, or the way to it.",
+            Self::ReplicaUnreachable => {
+                "Look after the server, or the way to it. One that starts or recovers needs time: its log shows how far it is."
+            }
             Self::TimelineDiverged => {
-                "`pg_rewind` if `wal_log_hints` or data checksums were on before the promotion, else a new base backup."
+                "Find out which primary is the right one. A replica on a newer timeline than its primary follows another one: never rewind it. \
+                 Else `pg_rewind`, if `wal_log_hints` or data checksums were on before the promotion, or a new base backup."
             }
             Self::SlotLost => {
                 "A new base backup, unless an archive has the WAL; then drop the slot, create it again, and raise `max_slot_wal_keep_size`."
@@ -174,10 +177,11 @@ impl Cause {
                  Do not resume replay: the replica would promote itself."
             }
             Self::ReplayPaused => {
-                "When the pause is not needed any more: `SELECT pg_wal_replay_resume()` on the replica."
+                "When the pause is not needed any more: `SELECT pg_wal_replay_resume()` on the server that is paused."
             }
             Self::BlockedByQuery => {
-                "End the session that is named (`SELECT pg_terminate_backend(PID)` on the replica), or lower `max_standby_streaming_delay`."
+                "End the session that is named (`SELECT pg_terminate_backend(PID)`), on the server where it is, or lower \
+                 `max_standby_streaming_delay` there."
             }
             Self::ApplyDelay => {
                 "Nothing, within `recovery_min_apply_delay`: it is not paused, and there is nothing to resume."
@@ -320,7 +324,14 @@ fn down_by_settings(facts: &Facts<'_>) -> Option<Told> {
 
 fn replica_unreachable(facts: &Facts<'_>) -> Option<Told> {
     let failure = facts.failure.filter(|_| facts.lagging != Lagging::No)?;
-    Some(told(Cause::ReplicaUnreachable, format!("it does not answer ({failure})")))
+    let why = match failure {
+        // Its process is there: not consistent yet, such as before the end of the base backup that it was made from is replayed.
+        PollFailure::NotAccepting { .. } => {
+            format!("it starts, recovers or stops, and accepts no connections ({failure})")
+        }
+        _ => format!("it does not answer ({failure})"),
+    };
+    Some(told(Cause::ReplicaUnreachable, why))
 }
 
 fn timeline_diverged(facts: &Facts<'_>) -> Option<Told> {

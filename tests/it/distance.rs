@@ -60,11 +60,11 @@ async fn a_connection_that_takes_longer_than_a_poll_may_is_used_when_it_is_open(
     assert_eq!(link.accepted(), 1, "{}", daemon.log());
 
     // The connection string's own limit wins, and is not kept by this link.
-    let dsn = pg::dsn_at(link.port, "mon") + "?connect_timeout=1";
+    let dsn = pg::dsn_at(link.port, "mon") + "?connect_timeout=2";
     link.set(Link::Slow(Duration::from_millis(400)));
     let config = cluster_toml("c", &[("primary", dsn)]);
     let daemon = Daemon::start(&config).await;
-    daemon.until_log("cannot be polled: no answer within 1").await;
+    daemon.until_log("cannot be polled: no answer within 2s").await;
     assert_eq!(daemon.series(UP, &primary).await, Some(0.0));
 }
 

@@ -386,6 +386,25 @@ fn a_pause_that_must_not_be_ended_says_so_and_never_advises_to_resume() {
 }
 
 #[test]
+fn a_server_that_starts_is_not_merely_silent() {
+    let failure = PollFailure::NotAccepting { reason: "the database system is starting up".to_owned() };
+    let facts = Facts { failure: Some(&failure), receiving: Receiving::Unknown, ..lagging() };
+    let found = diagnose(&facts).expect("it does not answer").causes.remove(0);
+    let expect = "it starts, recovers or stops, and accepts no connections (the database system is starting up)";
+    assert_eq!((found.cause, found.why.as_str()), (Cause::ReplicaUnreachable, expect));
+}
+
+#[test]
+fn a_remedy_names_the_server_where_it_is_right() {
+    // What its upstream lags by is the replica's cause too: a pid of the one is another session on the other.
+    assert!(Cause::BlockedByQuery.remedy().contains("on the server where it is"));
+    assert!(Cause::ReplayPaused.remedy().ends_with("on the server that is paused."));
+    // Whoever follows a newer primary, that we may not watch, has not gone astray.
+    assert!(Cause::TimelineDiverged.remedy().contains("never rewind it"));
+    assert!(!Cause::ApplyDelay.remedy().contains("pg_wal_replay_resume"));
+}
+
+#[test]
 fn a_blocker_is_named_as_far_as_it_may_be_seen() {
     let check = |on, n_holders, blocker: Option<Blocker>, expect: &str| {
         assert_eq!(
