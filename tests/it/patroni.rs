@@ -69,8 +69,8 @@ async fn who_comes_from_patroni_finds_its_answers() {
     .await;
     until_answered(&daemon, "r2", &[("replica?lag=1kB", 200)]).await;
 
-    // Whether anybody waits for them is known to the primary alone.
+    // A primary that is down waits for no standby, whatever it was configured to wait for.
     servers.primary().crash().await.unwrap();
     until_answered(&daemon, "primary", &[("leader", 503), ("health", 503), ("liveness", 200)]).await;
-    until_answered(&daemon, "r2", &[("quorum", 503), ("async", 503), ("replica", 200)]).await;
+    until_answered(&daemon, "r2", &[("quorum", 503), ("sync", 503), ("replica", 200)]).await;
 }
