@@ -231,7 +231,7 @@ async fn a_session_is_read_only_and_bounded_and_says_who_asks() {
         ("statement_timeout", "4s"),
         ("lock_timeout", "500ms"),
         ("idle_in_transaction_session_timeout", "4s"),
-        ("search_path", "pg_catalog"),
+        ("search_path", "pg_catalog, pg_temp"),
     ] {
         let messages = session.simple_query(&format!("SHOW {setting}")).await.unwrap();
         let value = messages.iter().find_map(|message| match message {
