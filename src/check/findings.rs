@@ -523,7 +523,7 @@ fn connections(sessions: &Sessions, findings: &mut Vec<Finding>) {
     let usable = sessions.max_connections.saturating_sub(sessions.reserved_connections);
     if sessions.total as f64 >= NEARLY_FULL * usable as f64 {
         let problem = format!("{} of the {usable} connections that ordinary roles may have are in use", sessions.total);
-        let why = "when they are all in use nobody is let in any more, us included; have a pooler share them, or raise \
+        let why = "when they are all in use no client is let in any more, pgvigil included; have a pooler share them, or raise \
                    max_connections, on its standbys first (it takes a restart)";
         findings.push(Finding::new(Severity::Warning, problem, why));
     }

@@ -123,7 +123,7 @@ pub static REMEDIES: &[Remedy] = &[
         UseSlot,
         &[Sql("ALTER SYSTEM SET primary_slot_name = {name}"), Sql("SELECT pg_reload_conf()")],
         Standby,
-        "the slot exists on its upstream and nobody else streams by it",
+        "the slot exists on its upstream and no other standby streams by it",
         "a slot that its upstream does not have: the standby would stop streaming",
         Test("a_standby_without_a_slot_gets_one"),
     ),
@@ -435,7 +435,7 @@ pub static REMEDIES: &[Remedy] = &[
         SetTargetTimeline,
         &[Sql("ALTER SYSTEM SET recovery_target_timeline = {value}"), Do("restart it")],
         Standby,
-        "it does not follow a promotion, since it is told to stay on one timeline",
+        "it does not follow a promotion, since it is configured to stay on one timeline",
         "a server that is meant to stop on that timeline (a point-in-time recovery)",
     ),
     row(
